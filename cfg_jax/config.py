@@ -1,0 +1,130 @@
+"""A run's config: checked before anything compiles, saved beside the weights, compared on resume."""
+
+import hashlib
+import json
+import math
+
+import ml_collections
+
+from cfg_jax.diffusion import samplers
+from cfg_jax.errors import InputError
+from cfg_jax.files import read_json, write_json
+
+THRESHOLDS = {"none": None, "static": samplers.clip, "dynamic": samplers.dynamic_threshold}
+GRIDS = ("paper", "shifted")
+LABEL_RULES = ("random", "balanced")
+# a run may be continued with these changed: none of them touches the parameters of a given step
+FREE = ("sampler.", "eval.", "train.num_steps", "train.log_every", "train.checkpoint_every", "train.sample_every")
+
+
+def check(config):
+    """Raise InputError, naming the field and the remedy, for what could only fail later or silently."""
+    require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
+    require(
+        config.logsnr_min < config.logsnr_max,
+        f"config.logsnr_min={config.logsnr_min} must be below config.logsnr_max={config.logsnr_max}",
+    )
+    check_network(config.model, config.data.image_size)
+    check_sampler(config.sampler)
+    train = config.train
+    for field in ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps"):
+        require(train[field] >= 1, f"config.train.{field}={train[field]} must be at least 1")
+    require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
+    rule = config.eval.labels
+    require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
+    for field in ("num_images", "batch_size", "splits"):
+        require(config.eval[field] >= 1, f"config.eval.{field}={config.eval[field]} must be at least 1")
+    for w in config.eval.w:
+        check_w(w, config.p_uncond, "config.eval.w")
+
+
+def check_network(model, image_size):
+    factor = 2 ** (len(model.multipliers) - 1)
+    require(
+        image_size % factor == 0,
+        f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
+        f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
+    )
+    sides = [image_size >> level for level in range(len(model.multipliers))]
+    unused = sorted(set(model.attention_resolutions) - set(sides))
+    require(
+        not unused,
+        f"config.model.attention_resolutions has {unused}, the levels' sides are {sides}: drop what is not one",
+    )
+    require(
+        (model.head_width is None) != (model.num_heads is None),
+        "set one of config.model.head_width and config.model.num_heads, and the other to None",
+    )
+    for multiplier, side in zip(model.multipliers, sides, strict=True):
+        width = multiplier * model.channels
+        require(
+            width % 32 == 0,
+            f"config.model.channels={model.channels} times multiplier {multiplier} is {width}: "
+            "it must be a multiple of the 32 groups of GroupNorm",
+        )
+        field = "head_width" if model.num_heads is None else "num_heads"
+        if side in model.attention_resolutions or side == sides[-1]:
+            require(
+                width % model[field] == 0,
+                f"config.model.{field}={model[field]} does not divide the {width} channels at {side}x{side}",
+            )
+
+
+def check_sampler(sampler):
+    require(sampler.num_steps >= 1, f"config.sampler.num_steps={sampler.num_steps} (T) must be at least 1")
+    v = sampler.variance_interp
+    require(0 <= v <= 1, f"config.sampler.variance_interp={v} (v) must lie in [0, 1]")
+    for field, choices in (("threshold", THRESHOLDS), ("grid", GRIDS)):
+        require(
+            sampler[field] in choices,
+            f"config.sampler.{field}={sampler[field]!r} is unknown: choose {', '.join(choices)}",
+        )
+
+
+def check_w(w, p_uncond, field="w"):
+    """w is finite, and no guidance is asked of a model that never saw the null label, or only it."""
+    require(math.isfinite(w), f"{field}={w} is not finite: w = 0 is no guidance, the paper goes to 4")
+    require(
+        w == 0 or p_uncond > 0,
+        f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "
+        "use w=0 or train with config.p_uncond > 0",
+    )
+    require(w == -1 or p_uncond < 1, f"{field}={w:g} needs labels, but p_uncond=1 trained none: use w=-1")
+
+
+def require(condition, message):
+    if not condition:
+        raise InputError(message)
+
+
+def save(path, config):
+    write_json(path, config.to_dict())
+
+
+def load(path):
+    """config.json -> ConfigDict, with the tuples that JSON turned into lists."""
+    return ml_collections.ConfigDict(_tuples(read_json(path)))
+
+
+def digest(config):
+    """Twelve hex digits that name a config's content."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old, new):
+    """["train.batch_size: 128 -> 64", ...] for every field that a run may not be continued across."""
+    old, new = _flat(_tuples(old.to_dict())), _flat(_tuples(new.to_dict()))
+    fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
+    return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
+
+
+def _flat(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,1 @@
+"""Named data sets and the pipeline whose batch is a function of (seed, step) alone."""

@@ -1,0 +1,20 @@
+"""source -> endless batches of uint8 images and int32 labels; batch = f(seed, step)."""
+
+import grain
+
+
+def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
+    """A random-access sequence: batches(...)[step] is this process's share of the global batch of that step.
+
+    Every epoch is a permutation of its own; the processes' shares are disjoint and make the same global
+    batch whatever their number, so a run resumes by its step alone.
+    """
+    ds = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if flip:
+        ds = ds.random_map(random_flip)
+    return ds[process::num_processes].batch(batch_size // num_processes, drop_remainder=True)
+
+
+def random_flip(example, rng):
+    """Mirror left to right with probability 1/2."""
+    return {**example, "image": example["image"][:, ::-1]} if rng.integers(2) else example

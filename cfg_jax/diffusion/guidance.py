@@ -1,0 +1,33 @@
+"""Classifier-free guidance: Algorithm 1's label dropout and Equation 6.
+
+w is the paper's: w = 0 is no guidance, w = -1 the unconditional model. Others' scale is s = 1 + w.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def drop_labels(key, c, p_uncond, null):
+    """c -> null with probability p_uncond, each example alone. Algorithm 1, line 3."""
+    return jnp.where(jax.random.bernoulli(key, p_uncond, c.shape), null, c)
+
+
+def guide(eps_cond, eps_uncond, w):
+    """eps~ = (1 + w) eps(z, c) - w eps(z), w scalar or [B]. Equation 6."""
+    w = jnp.asarray(w)
+    w = w.reshape(w.shape + (1,) * (eps_cond.ndim - 1)) if w.ndim else w
+    return (1 + w) * eps_cond - w * eps_uncond
+
+
+def guided(eps_fn, w, null):
+    """eps_fn -> guided eps_fn: both halves in one batch of 2B. A concrete w = 0 needs, and runs, one half."""
+    if not isinstance(w, jax.core.Tracer) and np.all(np.asarray(w) == 0):
+        return eps_fn
+
+    def guided_eps(z, logsnr, c):
+        logsnr = jnp.broadcast_to(logsnr, c.shape)
+        both = (jnp.concatenate(pair) for pair in ((z, z), (logsnr, logsnr), (c, jnp.full_like(c, null))))
+        return guide(*jnp.split(eps_fn(*both), 2), w)
+
+    return guided_eps

@@ -1,0 +1,5 @@
+"""What a user can put right: shown as one line, without a traceback."""
+
+
+class InputError(ValueError):
+    """Bad input. The message names the field and the remedy."""

@@ -1,0 +1,92 @@
+"""uint8 images -> features and logits, by a network whose hash goes into every row."""
+
+import hashlib
+import logging
+import zipfile
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from cfg_jax.data import sources
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation.moments import Moments
+from cfg_jax.files import write_npz
+from cfg_jax.images import to_float
+from cfg_jax.models import classifier
+
+log = logging.getLogger(__name__)
+STEPS = 600
+HELD_OUT = 0.2
+
+
+class ClassifierFeatures:
+    """A small classifier of the data set itself, trained once and kept in `cache`.
+
+    Its Frechet distance is no FID: it is named fid_<data set>@N and compares only with itself.
+    """
+
+    def __init__(self, data, cache):
+        self.net = classifier.Classifier(data.num_classes)
+        self.name = data.name
+        self.source = sources.load(data)
+        self.cache = Path(cache)
+        params, self.accuracy = self._read() if self.cache.exists() else self._train()
+        self.params = flax.traverse_util.unflatten_dict(params, sep="/")
+        self.digest = digest(*(params[name] for name in sorted(params)))
+        self.apply = jax.jit(self.net.apply)
+
+    def __call__(self, images, batch_size=600):
+        """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
+        parts = []
+        for begin in range(0, len(images), batch_size):
+            part = images[begin : begin + batch_size]
+            filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)])
+            parts.append([np.asarray(a)[: len(part)] for a in self.apply(self.params, to_float(filled))])
+        features, logits = zip(*parts, strict=True)
+        return np.concatenate(features), np.concatenate(logits)
+
+    @property
+    def reference_digest(self):
+        """Names what `reference` is computed from: these weights and these images."""
+        return digest(self.digest, self.source.images)
+
+    def reference(self):
+        """Moments of the training images."""
+        return Moments.of(self(self.source.images)[0])
+
+    def _train(self):
+        x, labels = to_float(self.source.images), self.source.labels
+        order = np.random.default_rng(0).permutation(len(labels))
+        held_out, rest = np.split(order, [int(HELD_OUT * len(order))])
+        params = classifier.train(x[rest], labels[rest], self.net.num_classes, seed=0, num_steps=STEPS)
+        _, logits = jax.jit(self.net.apply)(params, x[held_out])
+        accuracy = float((np.argmax(logits, 1) == labels[held_out]).mean())
+        log.info("feature classifier: %.2f %% of %d held-out %s", 100 * accuracy, len(held_out), self.name)
+        flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
+        write_npz(self.cache, {**flat, "accuracy": np.float64(accuracy)})
+        return flat, accuracy
+
+    def _read(self):
+        try:
+            with np.load(self.cache, allow_pickle=False) as file:
+                params = dict(file)
+            return params, float(params.pop("accuracy"))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self.cache} cannot be read ({error}): remove it, it is trained again") from error
+
+
+def create(config, cache):
+    """The feature network that config.eval.features names."""
+    if config.eval.features != "classifier":
+        raise InputError(f"config.eval.features={config.eval.features!r} is unknown: choose classifier")
+    return ClassifierFeatures(config.data, cache)
+
+
+def digest(*parts):
+    """Twelve hex digits of arrays and strings."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return sha.hexdigest()[:12]

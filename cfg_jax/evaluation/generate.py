@@ -1,0 +1,115 @@
+"""Images from a run. Image i is a function of (seed, i), its label and w: not of batch size or device count."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from cfg_jax import config as configs
+from cfg_jax.diffusion import guidance, samplers, schedule
+from cfg_jax.errors import InputError
+from cfg_jax.images import to_uint8
+from cfg_jax.models.unet import UNet
+from cfg_jax.training import mesh as meshes
+from cfg_jax.training import state as states
+from cfg_jax.training.checkpoint import restore_params
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network: `eps_fn` for your own sampler, `sample` for the paper's."""
+
+    config: ml_collections.ConfigDict
+    params: dict
+    step: int
+    net: UNet
+
+    def eps_fn(self, z, logsnr, c):
+        """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C]."""
+        return self.net.apply({"params": self.params}, z, logsnr, c)
+
+    def sample(self, labels, w=0.0, num_steps=256, seed=0, *, v=None, threshold=None, grid=None, batch_size=None):
+        """labels [N] ints, w a number or [N] (guidance scale s = 1 + w) -> uint8 [N, H, W, C].
+
+        What is None is the run's own config's. Raises InputError for a label, w or num_steps out of range.
+        """
+        settings = ml_collections.ConfigDict(self.config.sampler)
+        overrides = {"num_steps": num_steps, "variance_interp": v, "threshold": threshold, "grid": grid}
+        settings.update({name: value for name, value in overrides.items() if value is not None})
+        batches = sample_batches(self, labels, w, settings, seed=seed, batch_size=batch_size or min(len(labels), 256))
+        return np.concatenate([to_uint8(x) for x in batches])
+
+
+def load(run_dir, step=None, params="ema"):
+    """The Model of a run directory, on any number of devices; `params` is "ema" or "params" (not averaged).
+
+    Reads config.json and those weights alone. Raises InputError where either is missing or damaged.
+    """
+    path = Path(run_dir) / "config.json"
+    if not path.exists():
+        raise InputError(
+            f"{run_dir} is no run directory (it has no config.json): name one that experiments.train wrote"
+        )
+    if params not in ("ema", "params"):
+        raise InputError(f"params={params!r} is unknown: choose ema or params")
+    config = configs.load(path)
+    step, weights = restore_params(run_dir, step, params)
+    return Model(config, weights, step, states.network(config))
+
+
+def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None):
+    """Yield float images in [-1, 1], a batch at a time and in order; settings is a `config.sampler`."""
+    config = model.config
+    labels = check_labels(labels, config.data.num_classes)
+    configs.check_sampler(settings)
+    w = np.asarray(w, np.float32)
+    if w.ndim and w.shape != labels.shape:
+        raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
+    for value in np.unique(w):
+        configs.check_w(float(value), config.p_uncond)
+
+    mesh = mesh or meshes.data_mesh()
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    params = jax.device_put(model.params, meshes.replicated(mesh))
+    logsnrs = schedule.grid(settings.num_steps, config.logsnr_min, config.logsnr_max, settings.grid)
+    draw = partial(
+        _draw,
+        net=model.net,
+        shape=(config.data.image_size, config.data.image_size, config.data.channels),
+        threshold=configs.THRESHOLDS[settings.threshold],
+    )
+    for begin in range(0, len(labels), batch_size):
+        # one shape for every batch: the last is filled up with repetitions of its own last image
+        index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
+        of_index = (index, labels[index], np.broadcast_to(w, labels.shape)[index])
+        index, c, w_index = (jax.device_put(a, meshes.split(mesh)) for a in of_index)
+        x = draw(params, index, c, w_index if w.any() else None, logsnrs, seed, settings.variance_interp)
+        yield np.asarray(x)[: len(labels) - begin]
+
+
+@partial(jax.jit, static_argnames=("net", "shape", "threshold"))
+def _draw(params, index, c, w, logsnrs, seed, v, *, net, shape, threshold):
+    """w is data, so a sweep over it compiles once; None is w = 0, one network pass."""
+    keys, z = samplers.start(seed, index, shape)
+    eps_fn = guidance.guided(partial(net.apply, {"params": params}), 0 if w is None else w, null=net.num_classes)
+    return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=v, threshold=threshold)
+
+
+def check_labels(labels, num_classes):
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
+        raise InputError(f"labels must be a list of integers, got {labels.dtype} of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        bad = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise InputError(f"label {bad} is out of range: this model has classes 0..{num_classes - 1}")
+    return labels.astype(np.int32)
+
+
+def labels_by_rule(rule, num_images, num_classes, seed):
+    """int32 [num_images]: `random` as ADM's, each image's class uniform; `balanced`: class i mod num_classes."""
+    if rule == "balanced":
+        return np.arange(num_images, dtype=np.int32) % num_classes
+    return np.random.default_rng(seed).integers(num_classes, size=num_images, dtype=np.int32)

@@ -1,0 +1,163 @@
+"""Cells of (run, w): images, their scores and how far these spread, one JSON each, never computed twice."""
+
+import logging
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cfg_jax import __version__, images
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import features as feature_networks
+from cfg_jax.evaluation import generate, scores
+from cfg_jax.evaluation.moments import Moments
+from cfg_jax.files import read_json, write_json
+from cfg_jax.progress import progress
+
+log = logging.getLogger(__name__)
+GRID_COLUMNS = 8
+
+
+def sweep(config, run_dirs, ws, workdir):
+    """Score every run at every w with config.sampler and config.eval -> rows, in that order.
+
+    A cell is done when its file says it was made from the same weights, settings and reference. The same
+    images' noise is shared by all w and all runs.
+    """
+    workdir = Path(workdir)
+    models = [generate.load(run) for run in run_dirs]
+    names = [Path(run).name for run in run_dirs]
+    if len(set(names)) < len(names):
+        raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
+    for model in models:
+        check_same_data(config, model, workdir)
+        for w in ws:
+            configs.check_w(w, model.config.p_uncond, "--w")
+    configs.check_sampler(config.sampler)
+    configs.save(workdir / "config.json", config)
+    network = feature_networks.create(config, workdir / "classifier.npz")
+
+    todo = []
+    for name, model in zip(names, models, strict=True):
+        for w in ws:
+            path = cell_path(workdir, name, w, config)
+            todo.append((path, model, identity(config, name, model, w, network)))
+    missing = [cell for cell in todo if not is_done(*cell)]
+    log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
+    if missing:
+        reference = network.reference()
+        for path, model, cell in progress(missing, desc="sweep", unit="cell"):
+            row, picture = score_cell(config, model, cell, network, reference)
+            images.save_png(path.with_suffix(".png"), picture)
+            write_json(path, row)
+    return [read_json(path) for path, _, _ in todo]
+
+
+def check_same_data(config, model, workdir):
+    fields = [f for f in configs.differences(model.config, config) if f.startswith("data.")]
+    if fields:
+        raise InputError(f"{workdir}: a run was trained on other data than --config says ({'; '.join(fields)})")
+
+
+def cell_path(workdir, name, w, config):
+    return workdir / "cells" / f"{name}_T{config.sampler.num_steps}_w{w:g}.json"
+
+
+def identity(config, name, model, w, network):
+    """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
+    sampler, evaluation = config.sampler, config.eval
+    return {
+        "run": name,
+        "p_uncond": model.config.p_uncond,
+        "w": float(w),
+        "s": 1 + float(w),
+        "N": evaluation.num_images,
+        "T": sampler.num_steps,
+        "v": sampler.variance_interp,
+        "sampler": "ancestral",
+        "threshold": sampler.threshold,
+        "grid": sampler.grid,
+        "seed": evaluation.seed,
+        "labels": evaluation.labels,
+        "splits": evaluation.splits,
+        "bootstrap": evaluation.bootstrap,
+        "quantize": "round",
+        "step": model.step,
+        "weights": "ema",
+        "config": configs.digest(model.config),
+        "parameters": feature_networks.digest(*map(np.asarray, jax.tree.leaves(model.params))),
+        "features": network.digest,
+        "reference": network.reference_digest,
+    }
+
+
+def is_done(path, _, cell):
+    if not (path.exists() and path.with_suffix(".png").exists()):
+        return False
+    row = read_json(path)
+    return all(row.get(field) == value for field, value in cell.items())
+
+
+def score_cell(config, model, cell, network, reference):
+    """(row, grid of its first images) of one cell."""
+    evaluation = config.eval
+    labels = generate.labels_by_rule(evaluation.labels, cell["N"], config.data.num_classes, evaluation.seed)
+    began = time.perf_counter()
+    batches = generate.sample_batches(
+        model, labels, cell["w"], config.sampler, seed=evaluation.seed, batch_size=evaluation.batch_size
+    )
+    uint8 = np.concatenate([images.to_uint8(x) for x in batches])
+    seconds = time.perf_counter() - began
+    features, logits = network(uint8)
+
+    def measure(index):
+        return measurements(uint8[index], features[index], logits[index], labels[index], reference, evaluation.splits)
+
+    rng = np.random.default_rng(evaluation.seed)
+    resampled = [measure(resample(labels, rng)) for _ in range(evaluation.bootstrap)]
+    suffix = f"_{network.name}@{cell['N']}"
+    row = cell | {
+        "scores": {k + suffix: v for k, v in measure(np.arange(len(labels))).items()},
+        "resampled": {k + suffix: [float(f"{r[k]:.6g}") for r in resampled] for k in (resampled or [{}])[0]},
+        "classifier_accuracy": network.accuracy,
+        "seconds": round(seconds, 2),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "code": __version__,
+    }
+    return row, class_grid(uint8, labels)
+
+
+def measurements(uint8, features, logits, labels, reference, splits):
+    """The scores of one set of images, by name."""
+    moments = Moments.of(features)
+    log_p = scores.log_softmax(logits)
+    per_class = [uint8[labels == c].astype(np.float32) for c in np.unique(labels)]
+    return {
+        "fid": scores.frechet_distance(moments.mean, moments.cov, reference.mean, reference.cov),
+        "is": scores.inception_score(logits, splits)[0],
+        "accuracy": float((logits.argmax(1) == labels).mean()),
+        "log_p_class": float(log_p[np.arange(len(labels)), labels].mean()),
+        "saturated": float(np.isin(uint8, (0, 255)).mean()),
+        "variety": float(np.mean([c.std(axis=0).mean() for c in per_class]) / 127.5),
+    }
+
+
+def resample(labels, rng):
+    """Bootstrap indices [N]: each image gives way to a random one of its own class, so the label rule holds.
+
+    They depend on the labels and the seed alone: differences between cells are paired.
+    """
+    index = np.empty(len(labels), int)
+    for c in np.unique(labels):
+        own = np.flatnonzero(labels == c)
+        index[own] = rng.choice(own, len(own))
+    return index
+
+
+def class_grid(uint8, labels, max_classes=10):
+    """The first GRID_COLUMNS images of each of the first classes, a row each."""
+    rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:max_classes]]
+    full = [row for row in rows if len(row) == GRID_COLUMNS] or [rows[0]]
+    return images.grid(uint8[np.concatenate(full)], columns=len(full[0]))

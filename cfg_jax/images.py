@@ -1,0 +1,40 @@
+"""uint8 images <-> the model's [-1, 1], and grids of images as PNG."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from cfg_jax.files import write_atomic
+
+
+def to_float(images):
+    """uint8 0..255 -> float32 in [-1, 1], on whichever device the images are."""
+    return images.astype(np.float32) / 127.5 - 1
+
+
+def to_uint8(x):
+    """[-1, 1] -> uint8, rounded to the nearest level: the inverse of to_float."""
+    return np.clip(np.round((np.asarray(x, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def grid(images, columns, side=32, gap=2):
+    """uint8 [N, H, W, C] -> one image of N / columns rows; small images are enlarged whole times to `side`."""
+    zoom = max(1, side // images.shape[1])
+    tiles = np.pad(
+        images.repeat(zoom, axis=1).repeat(zoom, axis=2), ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=96
+    )
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    whole = np.concatenate(rows, axis=0)[:-gap, :-gap]
+    return Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
+
+
+def png(image):
+    """PIL image -> PNG bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save_png(path, image):
+    write_atomic(path, png(image))

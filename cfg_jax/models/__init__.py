@@ -1,0 +1,1 @@
+"""Networks: the paper's U-Net, the exact Gaussian mixture with the same eps_fn, and feature networks."""

@@ -1,0 +1,141 @@
+"""The U-Net of Dhariwal & Nichol 2021 (ADM) in flax.linen: eps of z, logsnr and a class.
+
+Modules carry ADM's indices (input_3_block is its input_blocks.3.0). Norm statistics, softmax and the
+output head stay in float32 whatever `dtype` the body computes in.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class UNet(nn.Module):
+    channels: int
+    multipliers: tuple[int, ...]  # one level each, halving the side
+    num_blocks: int  # residual blocks per level on the way down, one more on the way up
+    attention_resolutions: tuple[int, ...]  # sides, in pixels, where attention follows each block
+    num_classes: int  # the null token is embedding row `num_classes`
+    out_channels: int
+    head_width: int | None = None  # channels per head, or
+    num_heads: int | None = None  # heads at every resolution
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False  # recompute each block in the backward pass: less memory, a third more compute
+
+    @nn.compact
+    def __call__(self, z, logsnr, c, *, train=False):
+        """z [B, H, W, C], logsnr [B], c int32 [B] -> eps float32 [B, H, W, out_channels]."""
+        block_type = nn.remat(Block) if self.remat else Block
+        block = partial(block_type, dropout=self.dropout, deterministic=not train, dtype=self.dtype)
+        attention_type = nn.remat(Attention) if self.remat else Attention
+        attention = partial(attention_type, self.head_width, self.num_heads, dtype=self.dtype)
+
+        embed = partial(nn.Dense, 4 * self.channels)
+        emb = embed(name="time_embed_0")(timestep_embedding(noise_level(logsnr), self.channels))
+        emb = embed(name="time_embed_2")(nn.silu(emb))
+        emb += nn.Embed(self.num_classes + 1, 4 * self.channels, name="label_emb")(c)
+        emb = nn.silu(emb).astype(self.dtype)
+
+        h = conv3x3(int(self.multipliers[0] * self.channels), self.dtype, "input_0_conv")(z.astype(self.dtype))
+        skips = [h]
+        for level, multiplier in enumerate(self.multipliers):
+            for _ in range(self.num_blocks):
+                name = f"input_{len(skips)}"
+                h = block(multiplier * self.channels, name=f"{name}_block")(h, emb)
+                if h.shape[1] in self.attention_resolutions:
+                    h = attention(name=f"{name}_attention")(h)
+                skips.append(h)
+            if level < len(self.multipliers) - 1:
+                h = block(h.shape[-1], resample=down, name=f"input_{len(skips)}_block")(h, emb)
+                skips.append(h)
+
+        h = block(h.shape[-1], name="middle_0_block")(h, emb)
+        h = attention(name="middle_1_attention")(h)
+        h = block(h.shape[-1], name="middle_2_block")(h, emb)
+
+        index = 0
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for i in range(self.num_blocks + 1):
+                name = f"output_{index}"
+                h = block(multiplier * self.channels, name=f"{name}_block")(
+                    jnp.concatenate([h, skips.pop()], axis=-1), emb
+                )
+                if h.shape[1] in self.attention_resolutions:
+                    h = attention(name=f"{name}_attention")(h)
+                if level > 0 and i == self.num_blocks:
+                    h = block(h.shape[-1], resample=up, name=f"{name}_up")(h, emb)
+                index += 1
+
+        h = nn.silu(norm(jnp.float32, "out_norm")(h))
+        return conv3x3(self.out_channels, jnp.float32, "out_conv", zero=True)(h)
+
+
+class Block(nn.Module):
+    """Residual block with scale-shift conditioning; `resample` acts on both of its paths."""
+
+    features: int
+    dropout: float
+    deterministic: bool
+    dtype: jnp.dtype
+    resample: str | None = None
+
+    @nn.compact
+    def __call__(self, x, emb):
+        resample = self.resample or (lambda h: h)
+        h = resample(nn.silu(norm(self.dtype, "in_norm")(x)))
+        h = conv3x3(self.features, self.dtype, "in_conv")(h)
+        scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="emb")(emb)[:, None, None], 2, -1)
+        h = nn.silu(norm(self.dtype, "out_norm")(h) * (1 + scale) + shift)
+        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
+        h = conv3x3(self.features, self.dtype, "out_conv", zero=True)(h)
+        x = resample(x)
+        if x.shape[-1] != self.features:
+            x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Self-attention over pixels with a residual connection; heads by width or by number."""
+
+    head_width: int | None
+    num_heads: int | None
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        b, height, width, channels = x.shape
+        heads = self.num_heads or channels // self.head_width
+        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(norm(self.dtype, "norm")(x))
+        q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
+
+
+def noise_level(logsnr):
+    """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
+    return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
+
+
+def timestep_embedding(t, dim):
+    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i / (dim/2)): [B] -> [B, dim]."""
+    angles = t[:, None] * jnp.exp(-jnp.log(1e4) * jnp.arange(dim // 2) / (dim // 2))[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def down(h):
+    return nn.avg_pool(h, (2, 2), (2, 2))
+
+
+def up(h):
+    return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
+
+
+def norm(dtype, name):
+    return nn.GroupNorm(32, epsilon=1e-5, dtype=dtype, name=name)
+
+
+def conv3x3(features, dtype, name, zero=False):
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (3, 3), dtype=dtype, kernel_init=init, name=name)

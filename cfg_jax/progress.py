@@ -1,0 +1,23 @@
+"""One progress bar on a terminal, a log line now and then elsewhere."""
+
+import logging
+import sys
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+class progress(tqdm):
+    """tqdm that logs its line every ten seconds where stderr is no terminal."""
+
+    def __init__(self, *args, **kwargs):
+        self.terminal = sys.stderr.isatty()
+        kwargs = {"dynamic_ncols": True, "mininterval": 0.2 if self.terminal else 10, **kwargs}
+        super().__init__(*args, file=sys.stderr, **kwargs)
+
+    def display(self, msg=None, pos=None):
+        if self.terminal:
+            return super().display(msg, pos)
+        if self.n:
+            log.info("%s", self)

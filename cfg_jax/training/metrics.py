@@ -1,0 +1,72 @@
+"""Mergeable training metrics, and where they are written: metrics.jsonl and TensorBoard events."""
+
+import json
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from clu import metrics
+from tensorboardX import SummaryWriter
+
+from cfg_jax.files import write_atomic
+
+EDGES = (-15, -10, -5, 0, 5, 10, 15)
+
+
+@flax.struct.dataclass
+class LossByLogsnr(metrics.Metric):
+    """The mean loss in each bin of logsnr between EDGES: where along the noise levels the network errs."""
+
+    total: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def empty(cls):
+        return cls(jnp.zeros(len(EDGES) + 1), jnp.zeros(len(EDGES) + 1))
+
+    @classmethod
+    def from_model_output(cls, *, loss, logsnr, **_):
+        hit = jax.nn.one_hot(jnp.searchsorted(jnp.array(EDGES), logsnr), len(EDGES) + 1)
+        return cls(loss @ hit, hit.sum(0))
+
+    def merge(self, other):
+        return LossByLogsnr(self.total + other.total, self.count + other.count)
+
+    def compute(self):
+        ends = ("min", *EDGES, "max")
+        bins = zip(ends[:-1], ends[1:], self.total, self.count, strict=True)
+        return {f"{low}..{high}": float(total / count) for low, high, total, count in bins if count}
+
+
+@flax.struct.dataclass
+class TrainMetrics(metrics.Collection):
+    loss: metrics.Average.from_output("loss")  # type: ignore[valid-type]
+    grad_norm: metrics.Average.from_output("grad_norm")  # type: ignore[valid-type]
+    loss_by_logsnr: LossByLogsnr
+
+
+class Writer:
+    """Appends to metrics.jsonl; records past `step`, of a run that was killed after them, are dropped first."""
+
+    def __init__(self, workdir, step):
+        self.path = Path(workdir) / "metrics.jsonl"
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_atomic(self.path, "".join(whole))
+        self.events = SummaryWriter(str(workdir), purge_step=step + 1)
+
+    def write(self, step, values):
+        with open(self.path, "a") as f:
+            f.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            scalars = value.items() if isinstance(value, dict) else [("", value)]
+            for part, scalar in scalars:
+                self.events.add_scalar(f"{name}/{part}".rstrip("/"), scalar, step)
+
+    def image(self, step, name, image):
+        self.events.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+
+    def close(self):
+        self.events.close()

@@ -1,0 +1,46 @@
+"""The main job: three models on real digits, the sweep over w, the report. `make digits` runs it.
+
+python -m experiments.digits
+"""
+
+import copy
+from pathlib import Path
+
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.evaluation import report, sweep
+from cfg_jax.training import trainer
+from experiments import cli
+
+CONFIG = cli.define_config("configs/digits.py")
+RUNS = flags.DEFINE_string("runs", "runs", "where digits-p0.1, digits-p0.2, digits-p0.5 and digits-sweep go")
+P_UNCOND = flags.DEFINE_string("p_uncond", "0.1,0.2,0.5", "a model is trained for each")
+FEWER_STEPS = flags.DEFINE_string("fewer_steps", "4,8", "T of further cells of the first model, for the claim about T")
+
+
+def main():
+    config = CONFIG.value
+    workdir = Path(RUNS.value) / "digits-sweep"
+    ps = cli.numbers(P_UNCOND.value, float, "p_uncond")
+    models = []
+    for p in ps:
+        model = copy.deepcopy(config)
+        model.p_uncond = p
+        models.append((model, Path(RUNS.value) / f"digits-p{p:g}"))
+    for model, run in models:
+        configs.check(model)
+    for model, run in models:
+        trainer.train(model, run)
+    runs = [run for _, run in models]
+    for num_steps in cli.numbers(FEWER_STEPS.value, int, "fewer_steps") if FEWER_STEPS.value else ():
+        fewer = copy.deepcopy(config)
+        fewer.sampler.num_steps = num_steps
+        sweep.sweep(fewer, runs[:1], config.eval.w[:1], workdir)
+    sweep.sweep(config, runs, config.eval.w, workdir)
+    print(report.write(workdir))
+    print(f"{workdir}/report.html has the slider over w")
+
+
+if __name__ == "__main__":
+    cli.run(main)

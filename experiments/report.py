@@ -1,0 +1,20 @@
+"""Write the report of a sweep again from its cells, and print its table.
+
+python -m experiments.report --sweep=runs/digits-sweep
+"""
+
+from absl import flags
+
+from cfg_jax.evaluation import report
+from experiments import cli
+
+SWEEP = flags.DEFINE_string("sweep", None, "directory that experiments.sweep wrote")
+flags.mark_flags_as_required(["sweep"])
+
+
+def main():
+    print(report.write(SWEEP.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,49 @@
+"""Images of a run at given labels: a PNG grid, a row for each label in the order given, and an npz if asked.
+
+python -m experiments.sample --run=runs/digits-p0.1 --labels=3,3,7 --w=1.0 --seed=0 --out=grid.png
+"""
+
+import numpy as np
+from absl import flags
+
+import cfg_jax
+from cfg_jax import images
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_npz
+from experiments import cli
+
+RUN = flags.DEFINE_string("run", None, "run directory")
+LABELS = flags.DEFINE_string("labels", None, "classes, with commas between them; default: each class once")
+W = flags.DEFINE_string(
+    "w", "0", "guidance weight w of the paper (s = 1 + w); -1 is the unconditional model; several: a column each"
+)
+SEED = flags.DEFINE_integer("seed", 0, "image i is a function of (seed, i), its label and w")
+NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
+STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
+WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
+OUT = flags.DEFINE_string("out", "samples.png", "PNG to write")
+NPZ = flags.DEFINE_string(
+    "npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels), as ADM's evaluator reads"
+)
+flags.mark_flags_as_required(["run"])
+
+
+def main():
+    ws = cli.numbers(W.value, float, "w")
+    model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value)
+    labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(model.config.data.num_classes))
+    num_steps = model.config.sampler.num_steps if NUM_STEPS.value is None else NUM_STEPS.value
+    if NPZ.value and len(ws) > 1:
+        raise InputError("--npz holds the images of one w: give --w one value")
+    columns = [model.sample(labels, w, num_steps, SEED.value) for w in ws]
+    images.save_png(
+        OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
+    )
+    print(f"{OUT.value}: a row for each of labels {labels}, columns w = {ws} (s = {[1 + w for w in ws]})")
+    if NPZ.value:
+        write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)})
+        print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,21 @@
+"""Train one model; the same command again continues it.
+
+python -m experiments.train --config=configs/digits.py --workdir=runs/digits-p0.1 --config.p_uncond=0.1
+"""
+
+from absl import flags
+
+from cfg_jax.training import trainer
+from experiments import cli
+
+CONFIG = cli.define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl, samples/")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main():
+    trainer.train(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

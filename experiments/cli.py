@@ -7,9 +7,10 @@ import runpy
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-import jax
 import absl.logging
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
@@ -77,9 +78,8 @@ def check_config_flags(argv):
         if field.startswith("config.") and (field := field.removeprefix("config.")) not in known:
             last = field.split(".")[-1]
             close = [k for k in known if k.split(".")[-1] == last] + difflib.get_close_matches(field, known, cutoff=0.4)
-            fail(
-                f"--config.{field} is no field of {path}: did you mean {', '.join(dict.fromkeys(close)) or 'one of ' + ', '.join(known)}?"
-            )
+            remedy = f"did you mean {', '.join(dict.fromkeys(close))}?" if close else f"it has {', '.join(known)}"
+            fail(f"--config.{field} is no field of {path}: {remedy}")
 
 
 def flat(config, prefix=""):
@@ -99,7 +99,7 @@ def numbers(text, kind, flag):
         fail(f"--{flag}={text}: give numbers with commas between them, such as 0,1,4")
 
 
-def fail(message):
+def fail(message) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 

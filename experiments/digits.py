@@ -23,23 +23,24 @@ def main():
     config = CONFIG.value
     workdir = Path(RUNS.value) / "digits-sweep"
     ps = cli.numbers(P_UNCOND.value, float, "p_uncond")
-    models = []
-    for p in ps:
-        model = copy.deepcopy(config)
-        model.p_uncond = p
-        models.append((model, Path(RUNS.value) / f"digits-p{p:g}"))
-    for model, run in models:
+    runs = {Path(RUNS.value) / f"digits-p{p:g}": changed(config, p_uncond=p) for p in ps}
+    for model in runs.values():
         configs.check(model)
-    for model, run in models:
+    for run, model in runs.items():
         trainer.train(model, run)
-    runs = [run for _, run in models]
     for num_steps in cli.numbers(FEWER_STEPS.value, int, "fewer_steps") if FEWER_STEPS.value else ():
-        fewer = copy.deepcopy(config)
-        fewer.sampler.num_steps = num_steps
-        sweep.sweep(fewer, runs[:1], config.eval.w[:1], workdir)
-    sweep.sweep(config, runs, config.eval.w, workdir)
+        fewer = changed(config, **{"sampler.num_steps": num_steps})
+        sweep.sweep(fewer, list(runs)[:1], config.eval.w[:1], workdir)
+    sweep.sweep(config, list(runs), config.eval.w, workdir)
     print(report.write(workdir))
     print(f"{workdir}/report.html has the slider over w")
+
+
+def changed(config, **fields):
+    """A copy of the config with some of its fields set."""
+    config = copy.deepcopy(config)
+    config.update_from_flattened_dict(fields)
+    return config
 
 
 if __name__ == "__main__":

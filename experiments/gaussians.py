@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from cfg_jax.diffusion import guidance, samplers, schedule
-from cfg_jax.files import write_atomic, write_json
+from cfg_jax.files import write_json
 from cfg_jax.models.mixture import Mixture
 from experiments import cli
 
@@ -66,15 +66,12 @@ def main():
         for c in range(mixture.null):
             points, density = guided_density(mixture, c, w)
             x = np.asarray(guided_samples(mixture, c, w, NUM_SAMPLES.value, NUM_STEPS.value))
-            mean = np.tensordot(density, points, 2) * float(points[0, 1, 0] - points[0, 0, 0]) ** 2
+            cell = float(points[0, 1, 0] - points[0, 0, 0]) ** 2
+            mean = np.tensordot(density, points, 2) * cell
+            variance = float((density * np.square(points - mean).sum(-1)).sum()) * cell / 2
             toward = np.asarray(mixture.means[c])
-            distance = np.square(points - mean).sum(-1)
-            area = float(points[0, 1, 0] - points[0, 0, 0]) ** 2
-            rows.append({
-                "w": w, "s": 1 + w, "class": c,
-                "density_mean": float(mean @ toward), "density_std": float(np.sqrt((density * distance).sum() * area / 2)),
-                "sampled_mean": float(x.mean(0) @ toward), "sampled_std": float(np.sqrt(x.var(0).mean())),
-            })  # fmt: skip
+            row = {"w": w, "s": 1 + w, "class": c, "density_mean": float(mean @ toward), "density_std": variance**0.5}
+            rows.append(row | {"sampled_mean": float(x.mean(0) @ toward), "sampled_std": float(x.var(0).mean() ** 0.5)})
             total = total + density / mixture.null
             cloud.append(x)
         axes[0, column].imshow(total, origin="lower", extent=[-EXTENT, EXTENT] * 2, cmap="magma")

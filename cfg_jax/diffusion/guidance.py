@@ -27,7 +27,9 @@ def guided(eps_fn, w, null):
 
     def guided_eps(z, logsnr, c):
         logsnr = jnp.broadcast_to(logsnr, c.shape)
-        both = (jnp.concatenate(pair) for pair in ((z, z), (logsnr, logsnr), (c, jnp.full_like(c, null))))
-        return guide(*jnp.split(eps_fn(*both), 2), w)
+        labels = jnp.concatenate([c, jnp.full_like(c, null)])
+        eps = eps_fn(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]), labels)
+        eps_cond, eps_uncond = jnp.split(eps, 2)
+        return guide(eps_cond, eps_uncond, w)
 
     return guided_eps

@@ -33,17 +33,17 @@ class Curve:
         return np.array([resamples(row, name) for row in self.rows]).T
 
 
-def score(row, name, among="scores"):
-    """The value of "fid" in a row where it is called fid_digits@1797."""
-    return next(value for key, value in row[among].items() if key.startswith(f"{name}_"))
-
-
 def score_name(row, name):
+    """ "fid" -> "fid_digits@1000", as this row calls it."""
     return next(key for key in row["scores"] if key.startswith(f"{name}_"))
 
 
+def score(row, name):
+    return row["scores"][score_name(row, name)]
+
+
 def resamples(row, name):
-    return score(row, name, "resampled") if row["resampled"] else [float("nan"), float("nan")]
+    return row["resampled"].get(score_name(row, name), [float("nan")] * 2)
 
 
 def spread(row, name):
@@ -105,8 +105,8 @@ def fid_has_minimum(curves):
         interior = 0 < best < len(values) - 1
         verdicts.append(SUPPORTED if interior and gain > 2 * error else OPEN if interior else REFUTED)
         figures.append(
-            f"{run}: least at w={curve.along[best]:g}, {values[best]:.2f} against {values[0]:.2f} at w={curve.along[0]:g} "
-            f"(lower by {gain:.2f} ± {error:.2f}) and {values[-1]:.2f} at w={curve.along[-1]:g}"
+            f"{run}: least at w={curve.along[best]:g}, {values[best]:.2f} against {values[0]:.2f} "
+            f"at w={curve.along[0]:g} (lower by {gain:.2f} ± {error:.2f}) and {values[-1]:.2f} at w={curve.along[-1]:g}"
         )
     return Claim(text, weakest(verdicts), ". ".join(figures))
 

@@ -75,8 +75,8 @@ def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None):
     batch_size = -(-batch_size // mesh.size) * mesh.size
     params = jax.device_put(model.params, meshes.replicated(mesh))
     logsnrs = schedule.grid(settings.num_steps, config.logsnr_min, config.logsnr_max, settings.grid)
-    draw = partial(
-        _draw,
+    draw_batch = partial(
+        draw,
         net=model.net,
         shape=(config.data.image_size, config.data.image_size, config.data.channels),
         threshold=configs.THRESHOLDS[settings.threshold],
@@ -86,12 +86,12 @@ def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None):
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
         of_index = (index, labels[index], np.broadcast_to(w, labels.shape)[index])
         index, c, w_index = (jax.device_put(a, meshes.split(mesh)) for a in of_index)
-        x = draw(params, index, c, w_index if w.any() else None, logsnrs, seed, settings.variance_interp)
+        x = draw_batch(params, index, c, w_index if w.any() else None, logsnrs, seed, settings.variance_interp)
         yield np.asarray(x)[: len(labels) - begin]
 
 
 @partial(jax.jit, static_argnames=("net", "shape", "threshold"))
-def _draw(params, index, c, w, logsnrs, seed, v, *, net, shape, threshold):
+def draw(params, index, c, w, logsnrs, seed, v, *, net, shape, threshold):
     """w is data, so a sweep over it compiles once; None is w = 0, one network pass."""
     keys, z = samplers.start(seed, index, shape)
     eps_fn = guidance.guided(partial(net.apply, {"params": params}), 0 if w is None else w, null=net.num_classes)

@@ -4,6 +4,7 @@ Modules carry ADM's indices (input_3_block is its input_blocks.3.0). Norm statis
 output head stay in float32 whatever `dtype` the body computes in.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -79,7 +80,7 @@ class Block(nn.Module):
     dropout: float
     deterministic: bool
     dtype: jnp.dtype
-    resample: str | None = None
+    resample: Callable | None = None
 
     @nn.compact
     def __call__(self, x, emb):

@@ -35,3 +35,9 @@ def peak_flops():
     kind = jax.devices()[0].device_kind
     known = [peak for name, peak in PEAK_TFLOPS.items() if name in kind]
     return known[0] * 1e12 * jax.device_count() if known else None
+
+
+def flops(lowered):
+    """FLOP of one call of a lowered program, all devices together, by XLA's count."""
+    cost = lowered.cost_analysis()
+    return cost["flops"] if cost else float("nan")

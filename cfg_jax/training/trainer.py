@@ -101,16 +101,11 @@ def train(config, workdir):
     )
 
     # Step
-    p_uncond = jnp.float32(config.p_uncond)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)  # the seed itself drew the parameters
-    lowered = jax.jit(partial(train_step, config=config), donate_argnums=0).lower(
-        state, meshes.put(batches[start], mesh), key, p_uncond
-    )
-    flops, peak = (lowered.cost_analysis() or {}).get("flops"), meshes.peak_flops()
-    began = time.perf_counter()
-    step_fn = lowered.compile()
-    log.info("compiled in %.1f s, %.3g GFLOP per image", time.perf_counter() - began, flops / batch_size / 1e9)
-
+    constants = key, jnp.float32(config.p_uncond)
+    step_fn, flops, seconds = compile_step(config, state, meshes.put(batches[start], mesh), *constants)
+    log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
+    peak = meshes.peak_flops()
     draw = jax.jit(partial(sample_grid, config=config))
 
     # Loop
@@ -119,7 +114,7 @@ def train(config, workdir):
     bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step")
     with writing(writer, checkpoints, bar), stop_signals() as stopped:
         for step in range(start, num_steps):
-            state, metrics = step_fn(state, meshes.put(batches[step], mesh), key, p_uncond)
+            state, metrics = step_fn(state, meshes.put(batches[step], mesh), *constants)
             pending.append(metrics)
             bar.update()
             done = step + 1
@@ -145,6 +140,14 @@ def train(config, workdir):
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 
+def compile_step(config, *args):
+    """train_step compiled for these arguments -> (callable, FLOP of the whole batch, seconds it took)."""
+    began = time.perf_counter()
+    lowered = jax.jit(partial(train_step, config=config), donate_argnums=0).lower(*args)
+    compiled = lowered.compile()
+    return compiled, meshes.flops(lowered), time.perf_counter() - began
+
+
 def claim(workdir, config):
     """Make workdir this config's, or refuse one that holds another's run."""
     path = workdir / "config.json"
@@ -162,12 +165,13 @@ def summarise(pending):
     merged = pending[0]
     for metrics in jax.device_get(pending[1:]):
         merged = merged.merge(metrics)
-    values = {k: float(v) if np.ndim(v) == 0 and not isinstance(v, dict) else v for k, v in merged.compute().items()}
-    if not np.isfinite(values["loss"]):
+    loss, grad_norm = float(merged.loss.compute()), float(merged.grad_norm.compute())
+    if not np.isfinite(loss):
         raise InputError(
-            "the loss is no longer finite: lower config.train.learning_rate; the same command goes on from the last checkpoint"
+            "the loss is no longer finite: lower config.train.learning_rate; "
+            "the same command goes on from the last checkpoint"
         )
-    return values
+    return {"loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute()}
 
 
 def sample_grid(params, *, config):

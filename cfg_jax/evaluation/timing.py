@@ -1,0 +1,90 @@
+"""How fast training and guided sampling run on the devices at hand, as numbers that say how they were taken."""
+
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfg_jax import config as configs
+from cfg_jax.data import sources
+from cfg_jax.diffusion import schedule
+from cfg_jax.evaluation import generate
+from cfg_jax.training import mesh as meshes
+from cfg_jax.training import state as states
+from cfg_jax.training import trainer
+
+
+def time_training(config, repeats, peak_flops):
+    """One optimiser step on config.train.batch_size synthetic images."""
+    mesh, data, batch_size = meshes.data_mesh(), config.data, config.train.batch_size
+    source = sources.synthetic(data.image_size, data.channels, data.num_classes)
+    index = np.arange(batch_size) % len(source)
+    batch = meshes.put({"image": source.images[index], "label": source.labels[index]}, mesh)
+    state = jax.jit(partial(states.create, config), out_shardings=meshes.replicated(mesh))()
+    constants = jax.random.key(config.seed), jnp.float32(config.p_uncond)
+    step_fn, flops, compile_s = trainer.compile_step(config, state, batch, *constants)
+
+    def step():
+        nonlocal state
+        state, metrics = step_fn(state, batch, *constants)
+        jax.block_until_ready((state, metrics))
+
+    return {"batch_size": batch_size} | rates(step, repeats, batch_size, flops, peak_flops, compile_s, step_fn)
+
+
+def time_sampling(config, repeats, peak_flops):
+    """Algorithm 2 at w = 1, two network passes a step, for config.eval.batch_size images and config.sampler's T."""
+    mesh, data, settings = meshes.data_mesh(), config.data, config.sampler
+    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    net = states.network(config)
+    params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
+    logsnrs = schedule.grid(settings.num_steps, config.logsnr_min, config.logsnr_max, settings.grid)
+    shape = (data.image_size, data.image_size, data.channels)
+    index, c, w = (
+        jax.device_put(a, meshes.split(mesh))
+        for a in (np.arange(batch_size), np.arange(batch_size) % data.num_classes, np.ones(batch_size, np.float32))
+    )
+    args = params, index, c, w, logsnrs, 0, settings.variance_interp
+
+    began = time.perf_counter()
+    compiled = generate.draw.lower(
+        *args, net=net, shape=shape, threshold=configs.THRESHOLDS[settings.threshold]
+    ).compile()
+    compile_s = time.perf_counter() - began
+    # the cost of a loop's body is counted once: take one guided pass and count the steps here
+    eps_fn = jax.jit(lambda params, *args: net.apply({"params": params}, *args))
+    both = [
+        jax.ShapeDtypeStruct((2 * batch_size, *s), d) for s, d in ((shape, "float32"), ((), "float32"), ((), "int32"))
+    ]
+    flops = eps_fn.lower(params, *both).cost_analysis()["flops"] * settings.num_steps
+
+    def sample():
+        jax.block_until_ready(compiled(*args))
+
+    measured = rates(sample, repeats, batch_size, flops, peak_flops, compile_s, compiled)
+    return {"batch_size": batch_size, "T": settings.num_steps, "w": 1.0, "s": 2.0} | measured
+
+
+def rates(run, repeats, images, flops, peak_flops, compile_s, compiled):
+    """Median, least and greatest of `repeats` synchronised calls after one to warm up."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    median = float(np.median(seconds))
+    memory = compiled.memory_analysis()
+    in_use = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {
+        "seconds": {"median": median, "min": min(seconds), "max": max(seconds), "repeats": repeats},
+        "images_per_s": images / median,
+        "gflop_per_image": flops / images / 1e9,
+        "tflops": flops / median / 1e12,
+        "mfu": flops / median / peak_flops if peak_flops else None,
+        "compile_s": compile_s,
+        "program_bytes_per_device": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else None,
+        "peak_bytes_in_use": in_use,
+    }

@@ -83,7 +83,8 @@ def check_sampler(sampler):
 
 def check_w(w, p_uncond, field="w"):
     """w is finite, and no guidance is asked of a model that never saw the null label, or only it."""
-    require(math.isfinite(w), f"{field}={w} is not finite: w = 0 is no guidance, the paper goes to 4")
+    finite = isinstance(w, int | float) and math.isfinite(w)
+    require(finite, f"{field}={w} is no finite number: w = 0 is no guidance, the paper goes to 4")
     require(
         w == 0 or p_uncond > 0,
         f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "

@@ -3,9 +3,11 @@
 import difflib
 import logging
 import os
+import re
 import runpy
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +23,8 @@ FLAGS = flags.FLAGS
 
 
 def define_config(default=None):
-    """--config=FILE and --config.FIELD=VALUE."""
+    """--config=FILE and --config.FIELD=VALUE. Looked at here, since config_flags itself reads sys.argv here."""
+    check_config_flags(sys.argv, default)
     return config_flags.DEFINE_config_file(
         "config", default, "a file under configs/; --config.FIELD=VALUE sets a field"
     )
@@ -37,23 +40,24 @@ def run(main):
         try:
             main()
         except InputError as error:
-            fail(error)
+            end(f"error: {error}", 1)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            fail(f"{place}{error.strerror or error}; mend that and run the same command: what was written is kept")
+            remedy = "mend that and run the same command: what was written is kept"
+            end(f"error: {place}{error.strerror or error}; {remedy}", 1)
         except KeyboardInterrupt as stop:
-            print(f"{stop or 'stopped'}; the same command goes on from here", file=sys.stderr)
-            sys.exit(130)
+            end(f"{stop or 'stopped'}; the same command goes on from here", 130)
 
     app.run(guarded, flags_parser=parse)
 
 
 def parse(argv):
-    if "config" in FLAGS:
-        check_config_flags(argv)
     try:
         rest = FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except flags.IllegalFlagValueError as error:
+        missing = re.match(r"flag --(\w+)=None: .* must have a value", str(error))
+        fail(f"--{missing[1]} is required: --help says what it takes" if missing else " ".join(str(error).split()))
+    except (flags.Error, TypeError, ValueError) as error:
         fail(" ".join(str(error).split()))
     except SystemExit:  # absl's --help ends with status 1
         sys.exit(0)
@@ -62,24 +66,22 @@ def parse(argv):
     return rest
 
 
-def check_config_flags(argv):
-    """An unknown --config.FIELD is an error that names the near misses."""
-    named = [a.partition("=")[2] for a in argv if a.lstrip("-").startswith("config=")]
-    path = named[-1] if named else config_flags.get_config_filename(FLAGS["config"])
+def check_config_flags(argv, default):
+    """A config file that is not there, or a field that is not in it, is an error that names the near misses."""
+    words = [word for argument in argv[1:] for word in argument.lstrip("-").split("=", 1)]
+    path = words[words.index("config") + 1] if "config" in words[:-1] else default
     if not path:
         return
     if not Path(path).is_file():
-        fail(
-            f"--config={path}: no such file: choose one of {', '.join(map(str, sorted(Path('configs').glob('*.py'))))}"
-        )
+        choices = map(str, sorted(Path("configs").glob("*[!_].py")))
+        fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*flat(runpy.run_path(path)["get_config"]())]
-    for argument in argv:
-        field = argument.lstrip("-").partition("=")[0]
-        if field.startswith("config.") and (field := field.removeprefix("config.")) not in known:
-            last = field.split(".")[-1]
-            close = [k for k in known if k.split(".")[-1] == last] + difflib.get_close_matches(field, known, cutoff=0.4)
-            remedy = f"did you mean {', '.join(dict.fromkeys(close))}?" if close else f"it has {', '.join(known)}"
-            fail(f"--config.{field} is no field of {path}: {remedy}")
+    for field in (word.removeprefix("config.") for word in words if word.startswith("config.")):
+        if field not in known:
+            group, _, last = field.rpartition(".")
+            close = [k for k in known if difflib.get_close_matches(last, [k.rpartition(".")[2]])]
+            siblings = [k for k in known if k.rpartition(".")[0] == group] or known
+            fail(f"--config.{field} is no field of {path}: did you mean {' or '.join(close or siblings)}?")
 
 
 def flat(config, prefix=""):
@@ -104,6 +106,14 @@ def fail(message) -> NoReturn:
     sys.exit(1)
 
 
+def end(message, status) -> NoReturn:
+    """Leave at once: everything is closed by now, and orbax's threads would print tracebacks of their own."""
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def start_jax():
     """Split a CPU by image, one XLA device a core (a power of two, to divide batches), and keep compiled programs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -119,7 +129,9 @@ def start_logging():
             write = tqdm.write if sys.stderr.isatty() else print  # above the bar, where there is one
             write(self.format(record), file=sys.stderr)
 
-    absl.logging.set_verbosity(absl.logging.ERROR)  # orbax logs every file it writes
+    # orbax raises in the main thread what its own threads print first
+    threading.excepthook = sys.unraisablehook = lambda _: None
+    absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
     handler = Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("cfg_jax")

@@ -21,7 +21,7 @@ class Claim:
 class Curve:
     """One run's scores over w (or T), each as a value and its bootstrap resamples."""
 
-    def __init__(self, rows, along="w"):
+    def __init__(self, rows: list[dict], along="w"):
         self.rows = sorted(rows, key=lambda row: row[along])
         self.along = [row[along] for row in self.rows]
 

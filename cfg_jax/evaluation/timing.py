@@ -55,10 +55,9 @@ def time_sampling(config, repeats, peak_flops):
     compile_s = time.perf_counter() - began
     # the cost of a loop's body is counted once: take one guided pass and count the steps here
     eps_fn = jax.jit(lambda params, *args: net.apply({"params": params}, *args))
-    both = [
-        jax.ShapeDtypeStruct((2 * batch_size, *s), d) for s, d in ((shape, "float32"), ((), "float32"), ((), "int32"))
-    ]
-    flops = eps_fn.lower(params, *both).cost_analysis()["flops"] * settings.num_steps
+    inputs = ((shape, "float32"), ((), "float32"), ((), "int32"))
+    both_halves = [jax.ShapeDtypeStruct((2 * batch_size, *rest), dtype) for rest, dtype in inputs]
+    flops = meshes.flops(eps_fn.lower(params, *both_halves)) * settings.num_steps
 
     def sample():
         jax.block_until_ready(compiled(*args))

@@ -3,6 +3,8 @@
 Saving is asynchronous and atomic: a step is there whole or not at all.
 """
 
+import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -28,7 +30,8 @@ class Checkpoints:
     def save(self, state):
         """Start writing; an error of the save before surfaces here or in close()."""
         items = {name: ocp.args.StandardSave(getattr(state, name)) for name in ITEMS}
-        self.manager.save(int(state.step), args=ocp.args.Composite(**items))
+        with self._writing():
+            self.manager.save(int(state.step), args=ocp.args.Composite(**items))
 
     def restore(self, template):
         """The newest state, in the shapes, types and shardings of `template`."""
@@ -38,8 +41,23 @@ class Checkpoints:
         return TrainState(step=step, **restored)
 
     def close(self):
-        self.manager.wait_until_finished()
-        self.manager.close()
+        """Wait for the last save, and raise its error if it had one."""
+        try:
+            with self._writing():
+                self.manager.wait_until_finished()
+        finally:
+            self.manager.close()
+
+    @contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as error:  # as many types as for reading
+            kept = "none is kept yet" if self.latest is None else f"step {self.latest} is kept"
+            raise InputError(
+                f"no checkpoint could be written to {self.manager.directory} ({reason(error)}); {kept}: "
+                "make room or mend that, and run the same command"
+            ) from error
 
 
 def restore_params(run_dir, step=None, item="ema"):
@@ -77,5 +95,12 @@ def _restore(manager, step, items):
 def _damaged(manager, step, error):
     older = [s for s in sorted(manager.all_steps()) if s < step]
     remedy = f"step {older[-1]} is taken then" if older else "training starts anew then"
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return InputError(f"checkpoint {manager.directory / str(step)} cannot be read ({reason}): remove it, {remedy}")
+    return InputError(
+        f"checkpoint {manager.directory / str(step)} cannot be read ({reason(error)}): remove it, {remedy}"
+    )
+
+
+def reason(error):
+    """What the operating system said, or the error's first sentence."""
+    said = re.search(r"([A-Z][\w ]+) \[os_error_code", str(error))
+    return said[1] if said else (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]

@@ -61,19 +61,17 @@ def train(config, workdir):
     SIGTERM and Ctrl-C save and raise KeyboardInterrupt. Everything drawn is a function of (config.seed, step),
     so a run that was stopped ends as one that was not.
     """
-    # Config
+    # Config and data, before anything is written or compiled
     configs.check(config)
-    workdir = Path(workdir)
-    claim(workdir, config)
+    source = sources.load(config.data)
+    workdir, mesh = Path(workdir), meshes.data_mesh()
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
-
-    # Mesh
-    mesh = meshes.data_mesh()
     if batch_size % mesh.size:
         raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {mesh.size} devices")
 
     # State
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+    claim(workdir, config, checkpoints.latest)
     if (checkpoints.latest or 0) >= num_steps:
         log.info("%s is done: step %d of %d", workdir, checkpoints.latest, num_steps)
         return checkpoints.close()
@@ -88,8 +86,7 @@ def train(config, workdir):
     log.info("%s from step %d on %d x %s", workdir, start, mesh.size, jax.devices()[0].device_kind)
     log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
-    # Data
-    source = sources.load(config.data)
+    # Batches
     log.info("%s: %d images, classes %s", config.data.name, len(source), ", ".join(source.class_names[:10]))
     batches = pipeline.batches(
         source,
@@ -148,10 +145,10 @@ def compile_step(config, *args):
     return compiled, meshes.flops(lowered), time.perf_counter() - began
 
 
-def claim(workdir, config):
-    """Make workdir this config's, or refuse one that holds another's run."""
+def claim(workdir, config, latest):
+    """Make workdir this config's, or refuse one that holds another's checkpoints."""
     path = workdir / "config.json"
-    if path.exists():
+    if latest is not None and path.exists():
         fields = configs.differences(configs.load(path), config)
         if fields:
             raise InputError(

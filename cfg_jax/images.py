@@ -29,6 +29,11 @@ def grid(images, columns, side=32, gap=2):
     return Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
 
 
+def read_png(path):
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
 def png(image):
     """PIL image -> PNG bytes."""
     buffer = io.BytesIO()

@@ -15,7 +15,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import claims
 from cfg_jax.files import read_json, write_atomic
-from cfg_jax.images import png, save_png
+from cfg_jax.images import read_png, save_png
 
 
 def write(workdir):
@@ -122,7 +122,7 @@ def curves_png(rows):
 def strip(cells):
     """Samples of the first run at shared seeds, one panel for each w, growing to the right: Figure 1 of the paper."""
     run = next(iter(cells.values()))["run"]
-    panels = [Image.open(path.with_suffix(".png")).convert("RGB") for path, row in cells.items() if row["run"] == run]
+    panels = [read_png(path.with_suffix(".png")) for path, row in cells.items() if row["run"] == run]
     panels = [panel.crop((0, 0, panel.width // 2, panel.height)) for panel in panels]
     gap = 12
     whole = Image.new("RGB", (sum(p.width + gap for p in panels) - gap, panels[0].height), "white")
@@ -135,7 +135,7 @@ def page(cells, rows, judged):
     """One self-contained page with a slider over w; every string from a config or a run is escaped by jinja2."""
     runs = {}
     for path, row in cells.items():
-        picture = base64.b64encode(png(Image.open(path.with_suffix(".png")))).decode()
+        picture = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
         point = {"w": row["w"], "s": row["s"], "fid": claims.score(row, "fid"), "is": claims.score(row, "is")}
         point |= {"fid_se": claims.spread(row, "fid"), "is_se": claims.spread(row, "is")}
         point = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in point.items()}

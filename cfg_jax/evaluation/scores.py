@@ -19,9 +19,8 @@ def inception_score(logits, splits=10):
     scores = []
     for part in np.array_split(log_p, splits):
         p = np.exp(part)
-        with np.errstate(divide="ignore"):
-            log_marginal = np.log(p.mean(0))
-        kl = np.where(p > 0, p * (part - log_marginal), 0).sum(1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 log 0 is 0
+            kl = np.where(p > 0, p * (part - np.log(p.mean(0))), 0).sum(1)
         scores.append(np.exp(kl.mean()))
     return float(np.mean(scores)), float(np.std(scores))
 

@@ -49,9 +49,7 @@ def train_step(state, batch, key, p_uncond, *, config):
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = states.update_ema(state.ema, params, state.step, config.train.ema_decay)
-    metrics = TrainMetrics.single_from_model_output(
-        loss=per_image, logsnr=logsnr, grad_norm=optax.global_norm(gradient)
-    )
+    metrics = TrainMetrics.single_from_model_output(loss=per_image, logsnr=logsnr, grad_norm=optax.tree.norm(gradient))
     return states.TrainState(state.step + 1, params, ema, opt_state), metrics
 
 
@@ -115,7 +113,8 @@ def train(config, workdir):
             pending.append(metrics)
             bar.update()
             done = step + 1
-            last = done == num_steps or bool(stopped)
+            stop = bool(stopped)  # read once: what is saved and what is raised must agree
+            last = done == num_steps or stop
             if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
                 values = summarise(pending)
                 seconds = (time.perf_counter() - since) / len(pending)
@@ -133,7 +132,7 @@ def train(config, workdir):
                 since = time.perf_counter()
             if done % config.train.checkpoint_every == 0 or last:
                 checkpoints.save(state)
-            if stopped:
+            if stop:
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 

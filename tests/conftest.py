@@ -1,0 +1,36 @@
+"""Four XLA devices on the CPU; small configs whose few programs every test shares."""
+
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from configs import digits  # noqa: E402
+
+
+@pytest.fixture
+def tiny():
+    """The digits config with a one-level network and a few steps."""
+    config = digits.get_config()
+    config.model.multipliers, config.model.num_blocks, config.model.attention_resolutions = (1,), 1, ()
+    config.train.update(num_steps=4, batch_size=8, log_every=2, checkpoint_every=2, sample_every=100, warmup_steps=1)
+    config.sampler.num_steps = 3
+    config.eval.update(num_images=24, batch_size=8, splits=2, bootstrap=4, w=(0.0, 1.0))
+    return config
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def fill(shapes, seed=0, scale=0.1):
+    """Numbers in place of an initialiser that would have to be compiled."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: (scale * rng.standard_normal(a.shape)).astype(a.dtype), shapes)

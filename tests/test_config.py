@@ -1,0 +1,57 @@
+import importlib
+
+import pytest
+
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+
+NAMES = ("digits", "imagenet64", "imagenet128")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    configs.check(config)
+    configs.save(tmp_path / "config.json", config)
+    again = configs.load(tmp_path / "config.json")
+    assert again.to_dict() == config.to_dict() and configs.digest(again) == configs.digest(config)
+    assert configs.differences(again, config) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("p_uncond", 1.2, "config.p_uncond=1.2"),
+        ("p_uncond", -0.1, "config.p_uncond=-0.1"),
+        ("p_uncond", 0.0, "p_uncond=0"),
+        ("p_uncond", 1.0, "use w=-1"),
+        ("logsnr_min", 30.0, "config.logsnr_min=30"),
+        ("data.image_size", 9, "not divisible by 2"),
+        ("model.num_heads", 3, "config.model.num_heads=3 does not divide the 32 channels"),
+        ("model.head_width", 16, "config.model.head_width"),
+        ("model.channels", 48, "multiple of the 32 groups"),
+        ("model.attention_resolutions", (3,), "[3]"),
+        ("sampler.num_steps", 0, "config.sampler.num_steps=0"),
+        ("sampler.variance_interp", 1.5, "config.sampler.variance_interp=1.5"),
+        ("sampler.threshold", "soft", "none, static, dynamic"),
+        ("sampler.grid", "cosine", "paper, shifted"),
+        ("train.batch_size", 0, "config.train.batch_size=0"),
+        ("train.ema_decay", 1.0, "config.train.ema_decay=1.0"),
+        ("eval.labels", "sorted", "random or balanced"),
+        ("eval.w", (0.0, float("nan")), "config.eval.w=nan"),
+        ("eval.w", (float("inf"),), "config.eval.w=inf"),
+    ],
+)
+def test_bad_values_are_named_with_their_remedy(tiny, field, value, said):
+    tiny.update_from_flattened_dict({"model.multipliers": (1, 1), field: value})
+    with pytest.raises(InputError) as error:
+        configs.check(tiny)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_a_run_may_be_continued_with(tiny):
+    other = tiny.copy_and_resolve_references()
+    other.train.num_steps, other.sampler.num_steps, other.eval.w = 99, 7, (0.0,)
+    assert configs.differences(tiny, other) == []
+    other.p_uncond, other.train.batch_size = 0.2, 64
+    assert configs.differences(tiny, other) == ["p_uncond: 0.1 -> 0.2", "train.batch_size: 8 -> 64"]

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfg_jax.diffusion import guidance
+from cfg_jax.models.unet import UNet
+from tests.conftest import fill
+
+NULL = 10
+
+
+def recording(calls):
+    """eps = z times the label, and the batch size of each evaluation noted."""
+
+    def eps_fn(z, logsnr, c):
+        assert logsnr.shape == c.shape == z.shape[:1]
+        calls.append(len(z))
+        return z * c[:, None]
+
+    return eps_fn
+
+
+def test_labels_drop_at_the_binomial_rate_each_alone():
+    c = jnp.arange(40_000) % NULL
+    dropped = np.asarray(guidance.drop_labels(jax.random.key(0), c, 0.2, NULL) == NULL)
+    assert abs(dropped.mean() - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(c))
+    neighbours = np.corrcoef(dropped[1:], dropped[:-1])[0, 1]
+    assert abs(neighbours) < 4 / np.sqrt(len(c))
+    kept = guidance.drop_labels(jax.random.key(0), c, 0.2, NULL)[~dropped]
+    np.testing.assert_array_equal(kept, c[~dropped])
+    np.testing.assert_array_equal(guidance.drop_labels(jax.random.key(0), c, 0.0, NULL), c)
+    assert np.all(guidance.drop_labels(jax.random.key(0), c, 1.0, NULL) == NULL)
+
+
+def test_w_is_the_papers():
+    cond, uncond = jnp.float32([[2.0], [2.0], [2.0]]), jnp.float32([[1.0], [1.0], [1.0]])
+    np.testing.assert_allclose(guidance.guide(cond, uncond, 3.0), 5 * jnp.ones((3, 1)))
+    per_image = guidance.guide(cond, uncond, jnp.float32([0, -1, 1]))
+    np.testing.assert_allclose(per_image, [[2], [1], [3]])
+
+
+@pytest.mark.parametrize(("w", "evaluated"), [(0, 2), (0.0, 2), (np.zeros(2), 2), (1.0, 4), (-1.0, 4)])
+def test_w_0_runs_half_the_evaluations(w, evaluated):
+    calls, z, c = [], jnp.float32([[1.0], [2.0]]), jnp.int32([3, 4])
+    eps = guidance.guided(recording(calls), w, NULL)(z, jnp.zeros(2), c)
+    assert sum(calls) == evaluated
+    w = float(np.max(w))
+    np.testing.assert_allclose(eps[:, 0], z[:, 0] * ((1 + w) * c - w * NULL), rtol=1e-6)
+
+
+def test_a_traced_w_of_0_takes_both_halves_and_gives_the_same():
+    z, logsnr, c = jnp.float32([[1.0], [2.0]]), jnp.zeros(2), jnp.int32([3, 4])
+    traced = jax.jit(lambda w: guidance.guided(recording([]), w, NULL)(z, logsnr, c))(0.0)
+    np.testing.assert_allclose(traced, guidance.guided(recording([]), 0, NULL)(z, logsnr, c), rtol=1e-6)
+
+
+def test_the_null_label_has_an_embedding_that_learns():
+    net = UNet(32, (1,), 1, (), num_classes=NULL, out_channels=1, num_heads=1)
+    z, logsnr, c = jnp.ones((2, 4, 4, 1)), jnp.zeros(2), jnp.int32([1, NULL])
+    params = fill(jax.eval_shape(net.init, jax.random.key(0), z, logsnr, c))
+    gradient = jax.jit(jax.grad(lambda p: jnp.square(net.apply(p, z, logsnr, c)).sum()))(params)
+    rows = np.abs(gradient["params"]["label_emb"]["embedding"]).sum(1)
+    assert rows.shape == (NULL + 1,)
+    np.testing.assert_array_equal(rows > 0, np.isin(np.arange(NULL + 1), c))

@@ -1,0 +1,175 @@
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem not in ("__init__", "cli"))
+# a room may import from itself and from those before it
+ROOMS = ("diffusion", "models", "data", "training", "evaluation")
+TINY = [
+    "--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()", "--config.train.num_steps=6",
+    "--config.train.batch_size=8", "--config.train.checkpoint_every=3", "--config.train.log_every=3",
+    "--config.sampler.num_steps=3", "--config.eval.num_images=40", "--config.eval.batch_size=40",
+    "--config.eval.bootstrap=5", "--config.eval.splits=2",
+]  # fmt: skip
+
+
+def command(name, *args):
+    return [sys.executable, "-m", f"experiments.{name}", *map(str, args)]
+
+
+def run(name, *args):
+    return subprocess.run(command(name, *args), cwd=ROOT, capture_output=True, text=True)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_point_one_way():
+    """Rooms in order; the small modules beside them import no room but diffusion; nothing imports the commands."""
+    for path in sorted((ROOT / "cfg_jax").rglob("*.py")):
+        room = path.parent.name if path.parent.name in ROOMS else None
+        if path == ROOT / "cfg_jax" / "__init__.py":
+            continue  # the front door
+        allowed = ROOMS[: ROOMS.index(room) + 1] if room else ("diffusion",)
+        for name in imports(path):
+            assert not name.startswith(("experiments", "configs", "tests")), f"{path} imports {name}"
+            parts = name.split(".")
+            if parts[0] == "cfg_jax" and len(parts) > 1 and parts[1] in ROOMS:
+                assert parts[1] in allowed, f"{path} imports {name}"
+
+
+def test_nothing_that_is_loaded_is_executed():
+    forbidden = ("pickle", "marshal", "shelve", "dill", "tensorflow")
+    for path in sorted(p for room in ("cfg_jax", "experiments", "configs") for p in (ROOT / room).rglob("*.py")):
+        assert not [name for name in imports(path) if name.split(".")[0] in forbidden], path
+        assert "allow_pickle=True" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name):
+    done = run(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"experiments/{name}.py:" in done.stdout and "--" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["train", "--config=configs/digits.py"], "--workdir is required"),
+        (["train", "--config=configs/digit.py", "--workdir=x"], "choose one of configs/digits.py"),
+        (["train", "--config=configs/digits.py", "--workdir=x", "--config.p_uncnd=0"], "did you mean p_uncond"),
+        (["train", "--config=configs/digits.py", "--workdir=x", "--config.train.lr=1"], "train.learning_rate"),
+        (["train", "--config=configs/digits.py", "--workdir=x", "--config.p_uncond=half"], "could not convert"),
+        (["train", "--config=configs/digits.py", "--workdir=x", "--config.data.name=cifar"], "digits or synthetic"),
+        (["digits", "--config.foo=1"], "--config.foo is no field of configs/digits.py"),
+        (["train", "--config=configs/digits.py", "--workdir=Makefile/run"], "Not a directory"),
+        (["sample", "--run=tests"], "tests is no run directory"),
+        (["report", "--sweep=tests"], "tests has no finished cells"),
+        (["sample", "stray", "--run=x"], "unexpected argument 'stray'"),
+    ],
+)
+def test_bad_input_ends_in_one_line(args, said):
+    done = run(*args)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert not (ROOT / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def digits_dir(tmp_path_factory):
+    """The main job, tiny, killed without warning once and then run to its end."""
+    runs = tmp_path_factory.mktemp("digits")
+    job = command("digits", f"--runs={runs}", *TINY)
+    process = subprocess.Popen(job, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (runs / "digits-p0.2" / "config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (runs / "digits-p0.1" / "checkpoints" / "6").exists() and not (runs / "digits-sweep").exists()
+    done = subprocess.run(job, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return runs, done
+
+
+def test_the_main_job_from_training_to_report(digits_dir):
+    runs, done = digits_dir
+    sweep = runs / "digits-sweep"
+    assert "digits-p0.1 is done: step 6 of 6" in done.stderr
+    for name in ("results.csv", "table.md", "curves.png", "samples.png", "report.html"):
+        assert (sweep / name).stat().st_size > 0
+    assert len(list((sweep / "cells").glob("*.json"))) == 21 + 2
+    assert "| w | s = 1 + w | fid_digits@40, p=0.1 |" in done.stdout and "The paper's claims" in done.stdout
+    row = json.loads((sweep / "cells" / "digits-p0.5_T3_w0.3.json").read_text())
+    assert (row["p_uncond"], row["w"], row["s"], row["N"], row["T"]) == (0.5, 0.3, 1.3, 40, 3)
+    assert row["classifier_accuracy"] >= 0.98
+    assert len(row["resampled"]["is_digits@40"]) == 5
+
+
+def test_again_it_finds_everything_done(digits_dir):
+    runs, _ = digits_dir
+    files = sorted((runs / "digits-sweep" / "cells").iterdir())
+    before = [f.stat().st_mtime_ns for f in files]
+    done = run("digits", f"--runs={runs}", *TINY)
+    assert done.returncode == 0 and "21 of 21 cells are done" in done.stderr
+    assert [f.stat().st_mtime_ns for f in files] == before
+
+
+def test_a_cell_of_other_settings_is_made_again(digits_dir):
+    runs, _ = digits_dir
+    path = runs / "digits-sweep" / "cells" / "digits-p0.1_T3_w4.json"
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps(row | {"parameters": "of an older checkpoint"}))
+    done = run("digits", f"--runs={runs}", *TINY)
+    assert "20 of 21 cells are done" in done.stderr
+    again = json.loads(path.read_text())
+    assert again["parameters"] == row["parameters"] and again["scores"] == row["scores"]  # the same to the bit
+
+
+def test_sample_writes_a_grid_and_an_npz(digits_dir, tmp_path):
+    import numpy as np
+
+    runs, _ = digits_dir
+    args = (f"--run={runs / 'digits-p0.1'}", "--labels=3,3,7", f"--out={tmp_path / 'g.png'}")
+    done = run("sample", *args, "--w=1.0", f"--npz={tmp_path / 'x.npz'}")
+    assert done.returncode == 0 and "s = [2.0]" in done.stdout
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as f:
+        assert f["arr_0"].shape == (3, 8, 8, 1) and f["arr_0"].dtype == np.uint8
+        assert f["arr_1"].tolist() == [3, 3, 7]
+        assert not np.array_equal(f["arr_0"][0], f["arr_0"][1])
+    assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
+    wrong = run("sample", *args, "--w=nan")
+    assert wrong.returncode == 1 and "no finite number" in wrong.stderr
+
+
+def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
+    done = run("gaussians", f"--out={tmp_path}", "--w=0,2", "--num_samples=500", "--num_steps=64")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "gaussians.json").read_text())["rows"]
+    at = {row["w"]: row for row in rows if row["class"] == 0}
+    assert at[0.0]["density_mean"] == pytest.approx(1, abs=1e-3)
+    assert at[0.0]["sampled_mean"] == pytest.approx(1, abs=0.1)
+    assert at[2.0]["sampled_mean"] > at[2.0]["density_mean"] + 0.1  # Algorithm 2 is not that density
+    small = [flag for flag in TINY if "train" in flag or "model" in flag or "sampler" in flag]
+    out = tmp_path / "b.json"
+    done = run("benchmark", "--config=configs/digits.py", f"--out={out}", "--repeats=2", "--peak_tflops=1", *small)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    for part in ("training", "sampling"):
+        seconds = result[part]["seconds"]
+        assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
+        assert result[part]["mfu"] == pytest.approx(result[part]["tflops"] / result["peak_tflops"])

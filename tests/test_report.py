@@ -1,0 +1,158 @@
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cfg_jax import config as configs
+from cfg_jax import images
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import claims, report
+
+WS = (0.0, 0.1, 0.3, 1.0, 4.0)
+PAPER_FID, PAPER_IS = (1.8, 1.55, 3.03, 12.6, 26.2), (53.7, 66.1, 92.8, 170.1, 260.2)
+
+
+def cell(run, p, w, fid, inception, num_steps=16, noise=0.05, **more):
+    """A row as the sweep writes it; its resamples scatter by `noise` and agree between cells (paired)."""
+    scatter = noise * np.linspace(-1, 1, 9)
+    scores = {"fid": fid, "is": inception, "accuracy": 0.9, "log_p_class": -1 + w / 10, "saturated": 0.1 + w / 50,
+              "variety": 0.5 - w / 50, **more}  # fmt: skip
+    named = {f"{name}_digits@8": value for name, value in scores.items()}
+    return {
+        "run": run, "p_uncond": p, "w": w, "s": 1 + w, "N": 8, "T": num_steps, "v": 0.3, "threshold": "static",
+        "grid": "paper", "labels": "balanced", "seed": 0, "seconds": 1.0, "scores": named,
+        "resampled": {k: list(v + 0.02 * scatter * (1 + w)) for k, v in named.items()},
+    }  # fmt: skip
+
+
+def rows(fid=PAPER_FID, inception=PAPER_IS, ps=(0.1, 0.2, 0.5), worse=1.0):
+    return [
+        cell(f"p{p}", p, w, f + (worse if p == 0.5 else 0), i)
+        for p in ps
+        for w, f, i in zip(WS, fid, inception, strict=True)
+    ]
+
+
+def verdicts(rows):
+    return [claim.verdict for claim in claims.judge(rows, num_steps=16)]
+
+
+def test_the_papers_own_shape_supports_the_papers_claims():
+    assert verdicts(rows()) == ["supported"] * 3 + ["not tested", "partly", "supported", "not tested", "not tested"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "changed", "verdict"),
+    [
+        (0, {"inception": (53.7, 66.1, 50.0, 170.1, 260.2)}, "not supported"),  # falls in between
+        (0, {"inception": (53.7, 53.7, 53.7, 53.7, 53.7)}, "not supported"),  # does not rise
+        (0, {"inception": (53.7, 66.1, 66.0999, 170.1, 260.2)}, "inconclusive"),  # falls by less than its spread
+        (1, {"fid": (1.0, 1.55, 3.03, 12.6, 26.2)}, "not supported"),  # least at w = 0
+        (1, {"fid": (9.0, 8.0, 7.0, 6.0, 5.0)}, "not supported"),  # least at the largest w
+        (1, {"fid": (1.5501, 1.55, 3.03, 12.6, 26.2)}, "inconclusive"),
+        (2, {"worse": 0.0}, "inconclusive"),
+        (2, {"worse": -1.0}, "not supported"),
+        (2, {"ps": (0.1, 0.5)}, "not tested"),
+    ],
+)
+def test_what_the_data_do_not_support_is_said(claim, changed, verdict):
+    assert verdicts(rows(**changed))[claim] == verdict
+
+
+def test_more_steps_is_judged_from_cells_of_several_t():
+    more = [cell("p0.1", 0.1, 0.0, fid, 50, num_steps=t) for t, fid in ((4, 9.0), (8, 4.0))]
+    judged = claims.judge(rows() + more, num_steps=16)[3]
+    assert judged.verdict == "partly" and "T=4" in judged.figure and "256 was not tested" in judged.figure
+    reverse = [cell("p0.1", 0.1, 0.0, fid, 50, num_steps=t) for t, fid in ((4, 0.5), (8, 1.0))]
+    assert claims.judge(rows() + reverse, num_steps=16)[3].verdict == "not supported"
+
+
+def test_fid_at_a_level_of_is():
+    inception, fid = np.array([1.0, 2.0, 4.0]), np.array([10.0, 6.0, 2.0])
+    assert [claims.fid_at(inception, fid, level) for level in (0.5, 1.5, 3.0, 9.0)] == [10, 8, 4, 2]
+
+
+@pytest.fixture
+def sweep_dir(tmp_path, tiny):
+    """A finished sweep: cells with a name that must be escaped, and their grids."""
+    tiny.sampler.num_steps = 16
+    configs.save(tmp_path / "config.json", tiny)
+    (tmp_path / "cells").mkdir()
+    for i, row in enumerate(rows()):
+        row["run"] = row["run"].replace("p0.5", "<img src=x onerror=alert(1)>")
+        path = tmp_path / "cells" / f"{i}.json"
+        path.write_text(json.dumps(row))
+        Image.fromarray(np.full((34, 66), 10 * i, np.uint8)).save(path.with_suffix(".png"))
+    return tmp_path
+
+
+def test_every_file_of_the_report(sweep_dir):
+    text = report.write(sweep_dir)
+    assert text == (sweep_dir / "table.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(WS)
+    assert table[0].startswith("| w | s = 1 + w | fid_digits@8, p=0.1 |") and table[2].startswith("| 0 | 1 |")
+    assert re.search(r"\*\*1\.55 ± 0\.00\*\*", table[3]) and "**260.20" in table[-1]
+    with open(sweep_dir / "results.csv") as f:
+        lines = list(csv.DictReader(f))
+    assert len(lines) == 15 and float(lines[0]["fid_digits@8"]) == 1.8 and float(lines[0]["fid_digits@8_se"]) > 0
+    for name, width in (("curves.png", 900), ("samples.png", 5 * 33 + 4 * 12)):
+        assert images.read_png(sweep_dir / name).width == width
+    assert "supported" in text and "not tested" in text
+
+
+def test_the_page_is_whole_and_escapes_what_it_shows(sweep_dir):
+    report.write(sweep_dir)
+    page = (sweep_dir / "report.html").read_text()
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert page.count('type="radio"') == 3
+
+
+def test_no_cells_no_report(tmp_path, sweep_dir):
+    with pytest.raises(InputError, match="no finished cells"):
+        report.write(tmp_path / "nothing")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = p.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+def test_the_slider_in_a_real_browser(sweep_dir, browser):
+    """The keyboard moves w, the picture and the marker follow, p_uncond is chosen, nothing is fetched."""
+    report.write(sweep_dir)
+    page = browser.new_page()
+    errors, requests = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(f"file://{sweep_dir}/report.html")
+    seen = []
+    page.focus("#w")
+    for _ in WS:
+        seen.append((page.get_attribute("#samples", "src"), page.get_attribute("#marker", "cx")))
+        page.keyboard.press("ArrowRight")
+    assert len(set(seen)) == len(WS)
+    assert "w = 4, s = 5" in page.inner_text("#now") and "260.20" in page.inner_text("#now")
+    page.keyboard.press("Home")
+    assert "w = 0, s = 1" in page.inner_text("#now")
+    page.focus("input[name=run] >> nth=0")
+    page.keyboard.press("ArrowDown")
+    assert page.is_checked("input[name=run] >> nth=1")
+    page.check("input[name=run] >> nth=2")
+    assert "2.80" in page.inner_text("#now")  # p_uncond 0.5 at w = 0
+    assert page.evaluate("document.getElementById('samples').naturalWidth") > 0
+    assert errors == [] and [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    page.close()

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cfg_jax.evaluation import scores
+from cfg_jax.evaluation.moments import Moments
+
+
+def distance(a, b):
+    return scores.frechet_distance(a.mean, a.cov, b.mean, b.cov)
+
+
+def test_two_gaussians_in_closed_form():
+    """Commuting covariances: |m - n|^2 + sum (sqrt(a_i) - sqrt(b_i))^2 along the common axes."""
+    a, b = np.array([1.0, 4.0, 0.25]), np.array([9.0, 1.0, 0.0])
+    axes = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    cov_a, cov_b = (axes * a) @ axes.T, (axes * b) @ axes.T
+    expected = 3 * 0.5**2 + np.square(np.sqrt(a) - np.sqrt(b)).sum()
+    assert scores.frechet_distance(np.zeros(3), cov_a, np.full(3, 0.5), cov_b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_covariances_that_do_not_commute():
+    """2x2: tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)), M = A B."""
+    cov_a, cov_b = np.array([[2.0, 0.3], [0.3, 0.5]]), np.array([[1.0, -0.4], [-0.4, 3.0]])
+    product = cov_a @ cov_b
+    root = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))
+    expected = np.trace(cov_a) + np.trace(cov_b) - 2 * root
+    got = scores.frechet_distance(np.zeros(2), cov_a, np.zeros(2), cov_b)
+    assert got == pytest.approx(expected, abs=1e-12)
+    assert got == pytest.approx(scores.frechet_distance(np.zeros(2), cov_b, np.zeros(2), cov_a), abs=1e-12)
+
+
+def test_of_a_set_with_itself_is_zero(rng):
+    x = Moments.of(rng.standard_normal((50, 70)))  # fewer images than features: singular
+    assert distance(x, x) == pytest.approx(0, abs=1e-6)
+
+
+def test_moments_merge_into_one_pass(rng):
+    f = (100 + rng.standard_normal((101, 5))).astype("f4")
+    merged = Moments.of(f[:7]).merge(Moments.of(f[7:60])).merge(Moments.of(f[60:]))
+    np.testing.assert_allclose(merged.mean, f.astype("f8").mean(0), rtol=1e-12)
+    np.testing.assert_allclose(merged.cov, np.cov(f.astype("f8").T), rtol=1e-7)
+
+
+def test_inception_score_ends():
+    """K sure classes in equal share give K; logits that do not depend on the image give 1."""
+    sure = 1000.0 * np.eye(5)[np.arange(100) % 5]
+    assert scores.inception_score(sure, splits=4) == pytest.approx((5, 0))
+    assert scores.inception_score(np.ones((100, 5)), splits=4) == pytest.approx((1, 0))
+    in_order = sure[np.argsort(np.arange(100) % 5)]  # sequential splits of sorted classes hold one class each
+    assert scores.inception_score(in_order, splits=5)[0] == pytest.approx(1)
+
+
+def test_agrees_with_torch_fidelity():
+    with np.load(Path(__file__).parent / "data" / "torch_fidelity_scores.npz", allow_pickle=False) as f:
+        assert distance(Moments.of(f["a"]), Moments.of(f["b"])) == pytest.approx(float(f["fid"]), rel=1e-6)
+        mean, std = scores.inception_score(f["logits"], splits=10)
+        assert (mean, std) == pytest.approx((float(f["is_mean"]), float(f["is_std"])), rel=1e-6)

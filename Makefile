@@ -1,31 +1,39 @@
 # make digits and make test do everything on a fresh machine with Python >= 3.11 and make
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: digits test test-slow lint lock
+.PHONY: digits test test-slow smoke lint lock
 
-digits: .venv/done
+# three models, the sweep over w, the report: runs/digits-sweep/report.html
+digits: $(VENV)/done
 	$(BIN)/python -m experiments.digits
 
-test: .venv/done
+test: $(VENV)/done
 	$(BIN)/python -m pytest -m "not slow"
 
 # what takes minutes: compiling the whole ImageNet-64 step
-test-slow: .venv/done
+test-slow: $(VENV)/done
 	$(BIN)/python -m pytest -m slow
 
-lint: .venv/done
+# the main job at its smallest, and the closed forms
+smoke: $(VENV)/done
+	$(BIN)/python -m pip check
+	$(BIN)/python -m pytest tests/test_process.py tests/test_samplers.py tests/test_house.py -k "not gaussians"
+
+lint: $(VENV)/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # exact pins for every supported Python, from the ranges in pyproject.toml
-lock: .venv/done
+lock: $(VENV)/done
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-annotate --no-header pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-annotate --no-header --upgrade \
+	    pyproject.toml -o requirements.txt
 
-.venv/done: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+$(VENV)/done: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

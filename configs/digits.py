@@ -35,7 +35,7 @@ def get_config():
     train.num_steps, train.batch_size = 600, 64
     train.learning_rate, train.warmup_steps, train.grad_clip = 2e-3, 50, 1.0
     train.ema_decay = 0.99
-    train.log_every, train.checkpoint_every, train.sample_every = 50, 200, 300
+    train.log_every, train.checkpoint_every, train.sample_every = 50, 300, 300
     train.keep_checkpoints = 2
 
     config.sampler = sampler = ml_collections.ConfigDict()
@@ -46,7 +46,7 @@ def get_config():
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0
-    evaluation.num_images, evaluation.batch_size = 1000, 128
+    evaluation.num_images, evaluation.batch_size = 800, 160
     evaluation.labels = "balanced"  # i mod 10; random classes would cap IS at this N
     evaluation.splits = 10  # of IS
     evaluation.bootstrap = 100  # resamplings of the images for the spreads; 0 for none

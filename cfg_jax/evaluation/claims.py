@@ -94,7 +94,7 @@ def is_rises(curves):
 
 
 def fid_has_minimum(curves):
-    text = "FID has an interior minimum at a small w > 0"
+    text = "FID falls and then rises with w: an interior minimum, in the paper at w = 0.1"
     if not any(len(curve.rows) > 2 for curve in curves.values()):
         return Claim(text, UNTESTED, "needs three values of w")
     verdicts, figures = [], []

@@ -17,7 +17,7 @@ from cfg_jax.images import to_float
 from cfg_jax.models import classifier
 
 log = logging.getLogger(__name__)
-STEPS = 600
+STEPS = 300
 HELD_OUT = 0.2
 
 

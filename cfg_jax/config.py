@@ -30,12 +30,20 @@ def check(config):
     for field in ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps"):
         require(train[field] >= 1, f"config.train.{field}={train[field]} must be at least 1")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
-    rule = config.eval.labels
+    check_eval(config.eval)
+
+
+def check_eval(evaluation):
+    rule = evaluation.labels
     require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
-    for field in ("num_images", "batch_size", "splits"):
-        require(config.eval[field] >= 1, f"config.eval.{field}={config.eval[field]} must be at least 1")
-    for w in config.eval.w:
-        check_w(w, config.p_uncond, "config.eval.w")
+    for field in ("batch_size", "splits"):
+        require(evaluation[field] >= 1, f"config.eval.{field}={evaluation[field]} must be at least 1")
+    require(
+        evaluation.num_images >= 2 * evaluation.splits,
+        f"config.eval.num_images={evaluation.num_images} is too few for {evaluation.splits} config.eval.splits",
+    )
+    for w in evaluation.w:
+        check_finite(w, "config.eval.w")
 
 
 def check_network(model, image_size):
@@ -81,10 +89,14 @@ def check_sampler(sampler):
         )
 
 
-def check_w(w, p_uncond, field="w"):
-    """w is finite, and no guidance is asked of a model that never saw the null label, or only it."""
+def check_finite(w, field):
     finite = isinstance(w, int | float) and math.isfinite(w)
     require(finite, f"{field}={w} is no finite number: w = 0 is no guidance, the paper goes to 4")
+
+
+def check_w(w, p_uncond, field="w"):
+    """w is finite, and no guidance is asked of a model that never saw the null label, or only it."""
+    check_finite(w, field)
     require(
         w == 0 or p_uncond > 0,
         f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "
@@ -104,7 +116,10 @@ def save(path, config):
 
 def load(path):
     """config.json -> ConfigDict, with the tuples that JSON turned into lists."""
-    return ml_collections.ConfigDict(_tuples(read_json(path)))
+    try:
+        return ml_collections.ConfigDict(_tuples(read_json(path)))
+    except ValueError as error:
+        raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
 
 
 def digest(config):

@@ -15,7 +15,7 @@ from experiments import cli
 
 CONFIG = cli.define_config("configs/digits.py")
 RUNS = flags.DEFINE_string("runs", "runs", "where digits-p0.1, digits-p0.2, digits-p0.5 and digits-sweep go")
-P_UNCOND = flags.DEFINE_string("p_uncond", "0.1,0.2,0.5", "a model is trained for each")
+P_UNCOND = flags.DEFINE_string("p_uncond", "0.1,0.2,0.5", "a model is trained for each, whatever config.p_uncond is")
 FEWER_STEPS = flags.DEFINE_string("fewer_steps", "4,8", "T of further cells of the first model, for the claim about T")
 
 

@@ -64,14 +64,15 @@ def table(rows):
     runs = list(dict.fromkeys(row["run"] for row in rows))
     ws = sorted({row["w"] for row in rows})
     by_cell = {(row["run"], row["w"]): row for row in rows}
-    p = {run: next(row["p_uncond"] for row in rows if row["run"] == run) for run in runs}
+    p = {row["run"]: f"p={row['p_uncond']:g}" for row in rows}
+    labels = p if len(set(p.values())) == len(runs) else {run: run for run in runs}
     best = {
         (run, name): pick(claims.score(row, name) for row in rows if row["run"] == run)
         for run in runs
         for name, pick in (("fid", min), ("is", max))
     }
     titles = {name: claims.score_name(rows[0], name) for name in ("fid", "is")}
-    head = ["w", "s = 1 + w"] + [f"{titles[name]}, p={p[run]:g}" for name in titles for run in runs]
+    head = ["w", "s = 1 + w"] + [f"{titles[name]}, {labels[run]}" for name in titles for run in runs]
     lines = [head, ["---:"] * len(head)]
     for w in ws:
         line = [f"{w:g}", f"{1 + w:g}"]

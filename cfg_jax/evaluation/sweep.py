@@ -36,6 +36,7 @@ def sweep(config, run_dirs, ws, workdir):
         for w in ws:
             configs.check_w(w, model.config.p_uncond, "--w")
     configs.check_sampler(config.sampler)
+    configs.check_eval(config.eval)
     configs.save(workdir / "config.json", config)
     network = feature_networks.create(config, workdir / "classifier.npz")
 

@@ -125,11 +125,12 @@ def train(config, workdir):
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                 pending, since = [], time.perf_counter()
             if done % config.train.sample_every == 0 or done == num_steps:
+                began = time.perf_counter()
                 for which in ("params", "ema"):
                     image = images.grid(images.to_uint8(draw(getattr(state, which))), columns=GRID_COLUMNS)
                     images.save_png(workdir / "samples" / f"{done:07d}_{which}.png", image)
                     writer.image(done, which, np.asarray(image))
-                since = time.perf_counter()
+                since += time.perf_counter() - began
             if done % config.train.checkpoint_every == 0 or last:
                 checkpoints.save(state)
             if stop:

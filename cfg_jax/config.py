@@ -117,7 +117,7 @@ def save(path, config):
 def load(path):
     """config.json -> ConfigDict, with the tuples that JSON turned into lists."""
     try:
-        return ml_collections.ConfigDict(_tuples(read_json(path)))
+        return ml_collections.ConfigDict(tuples(read_json(path)))
     except ValueError as error:
         raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
 
@@ -129,7 +129,7 @@ def digest(config):
 
 def differences(old, new):
     """["train.batch_size: 128 -> 64", ...] for every field that a run may not be continued across."""
-    old, new = _flat(_tuples(old.to_dict())), _flat(_tuples(new.to_dict()))
+    old, new = _flat(tuples(old.to_dict())), _flat(tuples(new.to_dict()))
     fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
 
@@ -140,7 +140,8 @@ def _flat(tree, prefix=""):
     return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
 
 
-def _tuples(value):
+def tuples(value):
+    """JSON's lists as the tuples they were."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+        return {k: tuples(v) for k, v in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

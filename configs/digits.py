@@ -14,6 +14,7 @@ from ml_collections import config_dict
 def get_config():
     config = ml_collections.ConfigDict()
     config.seed = 0
+    config.init_from = config_dict.placeholder(str)  # a run or an export to start from
     config.p_uncond = 0.1  # probability of training on the null label
     config.logsnr_min, config.logsnr_max = -20.0, 20.0
 
@@ -27,6 +28,10 @@ def get_config():
     model.attention_resolutions = (4,)
     model.head_width = config_dict.placeholder(int)  # channels per head, or
     model.num_heads = 1  # heads; the other is None
+    model.null_label = True  # an embedding row for the null label
+    model.resample_blocks = True  # up and down inside residual blocks, as ADM
+    model.learned_variance = False  # a second output per channel, which published ADM models have
+    model.time = "logsnr"  # what the embedding sees; adm_cosine and adm_linear are t of ADM's schedules
     model.dropout = 0.0
     model.dtype = "float32"  # of the body; bfloat16 on an accelerator
     model.remat = False

@@ -14,6 +14,7 @@ from ml_collections import config_dict
 def get_config():
     config = ml_collections.ConfigDict()
     config.seed = 0
+    config.init_from = config_dict.placeholder(str)
     config.p_uncond = 0.1
     config.logsnr_min, config.logsnr_max = -20.0, 20.0
 
@@ -27,6 +28,10 @@ def get_config():
     model.attention_resolutions = (32, 16, 8)
     model.head_width = 64
     model.num_heads = config_dict.placeholder(int)
+    model.null_label = True
+    model.resample_blocks = True
+    model.learned_variance = False
+    model.time = "logsnr"
     model.dropout = 0.1
     model.dtype = "bfloat16"
     model.remat = False

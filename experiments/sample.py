@@ -21,6 +21,7 @@ SEED = flags.DEFINE_integer("seed", 0, "image i is a function of (seed, i), its 
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
+UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 OUT = flags.DEFINE_string("out", "samples.png", "PNG to write")
 NPZ = flags.DEFINE_string(
     "npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels), as ADM's evaluator reads"
@@ -35,7 +36,8 @@ def main():
     num_steps = model.config.sampler.num_steps if NUM_STEPS.value is None else NUM_STEPS.value
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
-    columns = [model.sample(labels, w, num_steps, SEED.value) for w in ws]
+    uncond = cfg_jax.load(UNCOND_RUN.value) if UNCOND_RUN.value else None
+    columns = [model.sample(labels, w, num_steps, SEED.value, uncond=uncond) for w in ws]
     images.save_png(
         OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
     )

@@ -22,7 +22,7 @@ def guide(eps_cond, eps_uncond, w):
 
 def guided(eps_fn, w, null):
     """eps_fn -> guided eps_fn: both halves in one batch of 2B. A concrete w = 0 needs, and runs, one half."""
-    if not isinstance(w, jax.core.Tracer) and np.all(np.asarray(w) == 0):
+    if _is_zero(w):
         return eps_fn
 
     def guided_eps(z, logsnr, c):
@@ -33,3 +33,14 @@ def guided(eps_fn, w, null):
         return guide(eps_cond, eps_uncond, w)
 
     return guided_eps
+
+
+def guided_by(eps_fn, other_fn, w):
+    """Equation 6 with another model's eps in the place of eps(z): a separately trained pair, or autoguidance."""
+    if _is_zero(w):
+        return eps_fn
+    return lambda z, logsnr, c: guide(eps_fn(z, logsnr, c), other_fn(z, logsnr, c), w)
+
+
+def _is_zero(w):
+    return not isinstance(w, jax.core.Tracer) and bool(np.all(np.asarray(w) == 0))

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -12,10 +12,10 @@ from cfg_jax import config as configs
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.errors import InputError
 from cfg_jax.images import to_uint8
-from cfg_jax.models.unet import UNet
+from cfg_jax.models import unet
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
-from cfg_jax.training.checkpoint import restore_params
+from cfg_jax.training import weights
 
 
 @dataclass(frozen=True)
@@ -25,43 +25,46 @@ class Model:
     config: ml_collections.ConfigDict
     params: dict
     step: int
-    net: UNet
+    net: unet.UNet
 
     def eps_fn(self, z, logsnr, c):
         """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C]."""
-        return self.net.apply({"params": self.params}, z, logsnr, c)
+        return unet.eps_of(self.net, self.params)(z, logsnr, c)
 
-    def sample(self, labels, w=0.0, num_steps=256, seed=0, *, v=None, threshold=None, grid=None, batch_size=None):
+    def sample(
+        self, labels, w=0.0, num_steps=256, seed=0, *, v=None, threshold=None, grid=None, batch_size=None, uncond=None
+    ):
         """labels [N] ints, w a number or [N] (guidance scale s = 1 + w) -> uint8 [N, H, W, C].
 
-        What is None is the run's own config's. Raises InputError for a label, w or num_steps out of range.
+        What is None is the run's own config's; `uncond` is another Model to take the unconditional eps from.
+        Raises InputError for a label, w or num_steps out of range.
         """
         settings = ml_collections.ConfigDict(self.config.sampler)
         overrides = {"num_steps": num_steps, "variance_interp": v, "threshold": threshold, "grid": grid}
         settings.update({name: value for name, value in overrides.items() if value is not None})
-        batches = sample_batches(self, labels, w, settings, seed=seed, batch_size=batch_size or min(len(labels), 256))
+        batch_size = batch_size or min(len(labels), 256)
+        batches = sample_batches(self, labels, w, settings, seed=seed, batch_size=batch_size, uncond=uncond)
         return np.concatenate([to_uint8(x) for x in batches])
 
 
 def load(run_dir, step=None, params="ema"):
-    """The Model of a run directory, on any number of devices; `params` is "ema" or "params" (not averaged).
+    """The Model of a run directory or an exported file, on any number of devices.
 
-    Reads config.json and those weights alone. Raises InputError where either is missing or damaged.
+    `params` is "ema" or "params" (not averaged). Reads the config and those weights alone, and raises InputError
+    where either is missing or damaged.
     """
-    path = Path(run_dir) / "config.json"
-    if not path.exists():
-        raise InputError(
-            f"{run_dir} is no run directory (it has no config.json): name one that experiments.train wrote"
-        )
     if params not in ("ema", "params"):
         raise InputError(f"params={params!r} is unknown: choose ema or params")
-    config = configs.load(path)
-    step, weights = restore_params(run_dir, step, params)
-    return Model(config, weights, step, states.network(config))
+    config, step, arrays = weights.read(run_dir, step, params)
+    return Model(config, arrays, step, states.network(config))
 
 
-def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None):
-    """Yield float images in [-1, 1], a batch at a time and in order; settings is a `config.sampler`."""
+def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None, uncond=None):
+    """Yield float images in [-1, 1], a batch at a time and in order; settings is a `config.sampler`.
+
+    `uncond` is another Model for the unconditional eps. It sees no label where it was trained on none
+    (p_uncond = 1, or no classes), else the same ones: autoguidance.
+    """
     config = model.config
     labels = check_labels(labels, config.data.num_classes)
     configs.check_sampler(settings)
@@ -69,7 +72,10 @@ def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None):
     if w.ndim and w.shape != labels.shape:
         raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
     for value in np.unique(w):
-        configs.check_w(float(value), config.p_uncond)
+        configs.check_w(float(value), 0.5 if uncond else config.p_uncond)
+    if uncond and uncond.config.data.image_size != config.data.image_size:
+        sizes = f"{uncond.config.data.image_size} and {config.data.image_size}"
+        raise InputError(f"the unconditional run makes images of another size ({sizes} pixels): give one of the same")
 
     mesh = mesh or meshes.data_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -80,21 +86,31 @@ def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None):
         net=model.net,
         shape=(config.data.image_size, config.data.image_size, config.data.channels),
         threshold=configs.THRESHOLDS[settings.threshold],
+        other_net=uncond and uncond.net,
+        other_null=bool(uncond and uncond.config.p_uncond == 1),
     )
+    other = jax.device_put(uncond.params, meshes.replicated(mesh)) if uncond else None
     for begin in range(0, len(labels), batch_size):
         # one shape for every batch: the last is filled up with repetitions of its own last image
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
         of_index = (index, labels[index], np.broadcast_to(w, labels.shape)[index])
         index, c, w_index = (jax.device_put(a, meshes.split(mesh)) for a in of_index)
-        x = draw_batch(params, index, c, w_index if w.any() else None, logsnrs, seed, settings.variance_interp)
+        x = draw_batch(params, index, c, w_index if w.any() else None, logsnrs, seed, settings.variance_interp, other)
         yield np.asarray(x)[: len(labels) - begin]
 
 
-@partial(jax.jit, static_argnames=("net", "shape", "threshold"))
-def draw(params, index, c, w, logsnrs, seed, v, *, net, shape, threshold):
-    """w is data, so a sweep over it compiles once; None is w = 0, one network pass."""
+@partial(jax.jit, static_argnames=("net", "shape", "threshold", "other_net", "other_null"))
+def draw(params, index, c, w, logsnrs, seed, v, other=None, *, net, shape, threshold, other_net=None, other_null=False):
+    """w is data, so a sweep over it compiles once; None is w = 0, one network pass. `other`: see sample_batches."""
     keys, z = samplers.start(seed, index, shape)
-    eps_fn = guidance.guided(partial(net.apply, {"params": params}), 0 if w is None else w, null=net.num_classes)
+    w = 0 if w is None else w
+    eps_fn = unet.eps_of(net, params)
+    if other_net is None:
+        eps_fn = guidance.guided(eps_fn, w, null=net.num_classes)
+    else:
+        other_fn = unet.eps_of(other_net, other)
+        null = jnp.full_like(c, other_net.num_classes)
+        eps_fn = guidance.guided_by(eps_fn, lambda z, logsnr, c: other_fn(z, logsnr, null if other_null else c), w)
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=v, threshold=threshold)
 
 
@@ -102,7 +118,7 @@ def check_labels(labels, num_classes):
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
         raise InputError(f"labels must be a list of integers, got {labels.dtype} of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= num_classes:
+    if num_classes and (labels.min() < 0 or labels.max() >= num_classes):
         bad = labels[(labels < 0) | (labels >= num_classes)][0]
         raise InputError(f"label {bad} is out of range: this model has classes 0..{num_classes - 1}")
     return labels.astype(np.int32)

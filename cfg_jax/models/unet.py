@@ -12,15 +12,23 @@ import jax
 import jax.numpy as jnp
 
 
+def noise_level(logsnr):
+    """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
+    return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
+
+
 class UNet(nn.Module):
     channels: int
     multipliers: tuple[int, ...]  # one level each, halving the side
     num_blocks: int  # residual blocks per level on the way down, one more on the way up
     attention_resolutions: tuple[int, ...]  # sides, in pixels, where attention follows each block
-    num_classes: int  # the null token is embedding row `num_classes`
-    out_channels: int
+    num_classes: int  # 0: unconditional, c is not read
+    out_channels: int  # twice the image's where the variance is learned: eps is the first half
     head_width: int | None = None  # channels per head, or
     num_heads: int | None = None  # heads at every resolution
+    null_label: bool = True  # the null token is embedding row `num_classes`
+    resample_blocks: bool = True  # resample inside residual blocks, or by a convolution of its own
+    noise_level: Callable = noise_level  # logsnr -> what the time embedding sees
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more compute
@@ -34,9 +42,10 @@ class UNet(nn.Module):
         attention = partial(attention_type, self.head_width, self.num_heads, dtype=self.dtype)
 
         embed = partial(nn.Dense, 4 * self.channels)
-        emb = embed(name="time_embed_0")(timestep_embedding(noise_level(logsnr), self.channels))
+        emb = embed(name="time_embed_0")(timestep_embedding(self.noise_level(logsnr), self.channels))
         emb = embed(name="time_embed_2")(nn.silu(emb))
-        emb += nn.Embed(self.num_classes + 1, 4 * self.channels, name="label_emb")(c)
+        if self.num_classes:
+            emb += nn.Embed(self.num_classes + self.null_label, 4 * self.channels, name="label_emb")(c)
         emb = nn.silu(emb).astype(self.dtype)
 
         h = conv3x3(int(self.multipliers[0] * self.channels), self.dtype, "input_0_conv")(z.astype(self.dtype))
@@ -49,7 +58,11 @@ class UNet(nn.Module):
                     h = attention(name=f"{name}_attention")(h)
                 skips.append(h)
             if level < len(self.multipliers) - 1:
-                h = block(h.shape[-1], resample=down, name=f"input_{len(skips)}_block")(h, emb)
+                name = f"input_{len(skips)}"
+                if self.resample_blocks:
+                    h = block(h.shape[-1], resample=down, name=f"{name}_block")(h, emb)
+                else:
+                    h = conv3x3(h.shape[-1], self.dtype, f"{name}_down", strides=2)(h)
                 skips.append(h)
 
         h = block(h.shape[-1], name="middle_0_block")(h, emb)
@@ -66,11 +79,19 @@ class UNet(nn.Module):
                 if h.shape[1] in self.attention_resolutions:
                     h = attention(name=f"{name}_attention")(h)
                 if level > 0 and i == self.num_blocks:
-                    h = block(h.shape[-1], resample=up, name=f"{name}_up")(h, emb)
+                    if self.resample_blocks:
+                        h = block(h.shape[-1], resample=up, name=f"{name}_up")(h, emb)
+                    else:
+                        h = conv3x3(h.shape[-1], self.dtype, f"{name}_up")(up(h))
                 index += 1
 
         h = nn.silu(norm(jnp.float32, "out_norm")(h))
         return conv3x3(self.out_channels, jnp.float32, "out_conv", zero=True)(h)
+
+
+def eps_of(net, params, **kwargs):
+    """The network as an eps_fn: of its output the image's channels, where the rest is a learned variance."""
+    return lambda z, logsnr, c: net.apply({"params": params}, z, logsnr, c, **kwargs)[..., : z.shape[-1]]
 
 
 class Block(nn.Module):
@@ -114,11 +135,6 @@ class Attention(nn.Module):
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
 
 
-def noise_level(logsnr):
-    """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
-    return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
-
-
 def timestep_embedding(t, dim):
     """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i / (dim/2)): [B] -> [B, dim]."""
     angles = t[:, None] * jnp.exp(-jnp.log(1e4) * jnp.arange(dim // 2) / (dim // 2))[None]
@@ -137,6 +153,7 @@ def norm(dtype, name):
     return nn.GroupNorm(32, epsilon=1e-5, dtype=dtype, name=name)
 
 
-def conv3x3(features, dtype, name, zero=False):
+def conv3x3(features, dtype, name, zero=False, strides=1):
+    """Padded by one on each side, as PyTorch's; "SAME" would pad a strided convolution on one."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (3, 3), dtype=dtype, kernel_init=init, name=name)
+    return nn.Conv(features, (3, 3), strides, padding=((1, 1), (1, 1)), dtype=dtype, kernel_init=init, name=name)

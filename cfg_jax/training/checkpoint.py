@@ -60,6 +60,13 @@ class Checkpoints:
             ) from error
 
 
+def save_weights(workdir, params):
+    """A run directory's checkpoint 0 from weights alone: for sampling and config.init_from, not to be resumed."""
+    items = {name: ocp.args.StandardSave(params) for name in ("params", "ema")}
+    with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints") as manager:
+        manager.save(0, args=ocp.args.Composite(**items))
+
+
 def restore_params(run_dir, step=None, item="ema"):
     """(step, `params` or `ema`) of a run on one local device, whatever it was trained on; reads nothing else."""
     directory = Path(run_dir).absolute() / "checkpoints"

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cfg_jax.models import adm
 from cfg_jax.models.unet import UNet
 
 
@@ -19,8 +20,13 @@ class TrainState:
 def network(config):
     """The U-Net of a config: eps has as many channels as the images."""
     model = config.model.to_dict()
-    dtype = jnp.dtype(model.pop("dtype"))
-    return UNet(**model, num_classes=config.data.num_classes, out_channels=config.data.channels, dtype=dtype)
+    return UNet(
+        num_classes=config.data.num_classes,
+        out_channels=config.data.channels * (2 if model.pop("learned_variance") else 1),
+        dtype=jnp.dtype(model.pop("dtype")),
+        noise_level=adm.NOISE_LEVELS[model.pop("time")](),
+        **model,
+    )
 
 
 def optimizer(train):

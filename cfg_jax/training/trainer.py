@@ -18,9 +18,11 @@ from cfg_jax import images
 from cfg_jax.data import pipeline, sources
 from cfg_jax.diffusion import guidance, loss, samplers, schedule
 from cfg_jax.errors import InputError
+from cfg_jax.models import unet
 from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
+from cfg_jax.training import weights
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.metrics import TrainMetrics, Writer
 
@@ -39,7 +41,7 @@ def train_step(state, batch, key, p_uncond, *, config):
     c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
 
     def mean_loss(params):
-        eps_fn = partial(net.apply, {"params": params}, train=True, rngs={"dropout": dropout_key})
+        eps_fn = unet.eps_of(net, params, train=True, rngs={"dropout": dropout_key})
         per_image, logsnr = loss.eps_loss(
             loss_key, eps_fn, x, c, logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max
         )
@@ -76,6 +78,10 @@ def train(config, workdir):
     create = jax.jit(partial(states.create, config), out_shardings=meshes.replicated(mesh))
     if checkpoints.latest is None:
         state = create()
+        if config.init_from:
+            _, _, params = weights.read(config.init_from)
+            params = jax.device_put(weights.adopt(params, state.params), meshes.replicated(mesh))
+            state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
     else:
         shapes = jax.eval_shape(create)
         place = partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
@@ -177,7 +183,7 @@ def sample_grid(params, *, config):
     c = jnp.repeat(jnp.arange(min(data.num_classes, 10)), GRID_COLUMNS)
     keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
     logsnrs = schedule.grid(sampler.num_steps, config.logsnr_min, config.logsnr_max, sampler.grid)
-    eps_fn = partial(states.network(config).apply, {"params": params})
+    eps_fn = unet.eps_of(states.network(config), params)
     threshold = configs.THRESHOLDS[sampler.threshold]
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=sampler.variance_interp, threshold=threshold)
 

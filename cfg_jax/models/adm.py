@@ -1,0 +1,175 @@
+"""The published ADM models: their weights as this network's parameters, and their discrete time as logsnr.
+
+The modules share ADM's indices, so a name is rewritten and never guessed. Attention here has the channels of
+qkv as ADM's "new order": all heads' q, then k, then v. In the legacy order each head has its q, k and v side by
+side: those channels are permuted once, at import.
+"""
+
+import functools
+import re
+
+import jax.numpy as jnp
+import numpy as np
+
+from cfg_jax.errors import InputError
+from cfg_jax.models import unet
+
+BLOCK = {
+    "in_layers.0": "in_norm", "in_layers.2": "in_conv", "emb_layers.1": "emb", "out_layers.0": "out_norm",
+    "out_layers.3": "out_conv", "skip_connection": "skip",
+}  # fmt: skip
+ATTENTION = {"norm": "norm", "qkv": "qkv", "proj_out": "out"}
+TOP = {
+    "time_embed.0": "time_embed_0", "time_embed.2": "time_embed_2", "label_emb": "label_emb",
+    "input_blocks.0.0": "input_0_conv", "out.0": "out_norm", "out.2": "out_conv",
+}  # fmt: skip
+
+
+# of the published checkpoints, by name, what differs from configs/imagenet64.py; all have 1,000 classes, no null row
+# and a learned variance; attention is in the legacy order but for the first
+PUBLISHED = {
+    "64x64_diffusion": {"model.time": "adm_cosine"},
+    "128x128_diffusion": {
+        "data.image_size": 128, "model.channels": 256, "model.multipliers": (1, 1, 2, 3, 4), "model.num_blocks": 2,
+        "model.head_width": None, "model.num_heads": 4, "model.dropout": 0.0, "model.time": "adm_linear",
+    },
+    "256x256_diffusion": {
+        "data.image_size": 256, "model.channels": 256, "model.multipliers": (1, 1, 2, 2, 4, 4), "model.num_blocks": 2,
+        "model.dropout": 0.0, "model.time": "adm_linear",
+    },
+}  # fmt: skip
+PUBLISHED["256x256_diffusion_uncond"] = PUBLISHED["256x256_diffusion"] | {"data.num_classes": 0}
+
+
+def config_of(name, config):
+    """The config of a published model, from configs/imagenet64.py's: what its weights and its noise levels need."""
+    config.update_from_flattened_dict({
+        "p_uncond": 0.0, "model.null_label": False, "model.learned_variance": True, **PUBLISHED[name],
+    })  # fmt: skip
+    logsnrs = {"adm_cosine": cosine_logsnrs, "adm_linear": linear_logsnrs}[config.model.time]()
+    config.logsnr_min, config.logsnr_max = float(logsnrs[-1]), float(logsnrs[0])
+    return config
+
+
+def legacy_heads(name, model):
+    """channels -> heads for a model whose attention is in the legacy order, else None."""
+    if name == "64x64_diffusion":
+        return None
+    return lambda channels: model.num_heads or channels // model.head_width
+
+
+def rename(name):
+    """ "input_blocks.3.1.qkv.weight" -> (("input_3_attention", "qkv"), "weight"), or None for no name of ADM's."""
+    module, _, leaf = name.rpartition(".")
+    if module in TOP:
+        return (TOP[module],), leaf
+    match = re.fullmatch(r"(input|middle|output)_blocks?\.(\d+)(?:\.(\d))?\.(.+)", module)
+    if not match:
+        return None
+    side, index, position, rest = match.groups()
+    if side == "middle":  # middle_block.1.qkv has no position
+        rest = f"{position}.{rest}" if position else rest
+        position = index
+    if rest in ATTENTION:
+        return (f"{side}_{index}_attention", ATTENTION[rest]), leaf
+    if rest in BLOCK:
+        return (f"{side}_{index}_{'up' if side == 'output' and position != '0' else 'block'}", BLOCK[rest]), leaf
+    if rest in ("op", "conv"):  # plain resampling, without a residual block
+        return (f"{side}_{index}_{'down' if side == 'input' else 'up'}",), leaf
+    return None
+
+
+def convert(state, template, legacy_heads=None):
+    """ADM's {name: array} -> parameters with the shapes of `template`.
+
+    legacy_heads: channels -> heads where attention is in the legacy order. Raises InputError with a line for every
+    key that is missing, extra or mis-shaped.
+    """
+    flat, problems = {}, []
+    wanted = dict(_leaves(template))
+    for name, array in state.items():
+        place = rename(name)
+        if place is None:
+            problems.append(f"extra: {name} {array.shape} is no parameter of this network")
+            continue
+        path, leaf = place
+        if leaf == "weight":
+            leaf = "embedding" if path[-1] == "label_emb" else "scale" if path[-1].endswith("norm") else "kernel"
+        key = (*path, leaf)
+        if key not in wanted:
+            problems.append(f"extra: {name} {array.shape} is no parameter of this network")
+            continue
+        if path[-1] == "qkv" and legacy_heads:
+            array = new_order(array, legacy_heads(len(array) // 3))
+        array = to_jax(array, leaf, len(wanted[key].shape))
+        if array.shape != wanted[key].shape:
+            problems.append(f"mis-shaped: {name} gives {array.shape}, this network has {wanted[key].shape}")
+        flat[key] = array
+    problems += [f"missing: {'.'.join(key)} {wanted[key].shape}" for key in wanted.keys() - flat.keys()]
+    if problems:
+        raise InputError("the checkpoint is not of this network:\n" + "\n".join(sorted(problems)))
+    return _nest(flat)
+
+
+def to_jax(array, leaf, ndim):
+    """PyTorch's [out, in, ...] -> [..., in, out]; a 1x1 convolution is a matrix here."""
+    if leaf != "kernel":
+        return np.asarray(array, np.float32)
+    array = np.moveaxis(np.asarray(array, np.float32), (0, 1), (-1, -2))
+    return array.reshape(array.shape[-2:]) if ndim == 2 and array.size == array.shape[-1] * array.shape[-2] else array
+
+
+def new_order(array, heads):
+    """Output channels (head, qkv, width) -> (qkv, head, width)."""
+    split = array.reshape(heads, 3, -1, *array.shape[1:])
+    return np.moveaxis(split, 1, 0).reshape(array.shape)
+
+
+def _leaves(tree, path=()):
+    if not hasattr(tree, "items"):
+        yield path, tree
+        return
+    for name, branch in tree.items():
+        yield from _leaves(branch, (*path, name))
+
+
+def _nest(flat):
+    tree = {}
+    for (*path, leaf), value in flat.items():
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
+def cosine_logsnrs(num_steps=1000):
+    """lambda_t of the cosine schedule: beta_t = min(1 - f(t+1) / f(t), 0.999), f = cos^2(pi/2 (t/T + s) / (1 + s))."""
+    f = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    return _logsnrs(np.minimum(1 - f[1:] / f[:-1], 0.999))
+
+
+def linear_logsnrs(num_steps=1000):
+    """lambda_t of the linear schedule: beta from 1e-4 to 0.02."""
+    return _logsnrs(np.linspace(1e-4, 0.02, num_steps))
+
+
+def _logsnrs(betas):
+    """log(alpha_bar / (1 - alpha_bar)), alpha_bar_t = prod_{i <= t} (1 - beta_i), in float64; falls with t."""
+    log_alpha_bar = np.cumsum(np.log1p(-betas))
+    return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
+
+
+@functools.cache
+def discrete_time(logsnrs):
+    """logsnr -> t in 0..999, linear between the schedule's own levels: exact at each of them."""
+    table = logsnrs()
+    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-table), jnp.arange(float(len(table))))
+
+
+# config.model.time -> the network's noise_level; one function object each, for jit compares it
+NOISE_LEVELS = {
+    "logsnr": lambda: unet.noise_level,
+    "adm_cosine": lambda: discrete_time(cosine_logsnrs),
+    "adm_linear": lambda: discrete_time(linear_logsnrs),
+}

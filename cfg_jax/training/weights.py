@@ -1,0 +1,71 @@
+"""Weights with their config: from a run directory or an exported .safetensors file, and into either.
+
+Nothing read here is executed, and neither needs the devices that trained the run.
+"""
+
+import json
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import ml_collections
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_atomic
+from cfg_jax.training.checkpoint import restore_params
+
+
+def read(path, step=None, item="ema"):
+    """(config, step, params) of a run directory, or of an export, which holds one step's EMA weights."""
+    path = Path(path)
+    if path.is_file():
+        return _read_export(path)
+    if not (path / "config.json").exists():
+        raise InputError(f"{path} is no run directory (it has no config.json): name one that experiments.train wrote")
+    step, params = restore_params(path, step, item)
+    return configs.load(path / "config.json"), step, params
+
+
+def export(path, config, step, params):
+    """One .safetensors file: float32 arrays by their path in the network, the config and the step in its header."""
+    flat = {name: np.asarray(a) for name, a in flax.traverse_util.flatten_dict(params, sep="/").items()}
+    header = {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(config.to_dict())}
+    write_atomic(path, save(flat, metadata=header))
+
+
+def _read_export(path):
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            if header.get("format") != "cfg_jax 1":
+                raise InputError(f"{path} was not written by experiments.export: import its weights first")
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}): export it again") from error
+    config = ml_collections.ConfigDict(configs.tuples(json.loads(header["config"])))
+    params = jax.tree.map(jax.numpy.asarray, flax.traverse_util.unflatten_dict(flat, sep="/"))
+    return config, int(header["step"]), params
+
+
+def adopt(params, template):
+    """Weights for the network of `template` (new parameters): the null label's row is taken from there if missing.
+
+    Raises InputError with a line for every other parameter that differs in name or shape.
+    """
+    old, new = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (params, template))
+    rows = "label_emb/embedding"
+    if rows in old and rows in new and len(new[rows]) == len(old[rows]) + 1:
+        old[rows] = np.concatenate([old[rows], new[rows][-1:]])
+    shape = lambda tree, name: tree[name].shape if name in tree else "absent"  # noqa: E731
+    problems = [
+        f"{name}: {shape(old, name)} there, {shape(new, name)} by this config"
+        for name in sorted(old.keys() | new.keys())
+        if shape(old, name) != shape(new, name)
+    ]
+    if problems:
+        raise InputError("config.init_from has weights of another network:\n" + "\n".join(problems))
+    return flax.traverse_util.unflatten_dict(old, sep="/")

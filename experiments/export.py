@@ -1,0 +1,55 @@
+"""A run's EMA weights and config in one .safetensors file, with a model card beside it.
+
+python -m experiments.export --run=runs/digits-p0.1 --out=model.safetensors
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from cfg_jax import __version__
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_atomic
+from cfg_jax.training import weights
+from experiments import cli
+
+RUN = flags.DEFINE_string("run", None, "run directory")
+STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
+OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md")
+flags.mark_flags_as_required(["run", "out"])
+
+CARD = """# {name}
+
+EMA weights of a U-Net trained by cfg_jax {version} (Ho & Salimans, Classifier-Free Diffusion Guidance), step {step}.
+
+- Data: {data}, {size}x{size}x{channels}, {classes} classes; use is subject to the licence of these data.
+- p_uncond: {p_uncond}; {guidance}
+- Parameters: {count:,}, float32. Config {digest}, whole in the file's header.
+- Not measured here: quality. Score it with experiments.sweep before quoting any number.
+
+    import cfg_jax
+    model = cfg_jax.load("{file}")
+    images = model.sample([0, 1], w=0.0)    # uint8 [2, {size}, {size}, {channels}]
+"""
+
+
+def main():
+    out = Path(OUT.value)
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out={out} must end in .safetensors")
+    config, step, params = weights.read(RUN.value, STEP.value)
+    weights.export(out, config, step, params)
+    guided = "w > 0 guides it." if config.p_uncond else "it has no unconditional half: w must be 0."
+    card = CARD.format(
+        name=out.stem, version=__version__, step=step, data=config.data.name, size=config.data.image_size,
+        channels=config.data.channels, classes=config.data.num_classes, p_uncond=config.p_uncond, guidance=guided,
+        count=sum(a.size for a in jax.tree.leaves(params)), digest=configs.digest(config), file=out.name,
+    )  # fmt: skip
+    write_atomic(out.with_suffix(".md"), card)
+    print(f"{out}: step {step}; {out.with_suffix('.md')}: its card")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,175 @@
+import io
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cfg_jax
+from cfg_jax.errors import InputError
+from cfg_jax.models import adm, torch_file, unet
+from tests.conftest import fill
+
+DATA = Path(__file__).parent / "data"
+SMALL = {"channels": 32, "multipliers": (1, 2), "num_blocks": 1, "attention_resolutions": (4,), "num_classes": 4}
+TINY = {"channels": 32, "multipliers": (1, 2, 3), "num_blocks": 2, "attention_resolutions": (8, 4), "num_classes": 10}
+
+
+def network(**fields):
+    """As the golden one: six outputs, no null row, time given on ADM's own scale."""
+    return unet.UNet(**{"head_width": 16, **fields}, out_channels=6, null_label=False, noise_level=lambda t: t)
+
+
+def golden(path):
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    state = {name.removeprefix("param/"): a.astype("f4") for name, a in arrays.items() if name.startswith("param/")}
+    x, out = (arrays[name].transpose(0, 2, 3, 1) for name in ("in/x", "out"))
+    return state, (x, arrays["in/t"], arrays["in/y"].astype("i4")), out
+
+
+def template(net, inputs):
+    return jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+
+
+def relative(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(("name", "fields"), [("micro", SMALL), ("tiny", TINY)])
+def test_the_network_is_adms(name, fields):
+    path = DATA / f"adm_unet_{name}.npz"
+    if not path.exists():
+        path = Path(os.environ.get("CFG_JAX_ASSETS") or "absent").parent / "golden" / path.name
+    if not path.exists():
+        pytest.skip(f"{path.name} is not beside CFG_JAX_ASSETS")
+    state, inputs, out = golden(path)
+    net = network(**fields)
+    params = adm.convert(state, template(net, inputs))
+    assert relative(jax.jit(net.apply)({"params": params}, *inputs), out) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def micro():
+    state, inputs, out = golden(DATA / "adm_unet_micro.npz")
+    return state, inputs, out, template(network(**SMALL), inputs)
+
+
+def test_the_legacy_attention_order_is_another_order_of_the_same_channels(micro):
+    """A legacy checkpoint has each head's q, k and v side by side; importing it gives back the same parameters."""
+    state, _, _, shapes = micro
+    heads = lambda channels: channels // 16  # noqa: E731
+    legacy = dict(state)
+    for name, array in state.items():
+        if ".qkv." in name:
+            q, k, v = np.split(array, 3)
+            per_head = [np.split(part, heads(len(q))) for part in (q, k, v)]
+            legacy[name] = np.concatenate([part[h] for h in range(heads(len(q))) for part in per_head])
+    params = adm.convert(state, shapes)
+    jax.tree.map(np.testing.assert_array_equal, adm.convert(legacy, shapes, heads), params)
+    with pytest.raises(AssertionError):
+        jax.tree.map(np.testing.assert_array_equal, adm.convert(legacy, shapes), params)
+
+
+def test_heads_by_count_are_heads_by_width(micro):
+    state, inputs, out, shapes = micro
+    net = network(**SMALL, head_width=None, num_heads=4)  # 64 channels wherever attention is
+    assert relative(jax.jit(net.apply)({"params": adm.convert(state, shapes)}, *inputs), out) < 1e-5
+
+
+def test_every_key_and_shape_is_checked(micro):
+    state, _, _, shapes = micro
+    wrong = dict(state)
+    del wrong["out.2.bias"]
+    wrong["input_blocks.9.0.in_layers.0.weight"] = np.zeros(32)
+    wrong["nonsense"] = np.zeros(3)
+    wrong["label_emb.weight"] = np.zeros((5, 128))
+    with pytest.raises(InputError) as error:
+        adm.convert(wrong, shapes)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(":")[0] for line in lines] == ["extra", "extra", "mis-shaped", "missing"]
+    assert "(5, 128)" in lines[2] and "out_conv.bias" in lines[3]
+
+
+def test_unconditional_and_plain_resampling(micro):
+    """Without classes c is not read; without residual resampling there is one convolution, as in ADM's names."""
+    _, inputs, _, _ = micro
+    net = network(**SMALL | {"num_classes": 0}, resample_blocks=False)
+    shapes = template(net, inputs)
+    assert "label_emb" not in shapes
+    assert shapes["input_2_down"]["kernel"].shape == (3, 3, 32, 32)
+    assert shapes["output_1_up"]["kernel"].shape == (3, 3, 64, 64)
+    assert adm.rename("input_blocks.2.0.op.weight") == (("input_2_down",), "weight")
+    assert adm.rename("output_blocks.1.2.conv.bias") == (("output_1_up",), "bias")
+    apply, params = jax.jit(net.apply), {"params": fill(shapes)}
+    x, t, c = inputs
+    np.testing.assert_array_equal(apply(params, x, t, c), apply(params, x, t, c * 0))
+
+
+def test_guidance_acts_on_eps_and_not_on_a_learned_variance(micro):
+    state, (x, t, c), out, shapes = micro
+    net = network(**SMALL)
+    eps = jax.jit(unet.eps_of(net, adm.convert(state, shapes)))(x, t, c)
+    assert eps.shape == x.shape and relative(eps, out[..., :3]) < 1e-5
+
+
+def test_adm_time_is_exact_at_every_step_of_its_schedules():
+    """logsnr -> t at the schedules' own levels, which closed forms give: telescoping for cosine, Gamma for linear."""
+    t = np.arange(999)  # the cosine schedule's last beta is cut to 0.999
+    f = lambda s: np.cos((s / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2  # noqa: E731
+    cosine = f(t + 1.0) / f(0.0)
+    step = (0.02 - 1e-4) / 999
+    top = (1 - 1e-4) / step + 1
+    linear = np.exp([(k + 1) * math.log(step) + math.lgamma(top) - math.lgamma(top - k - 1) for k in t])
+    for name, alpha_bar in (("adm_cosine", cosine), ("adm_linear", linear)):
+        logsnr = np.log(alpha_bar / (1 - alpha_bar))
+        noise_level = adm.NOISE_LEVELS[name]()
+        np.testing.assert_allclose(noise_level(jnp.float32(logsnr)), t, atol=0.02)
+        assert noise_level is adm.NOISE_LEVELS[name]()  # jit would compile again for another
+        assert noise_level(jnp.float32(50.0)) == 0 and noise_level(jnp.float32(-50.0)) == 999
+
+
+def test_a_torch_file_is_read_without_being_run():
+    state = torch_file.read(DATA / "torch_state_dict.pt")
+    base = np.arange(24.0).reshape(4, 6)
+    np.testing.assert_array_equal(state["a"], base[1:3, ::2])
+    np.testing.assert_array_equal(state["b"], base.T)
+    np.testing.assert_array_equal(state["half"], np.float16([1.5, -2]))
+    assert state["count"] == 7 and state["count"].shape == () and list(state) == ["a", "b", "half", "count"]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (b"cos\nsystem\n(X\x04\x00\x00\x00truetR.", "os.system"),
+        (b"\x80\x02}.", None),
+        (b"\x80\x02]q\x00.", "EMPTY_LIST"),
+        (b"\x80\x02}", "before seeing STOP|exhausted|ends early"),
+    ],
+)
+def test_a_torch_file_that_asks_for_more_is_refused(tmp_path, program, said):
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x/data.pkl", program)
+    if said is None:
+        assert torch_file.read(path) == {}
+        return
+    with pytest.raises(InputError, match=said):
+        torch_file.read(path)
+
+
+def test_what_is_no_torch_file_is_named(tmp_path):
+    (tmp_path / "cut.pt").write_bytes((DATA / "torch_state_dict.pt").read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        torch_file.read(tmp_path / "cut.pt")
+    empty = io.BytesIO()
+    zipfile.ZipFile(empty, "w").close()
+    (tmp_path / "empty.pt").write_bytes(empty.getvalue())
+    with pytest.raises(InputError, match=r"0 data\.pkl"):
+        torch_file.read(tmp_path / "empty.pt")
+    with pytest.raises(InputError, match="cannot be read"):
+        cfg_jax.load(tmp_path / "cut.pt")

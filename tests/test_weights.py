@@ -1,0 +1,99 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import cfg_jax
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import generate
+from cfg_jax.training import checkpoint, trainer, weights
+from cfg_jax.training import state as states
+from tests.conftest import fill
+
+
+def shapes_of(config):
+    return jax.eval_shape(lambda: states.create(config)).params
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    """An imported-like run: a class-conditional model with no null row that never dropped a label."""
+    tiny.p_uncond, tiny.model.null_label = 0.0, False
+    configs.save(tmp_path / "run" / "config.json", tiny)
+    params = fill(shapes_of(tiny))
+    checkpoint.save_weights(tmp_path / "run", params)
+    return tmp_path / "run", tiny, params
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_an_export_is_the_run_to_the_bit(run, tmp_path):
+    path, config, params = run
+    model = cfg_jax.load(path)
+    weights.export(tmp_path / "m.safetensors", model.config, model.step, model.params)
+    again = cfg_jax.load(tmp_path / "m.safetensors")
+    assert_equal(again.params, params)
+    assert again.step == 0 and configs.digest(again.config) == configs.digest(config)
+    np.testing.assert_array_equal(again.sample([1, 2, 3, 4], num_steps=3), model.sample([1, 2, 3, 4], num_steps=3))
+
+
+def test_what_is_no_export_is_named(run, tmp_path):
+    from safetensors.numpy import save_file
+
+    _, config, params = run
+    file = tmp_path / "m.safetensors"
+    weights.export(file, config, 0, params)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be read"):
+        cfg_jax.load(file)
+    save_file({"a": np.zeros(3)}, file)
+    with pytest.raises(InputError, match=r"not written by experiments\.export"):
+        cfg_jax.load(file)
+
+
+def test_fine_tuning_starts_from_the_weights_and_adds_the_null_row(run, tmp_path):
+    path, config, params = run
+    config = config.copy_and_resolve_references()
+    config.p_uncond, config.model.null_label, config.init_from = 0.5, True, str(path)
+    config.train.update(num_steps=1, learning_rate=1e-12)
+    trainer.train(config, tmp_path / "tuned")
+    tuned = cfg_jax.load(tmp_path / "tuned", params="params").params
+    rows = np.asarray(tuned["label_emb"]["embedding"])
+    np.testing.assert_array_equal(rows[:-1], params["label_emb"]["embedding"])
+    assert len(rows) == 11 and np.abs(rows[-1]).max() > 0
+    jax.tree.map(np.testing.assert_array_equal, {k: tuned[k] for k in tuned if k != "label_emb"},
+                 {k: params[k] for k in params if k != "label_emb"})  # fmt: skip
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["init_from"] == str(path)
+
+
+def test_weights_of_another_network_are_refused_line_by_line(run, tiny):
+    _, _, params = run
+    tiny.model.channels = 64
+    with pytest.raises(InputError) as error:
+        weights.adopt(params, shapes_of(tiny))
+    lines = str(error.value).splitlines()
+    assert "out_conv/kernel: (3, 3, 32, 1) there, (3, 3, 64, 1) by this config" in lines
+    assert not any(line.startswith("out_conv/bias") for line in lines)  # has the same shape in both
+
+
+def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
+    path, config, _ = run
+    model = cfg_jax.load(path)
+    with pytest.raises(InputError, match="trained with p_uncond=0"):
+        model.sample([1, 2], w=1.0, num_steps=3)
+    labels = [1, 2, 3, 4]
+    plain, itself = (model.sample(labels, w=w, num_steps=3, uncond=model) for w in (0.0, 2.0))
+    np.testing.assert_allclose(itself, plain, atol=1)  # (1 + w) eps - w eps is eps
+
+    other = config.copy_and_resolve_references()
+    other.p_uncond, other.model.null_label = 1.0, True
+    none = generate.Model(other, fill(shapes_of(other), seed=1), 0, states.network(other))
+    away, again = (model.sample(labels, w=2.0, num_steps=3, uncond=none) for _ in range(2))
+    np.testing.assert_array_equal(away, again)
+    assert np.abs(away.astype(int) - plain).max() > 1
+    unconditional = model.sample(labels, w=-1.0, num_steps=3, uncond=none)
+    np.testing.assert_allclose(unconditional, none.sample(labels, w=-1.0, num_steps=3), atol=1)

@@ -56,7 +56,8 @@ def adopt(params, template):
 
     Raises InputError with a line for every other parameter that differs in name or shape.
     """
-    old, new = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (params, template))
+    old: dict = flax.traverse_util.flatten_dict(params, sep="/")
+    new: dict = flax.traverse_util.flatten_dict(template, sep="/")
     rows = "label_emb/embedding"
     if rows in old and rows in new and len(new[rows]) == len(old[rows]) + 1:
         old[rows] = np.concatenate([old[rows], new[rows][-1:]])

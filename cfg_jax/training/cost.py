@@ -1,0 +1,66 @@
+"""What a config costs, counted from its program and not from a formula: parameters, FLOP, bytes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from cfg_jax.training import state as states
+
+
+def abstract(config, batch_size):
+    """(network, its parameters, inputs of a batch), shapes only."""
+    data = config.data
+    z = jax.ShapeDtypeStruct((batch_size, data.image_size, data.image_size, data.channels), jnp.float32)
+    logsnr, c = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.float32, jnp.int32))
+    return states.network(config), jax.eval_shape(lambda: states.create(config)).params, (z, logsnr, c)
+
+
+def num_parameters(config):
+    return sum(math.prod(a.shape) for a in jax.tree.leaves(abstract(config, 1)[1]))
+
+
+def forward_flops(config):
+    """FLOP of one network pass for one image: two for each product of its convolutions and matrices."""
+    net, params, inputs = abstract(config, 1)
+    return matmul_flops(
+        jax.make_jaxpr(lambda params, *args: net.apply({"params": params}, *args))(params, *inputs).jaxpr
+    )
+
+
+def matmul_flops(jaxpr):
+    """FLOP of every convolution and matrix product in a jaxpr and in what it calls; padding counts as work."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, out = equation.primitive.name, equation.outvars[0].aval
+        if name == "conv_general_dilated":
+            kernel, dims = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
+            total += 2 * math.prod(out.shape) * math.prod(kernel) // kernel[dims.rhs_spec[0]]
+        elif name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += 2 * math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        times = equation.params.get("length", 1) if name == "scan" else 1
+        for value in equation.params.values():
+            inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
+            if isinstance(inner, Jaxpr):
+                total += times * matmul_flops(inner)
+    return total
+
+
+def activation_bytes(config, batch_size):
+    """What the backward pass keeps of a batch of the forward pass, parameters not counted."""
+    net, params, (z, logsnr, c) = abstract(config, batch_size)
+
+    def backward(params, z, logsnr, c, key):
+        eps = lambda params: net.apply({"params": params}, z, logsnr, c, train=True, rngs={"dropout": key})  # noqa: E731
+        return jax.vjp(eps, params)[1]
+
+    kept = jax.eval_shape(backward, params, z, logsnr, c, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = {(a.shape, a.dtype) for a in jax.tree.leaves(params)}
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept) if (a.shape, a.dtype) not in weights)
+
+
+def state_bytes(config, devices=1):
+    """Parameters, EMA, Adam's two moments and the gradient in float32, split over `devices`; 1 is replicated."""
+    return 5 * 4 * num_parameters(config) / devices

@@ -1,0 +1,55 @@
+"""What a config will cost: parameters, FLOP, memory, and hours on named accelerators at a stated utilisation.
+
+python -m experiments.estimate --config=configs/imagenet64.py --devices=8 --utilisation=0.35
+"""
+
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.training import cost
+from cfg_jax.training.mesh import PEAK_TFLOPS
+from experiments import cli
+
+CONFIG = cli.define_config()
+DEVICES = flags.DEFINE_integer("devices", 8, "how many share the batch", lower_bound=1)
+UTILISATION = flags.DEFINE_float("utilisation", 0.35, "share of the peak that is reached; measure yours with benchmark")
+P_UNCOND = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
+flags.mark_flags_as_required(["config"])
+
+
+def main():
+    config, devices = CONFIG.value, DEVICES.value
+    configs.check(config)
+    configs.require(0 < UTILISATION.value <= 1, f"--utilisation={UTILISATION.value} must lie in (0, 1]")
+    batch = config.train.batch_size
+    configs.require(batch % devices == 0, f"--devices={devices} does not divide config.train.batch_size={batch}")
+
+    forward, state = cost.forward_flops(config), cost.state_bytes(config)
+    activations = cost.activation_bytes(config, 1) * batch / devices
+    training = 3 * forward * batch * config.train.num_steps
+    one_pass = forward * config.eval.num_images * config.sampler.num_steps
+    table = P_UNCOND.value * sum(one_pass * (1 if w == 0 else 2) for w in config.eval.w)
+
+    cell = f"{config.eval.num_images:,} images, T = {config.sampler.num_steps}"
+    lower = "before the compiler fuses; config.model.remat=True and a smaller batch lower it"
+    rows = {
+        "parameters": f"{cost.num_parameters(config):,}",
+        "forward pass": f"{forward / 1e9:,.1f} GFLOP an image; a trained image {3 * forward / 1e9:,.1f} GFLOP",
+        "training": f"{training:.3g} FLOP: {config.train.num_steps:,} steps of {batch:,}",
+        "one guided cell": f"{2 * one_pass:.3g} FLOP: {cell}",
+        "the table": f"{table:.3g} FLOP: {len(config.eval.w)} values of w, {P_UNCOND.value} models",
+        "state": f"{state / 2**30:,.1f} GiB a device, or {state / devices / 2**30:,.1f} were it split over {devices}",
+        "activations": f"{activations / 2**30:,.1f} GiB a device for {batch // devices} images, {lower}",
+    }
+    for name, value in rows.items():
+        print(f"{name:16} {value}")
+    print(f"\nhours on {devices} devices (device-hours) at {UTILISATION.value:.0%} of the bf16 peak")
+    print(f"{'':12} {'TFLOP/s':>8} {'training':>20} {'one cell':>18} {'table':>20}")
+    for name, peak in PEAK_TFLOPS.items():
+        hours = [flop / (peak * 1e12 * UTILISATION.value) / 3600 for flop in (training, 2 * one_pass, table)]
+        cells = [f"{h / devices:,.1f} ({h:,.1f})" for h in hours]
+        print(f"{name:12} {peak:>8} {cells[0]:>20} {cells[1]:>18} {cells[2]:>20}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

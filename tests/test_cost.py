@@ -1,0 +1,60 @@
+import importlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cfg_jax.training import cost, trainer
+from cfg_jax.training import state as states
+from tests.test_house import run
+
+
+def test_imagenet64_is_counted_from_its_program():
+    config = importlib.import_module("configs.imagenet64").get_config()
+    assert cost.num_parameters(config) == 295_900_035
+    assert cost.forward_flops(config) == pytest.approx(219.3e9, rel=5e-4)
+    assert cost.state_bytes(config, devices=4) == 5 * 295_900_035
+    assert cost.forward_flops(config) == cost.forward_flops(remat(config))  # what is recomputed is not model FLOP
+
+
+def remat(config):
+    config = config.copy_and_resolve_references()
+    config.model.remat = True
+    return config
+
+
+def test_flops_of_a_loop_and_of_a_batched_product():
+    a, b = jnp.ones((3, 4, 5)), jnp.ones((3, 5, 6))
+    product = lambda a, b: jnp.einsum("bij,bjk->bik", a, b)  # noqa: E731
+    assert cost.matmul_flops(jax.make_jaxpr(product)(a, b).jaxpr) == 2 * 3 * 4 * 5 * 6
+    loop = lambda a: jax.lax.scan(lambda c, _: (c @ c, None), a, length=7)[0]  # noqa: E731
+    assert cost.matmul_flops(jax.make_jaxpr(jax.jit(loop))(jnp.ones((4, 4))).jaxpr) == 7 * 2 * 4**3
+
+
+def test_activations_are_what_the_compiled_step_holds(tiny):
+    """The compiler's own count of temporary memory, on one device, batch large enough to outweigh the gradients."""
+    batch = 256
+    state = jax.eval_shape(partial(states.create, tiny))
+    images = {
+        "image": jax.ShapeDtypeStruct((batch, 8, 8, 1), "uint8"),
+        "label": jax.ShapeDtypeStruct((batch,), "int32"),
+    }
+    step = jax.jit(partial(trainer.train_step, config=tiny), donate_argnums=0)
+    compiled = step.lower(state, images, jax.random.key(0), jnp.float32(0.1)).compile()
+    estimate = cost.activation_bytes(tiny, batch)
+    assert estimate == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.15)
+    assert cost.activation_bytes(remat(tiny), batch) < estimate / 2
+    assert batch * cost.activation_bytes(tiny, 1) == pytest.approx(estimate, rel=0.02)
+
+
+def test_the_command():
+    done = run("estimate", "--config=configs/imagenet64.py", "--devices=8", "--utilisation=0.35")
+    assert done.returncode == 0, done.stderr
+    assert "295,900,035" in done.stdout and "219.3 GFLOP" in done.stdout and "5.39e+20" in done.stdout
+    h100 = next(line.split() for line in done.stdout.splitlines() if line.startswith("H100"))
+    assert float(h100[3].strip("()")) == pytest.approx(5.39e20 / (989e12 * 0.35) / 3600, rel=1e-2)
+    assert run("estimate", "--config=configs/imagenet64.py", "--utilisation=0").stderr.startswith(
+        "error: --utilisation=0"
+    )
+    assert "does not divide" in run("estimate", "--config=configs/imagenet64.py", "--devices=7").stderr

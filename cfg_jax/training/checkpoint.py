@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from cfg_jax.errors import InputError
 from cfg_jax.training.state import TrainState
@@ -35,8 +36,11 @@ class Checkpoints:
 
     def restore(self, template):
         """The newest state, in the shapes, types and shardings of `template`."""
-        items = {name: getattr(template, name) for name in ITEMS}
-        restored = _restore(self.manager, self.latest, items)
+        args = {name: ocp.args.StandardRestore(getattr(template, name)) for name in ITEMS}
+        try:
+            restored = self.manager.restore(self.latest, args=ocp.args.Composite(**args))
+        except Exception as error:  # as below
+            raise _damaged(Path(self.manager.directory), self.latest, error) from error
         step = jax.device_put(jax.numpy.int32(self.latest), template.step.sharding)
         return TrainState(step=step, **restored)
 
@@ -74,37 +78,31 @@ def restore_params(run_dir, step=None, item="ema"):
         raise InputError(
             f"{run_dir} has no checkpoints: train it first, or name a directory that experiments.train wrote"
         )
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    manager = ocp.CheckpointManager(directory, options=options, item_handlers={item: ocp.StandardCheckpointHandler()})
-    steps = sorted(manager.all_steps())
+    steps = _steps(directory)
     if not steps:
         raise InputError(f"{run_dir} has no finished checkpoint: train it for longer")
     step = steps[-1] if step is None else step
     if step not in steps:
         raise InputError(f"{run_dir} has no checkpoint of step {step}: choose one of {steps}")
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    path, device = directory / str(step) / item, jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
-        metadata = manager.item_metadata(step)[item]
+        metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
         template = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), metadata)
-    except Exception as error:
-        raise _damaged(manager, step, error) from error
-    return step, _restore(manager, step, {item: template})[item]
-
-
-def _restore(manager, step, items):
-    try:
-        args = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in items.items()})
-        return manager.restore(step, args=args)
+        with ocp.StandardCheckpointer() as checkpointer:
+            return step, checkpointer.restore(path, template)
     except Exception as error:  # orbax and tensorstore raise many types for a file that is cut short
-        raise _damaged(manager, step, error) from error
+        raise _damaged(directory, step, error) from error
 
 
-def _damaged(manager, step, error):
-    older = [s for s in sorted(manager.all_steps()) if s < step]
+def _steps(directory):
+    """Finished checkpoints: one being written has another name."""
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def _damaged(directory, step, error):
+    older = [s for s in _steps(directory) if s < step]
     remedy = f"step {older[-1]} is taken then" if older else "training starts anew then"
-    return InputError(
-        f"checkpoint {manager.directory / str(step)} cannot be read ({reason(error)}): remove it, {remedy}"
-    )
+    return InputError(f"checkpoint {directory / str(step)} cannot be read ({reason(error)}): remove it, {remedy}")
 
 
 def reason(error):

@@ -12,6 +12,7 @@ from cfg_jax.files import read_json, write_json
 
 THRESHOLDS = {"none": None, "static": samplers.clip, "dynamic": samplers.dynamic_threshold}
 GRIDS = ("paper", "shifted")
+TIMES = ("logsnr", "adm_cosine", "adm_linear")
 LABEL_RULES = ("random", "balanced")
 # a run may be continued with these changed: none of them touches the parameters of a given step
 FREE = ("sampler.", "eval.", "train.num_steps", "train.log_every", "train.checkpoint_every", "train.sample_every")
@@ -25,6 +26,9 @@ def check(config):
         f"config.logsnr_min={config.logsnr_min} must be below config.logsnr_max={config.logsnr_max}",
     )
     check_network(config.model, config.data.image_size)
+    require(
+        config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
+    )
     check_sampler(config.sampler)
     train = config.train
     for field in ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps"):

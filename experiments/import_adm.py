@@ -1,6 +1,8 @@
 """A published ADM checkpoint as a run directory that sample, sweep and config.init_from take.
 
 python -m experiments.import_adm --checkpoint=64x64_diffusion.pt --out=runs/adm64
+
+Of another size than the published: --model says which one it is like, --config.model.FIELD what differs.
 """
 
 from pathlib import Path
@@ -13,9 +15,9 @@ from cfg_jax.errors import InputError
 from cfg_jax.models import adm, torch_file
 from cfg_jax.training import checkpoint
 from cfg_jax.training import state as states
-from configs import imagenet64
 from experiments import cli
 
+CONFIG = cli.define_config("configs/imagenet64.py")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "the published .pt file; nothing in it is executed")
 MODEL = flags.DEFINE_enum("model", None, sorted(adm.PUBLISHED), "default: by the checkpoint's file name")
 OUT = flags.DEFINE_string("out", None, "run directory to write")
@@ -31,7 +33,7 @@ def main():
         )
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
-    config = adm.config_of(name, imagenet64.get_config())
+    config = adm.config_of(name, CONFIG.value)
     template = jax.eval_shape(lambda: states.create(config)).params
     params = adm.convert(torch_file.read(path), template, adm.legacy_heads(name, config.model))
     configs.save(out / "config.json", config)

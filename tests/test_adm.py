@@ -1,6 +1,8 @@
 import io
 import math
 import os
+import re
+import struct
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import pytest
 import cfg_jax
 from cfg_jax.errors import InputError
 from cfg_jax.models import adm, torch_file, unet
+from cfg_jax.training import state as states
+from configs import imagenet64
 from tests.conftest import fill
+from tests.test_house import run
 
 DATA = Path(__file__).parent / "data"
 SMALL = {"channels": 32, "multipliers": (1, 2), "num_blocks": 1, "attention_resolutions": (4,), "num_classes": 4}
@@ -160,6 +165,100 @@ def test_a_torch_file_that_asks_for_more_is_refused(tmp_path, program, said):
         return
     with pytest.raises(InputError, match=said):
         torch_file.read(path)
+
+
+def adm_name(path):
+    """The inverse of adm.rename, by its tables; every block first in its place, attention second."""
+    *module, leaf = path
+    leaf = "bias" if leaf == "bias" else "weight"
+    top = {new: old for old, new in adm.TOP.items()}
+    if module[0] in top:
+        return f"{top[module[0]]}.{leaf}"
+    side, index, kind = module[0].split("_")
+    table = adm.ATTENTION if kind == "attention" else adm.BLOCK
+    inner = next(old for old, new in table.items() if new == module[1])
+    place = "middle_block." + index if side == "middle" else f"{side}_blocks.{index}.{int(kind == 'attention')}"
+    return f"{place}.{inner}.{leaf}"
+
+
+def state_dict(template, array):
+    """Arrays under the published names, for parameters of this shape."""
+    leaves = {path: leaf for path, leaf in adm._leaves(template)}
+    attended = {path[0].removesuffix("_attention") for path in leaves if path[0].endswith("_attention")}
+    state = {}
+    for path, leaf in leaves.items():
+        name = adm_name((path[0].replace("_up", "_block"), *path[1:]))
+        if path[0].endswith("_up"):
+            number = 2 if path[0].removesuffix("_up") in attended else 1
+            name = re.sub(r"(output_blocks\.\d+)\.0", rf"\1.{number}", name)
+        shape = leaf.shape
+        if path[-1] == "kernel":
+            shape = shape[::-1][:2] + shape[:-2]
+            shape += (1,) if path[-2] in ("qkv", "out") else (1, 1) if path[-2] == "skip" else ()
+        state[name] = array(shape)
+    return state
+
+
+def test_a_published_64x64_checkpoint_fits_by_name_and_shape():
+    config = adm.config_of("64x64_diffusion", imagenet64.get_config())
+    shapes = jax.eval_shape(lambda: states.create(config)).params
+    state = state_dict(shapes, lambda shape: np.broadcast_to(np.float32(0), shape))
+    assert sum(a.size for a in state.values()) == 295_904_454
+    assert state["output_blocks.3.2.in_layers.2.weight"].shape == (768, 768, 3, 3)  # up from 8x8, after attention
+    params = adm.convert(state, shapes)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda a: a.shape, shapes)
+
+
+def torch_zip(path, state):
+    """What torch.save writes for float32 arrays, opcode by opcode."""
+    text = lambda s: b"X" + struct.pack("<I", len(s)) + s.encode()  # noqa: E731
+    numbers = lambda ns: b"(" + b"".join(b"J" + struct.pack("<i", n) for n in ns) + b"t"  # noqa: E731
+    program = b"\x80\x02}("
+    with zipfile.ZipFile(path, "w") as file:
+        for key, (name, array) in enumerate(state.items()):
+            strides = [s // 4 for s in np.ascontiguousarray(array).strides]
+            storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(str(key)) + text("cpu")
+            program += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage
+            program += b"J" + struct.pack("<i", array.size) + b"tQK\x00" + numbers(array.shape) + numbers(strides)
+            program += b"\x89ccollections\nOrderedDict\n)RtR"
+            file.writestr(f"x/data/{key}", np.ascontiguousarray(array, np.float32).tobytes())
+        file.writestr("x/data.pkl", program + b"u.")
+
+
+def test_import_sample_export_load(tmp_path):
+    """A small ADM-shaped checkpoint through the commands, start to end."""
+    size = ["--config.data.image_size=8", "--config.data.num_classes=4", "--config.model.channels=32",
+            "--config.model.multipliers=(1,2)", "--config.model.num_blocks=1", "--config.model.head_width=16",
+            "--config.model.attention_resolutions=(4,)", "--config.model.dtype=float32"]  # fmt: skip
+    state, (x, t, c), out = golden(DATA / "adm_unet_micro.npz")
+    file, adm_dir, export = tmp_path / "small.pt", tmp_path / "adm", tmp_path / "m.safetensors"
+    torch_zip(file, state)
+    model_flag = "--model=64x64_diffusion"
+    done = run("import_adm", f"--checkpoint={file}", f"--out={adm_dir}", model_flag, *size)
+    assert done.returncode == 0, done.stderr
+    model = cfg_jax.load(adm_dir)
+    at_t = np.interp(t, np.arange(1000), adm.cosine_logsnrs())
+    # ADM's t here lies between steps, and float32 logsnr gives it back to a few hundredths of a step
+    assert relative(model.eps_fn(x, jnp.float32(at_t), c), out[..., :3]) < 1e-3
+
+    drawn = run("sample", f"--run={adm_dir}", "--labels=0,3", "--num_steps=4", f"--out={tmp_path / 'g.png'}")
+    assert drawn.returncode == 0, drawn.stderr
+    refused = run("sample", f"--run={adm_dir}", "--w=1", "--num_steps=4", f"--out={tmp_path / 'h.png'}")
+    assert "trained with p_uncond=0" in refused.stderr and not (tmp_path / "h.png").exists()
+    second = run("sample", f"--run={adm_dir}", f"--uncond_run={adm_dir}", "--w=1", "--num_steps=4",
+                 f"--out={tmp_path / 'h.png'}")  # fmt: skip
+    assert second.returncode == 0, second.stderr
+
+    assert run("export", f"--run={adm_dir}", f"--out={export}").returncode == 0
+    jax.tree.map(np.testing.assert_array_equal, cfg_jax.load(export).params, model.params)
+    assert "w must be 0" in export.with_suffix(".md").read_text()
+
+    other = [flag.replace("num_classes=4", "num_classes=5") for flag in size]
+    wrong = run("import_adm", f"--checkpoint={file}", f"--out={tmp_path / 'no'}", model_flag, *other)
+    assert wrong.returncode == 1 and "mis-shaped: label_emb.weight gives (4, 128)" in wrong.stderr
+    assert not (tmp_path / "no").exists()
+    unnamed = run("import_adm", f"--checkpoint={file}", f"--out={tmp_path / 'no'}")
+    assert "small.pt is the name of no published model" in unnamed.stderr
 
 
 def test_what_is_no_torch_file_is_named(tmp_path):

@@ -55,6 +55,15 @@ def test_what_is_no_export_is_named(run, tmp_path):
         cfg_jax.load(file)
 
 
+def test_a_run_of_an_older_version_is_named(run):
+    path, config, _ = run
+    older = config.to_dict()
+    del older["model"]["time"]
+    (path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(InputError, match=r"no model\.time: another version"):
+        cfg_jax.load(path)
+
+
 def test_fine_tuning_starts_from_the_weights_and_adds_the_null_row(run, tmp_path):
     path, config, params = run
     config = config.copy_and_resolve_references()

@@ -5,8 +5,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cfg_jax.errors import InputError
 from cfg_jax.models import adm
 from cfg_jax.models.unet import UNet
+
+# what the network takes from elsewhere than config.model
+FROM_DATA = {"num_classes", "out_channels", "noise_level", "parent", "name"}
 
 
 @flax.struct.dataclass
@@ -20,6 +24,11 @@ class TrainState:
 def network(config):
     """The U-Net of a config: eps has as many channels as the images."""
     model = config.model.to_dict()
+    lacks = sorted({"time", "dtype", "learned_variance", *UNet.__annotations__} - FROM_DATA - model.keys())
+    if lacks:
+        raise InputError(
+            f"the run's config has no model.{', model.'.join(lacks)}: another version of this code wrote it"
+        )
     return UNet(
         num_classes=config.data.num_classes,
         out_channels=config.data.channels * (2 if model.pop("learned_variance") else 1),

@@ -12,6 +12,7 @@ from cfg_jax.files import read_json, write_json
 
 THRESHOLDS = {"none": None, "static": samplers.clip, "dynamic": samplers.dynamic_threshold}
 GRIDS = ("paper", "shifted")
+DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
 LABEL_RULES = ("random", "balanced")
 # a run may be continued with these changed: none of them touches the parameters of a given step
@@ -25,19 +26,41 @@ def check(config):
         config.logsnr_min < config.logsnr_max,
         f"config.logsnr_min={config.logsnr_min} must be below config.logsnr_max={config.logsnr_max}",
     )
+    require(
+        max(abs(config.logsnr_min), abs(config.logsnr_max)) <= 40,
+        f"config.logsnr_min={config.logsnr_min} and logsnr_max={config.logsnr_max} must lie in [-40, 40] for float32",
+    )
+    require(
+        config.model.null_label or config.p_uncond == 0,
+        f"config.model.null_label=False leaves no label to drop to: set config.p_uncond=0, not {config.p_uncond}",
+    )
     check_network(config.model, config.data.image_size)
     require(
         config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
     )
     check_sampler(config.sampler)
     train = config.train
-    for field in ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps"):
+    counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
+    for field in (*counts, "keep_checkpoints"):
         require(train[field] >= 1, f"config.train.{field}={train[field]} must be at least 1")
+    for field in ("learning_rate", "grad_clip"):
+        require(train[field] > 0, f"config.train.{field}={train[field]} must be above 0")
+    require(0 <= config.seed < 2**31, f"config.seed={config.seed} must lie in [0, 2^31)")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
     check_eval(config.eval)
 
 
 def check_eval(evaluation):
+    require(0 <= evaluation.seed < 2**31, f"config.eval.seed={evaluation.seed} must lie in [0, 2^31)")
+    require(
+        evaluation.bootstrap == 0 or evaluation.bootstrap >= 2,
+        f"config.eval.bootstrap={evaluation.bootstrap} gives no spread: set 0 for none, or 2 and more",
+    )
+    require(len(evaluation.w) > 0, "config.eval.w is empty: name at least one w")
+    require(
+        evaluation.features == "classifier",
+        f"config.eval.features={evaluation.features!r} is unknown: choose classifier",
+    )
     rule = evaluation.labels
     require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
     for field in ("batch_size", "splits"):
@@ -51,6 +74,10 @@ def check_eval(evaluation):
 
 
 def check_network(model, image_size):
+    for field in ("channels", "num_blocks", "head_width", "num_heads"):
+        require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
+    require(0 <= model.dropout < 1, f"config.model.dropout={model.dropout} must lie in [0, 1)")
+    require(model.dtype in DTYPES, f"config.model.dtype={model.dtype!r} is unknown: choose {' or '.join(DTYPES)}")
     factor = 2 ** (len(model.multipliers) - 1)
     require(
         image_size % factor == 0,
@@ -65,7 +92,7 @@ def check_network(model, image_size):
     )
     require(
         (model.head_width is None) != (model.num_heads is None),
-        "set one of config.model.head_width and config.model.num_heads, and the other to None",
+        "one of config.model.head_width and config.model.num_heads must be None: set that in the config file",
     )
     for multiplier, side in zip(model.multipliers, sides, strict=True):
         width = multiplier * model.channels
@@ -94,8 +121,8 @@ def check_sampler(sampler):
 
 
 def check_finite(w, field):
-    finite = isinstance(w, int | float) and math.isfinite(w)
-    require(finite, f"{field}={w} is no finite number: w = 0 is no guidance, the paper goes to 4")
+    finite = isinstance(w, int | float) and math.isfinite(w) and abs(w) < 1e6
+    require(finite, f"{field}={w} is no finite number below a million: w = 0 is no guidance, the paper goes to 4")
 
 
 def check_w(w, p_uncond, field="w"):
@@ -127,8 +154,9 @@ def load(path):
 
 
 def digest(config):
-    """Twelve hex digits that name a config's content."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+    """Twelve hex digits that name what decides a run's parameters: the fields it may not be continued across."""
+    fields = {f: v for f, v in _flat(tuples(config.to_dict())).items() if not f.startswith(FREE)}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(old, new):

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from cfg_jax.errors import InputError
 
 FLAGS = flags.FLAGS
+GO_ON = "the same command goes on from here"
 
 
 def define_config(default=None):
@@ -46,7 +47,7 @@ def run(main):
             remedy = "mend that and run the same command: what was written is kept"
             end(f"error: {place}{error.strerror or error}; {remedy}", 1)
         except KeyboardInterrupt as stop:
-            end(f"{stop or 'stopped'}; the same command goes on from here", 130)
+            end(f"{str(stop) or 'stopped'}; {GO_ON}", 130)
 
     app.run(guarded, flags_parser=parse)
 
@@ -68,15 +69,16 @@ def parse(argv):
 
 def check_config_flags(argv, default):
     """A config file that is not there, or a field that is not in it, is an error that names the near misses."""
-    words = [word for argument in argv[1:] for word in argument.lstrip("-").split("=", 1)]
-    path = words[words.index("config") + 1] if "config" in words[:-1] else default
+    named = [re.match(r"--?config(?:=(.*)|(\.[^=]*).*)?$", argument, re.DOTALL) for argument in argv]
+    files = [m[1] or "".join(argv[i + 1 : i + 2]) for i, m in enumerate(named) if m and not m[2]]
+    path = files[-1] if files else default
     if not path:
         return
-    if not Path(path).is_file():
+    if not Path(path).is_file():  # config_flags' own message is a page
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*flat(runpy.run_path(path)["get_config"]())]
-    for field in (word.removeprefix("config.") for word in words if word.startswith("config.")):
+    for field in (m[2][1:] for m in named if m and m[2]):
         if field not in known:
             group, _, last = field.rpartition(".")
             close = [k for k in known if difflib.get_close_matches(last, [k.rpartition(".")[2]])]
@@ -130,7 +132,8 @@ def start_logging():
             write(self.format(record), file=sys.stderr)
 
     # orbax raises in the main thread what its own threads print first
-    threading.excepthook = sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda error: end(f"stopped; {GO_ON}", 130) if error.exc_type is KeyboardInterrupt else None
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
     handler = Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

@@ -24,11 +24,16 @@ def main():
     workdir = Path(RUNS.value) / "digits-sweep"
     ps = cli.numbers(P_UNCOND.value, float, "p_uncond")
     runs = {Path(RUNS.value) / f"digits-p{p:g}": changed(config, p_uncond=p) for p in ps}
+    fewer_steps = cli.numbers(FEWER_STEPS.value, int, "fewer_steps") if FEWER_STEPS.value else []
     for model in runs.values():
         configs.check(model)
+        for w in model.eval.w:
+            configs.check_w(w, model.p_uncond, "config.eval.w")
+    for num_steps in fewer_steps:
+        configs.check_sampler(changed(config, **{"sampler.num_steps": num_steps}).sampler)
     for run, model in runs.items():
         trainer.train(model, run)
-    for num_steps in cli.numbers(FEWER_STEPS.value, int, "fewer_steps") if FEWER_STEPS.value else ():
+    for num_steps in fewer_steps:
         fewer = changed(config, **{"sampler.num_steps": num_steps})
         sweep.sweep(fewer, list(runs)[:1], config.eval.w[:1], workdir)
     sweep.sweep(config, list(runs), config.eval.w, workdir)

@@ -17,7 +17,9 @@ LABELS = flags.DEFINE_string("labels", None, "classes, with commas between them;
 W = flags.DEFINE_string(
     "w", "0", "guidance weight w of the paper (s = 1 + w); -1 is the unconditional model; several: a column each"
 )
-SEED = flags.DEFINE_integer("seed", 0, "image i is a function of (seed, i), its label and w")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "image i is a function of (seed, i), its label and w", lower_bound=0, upper_bound=2**31 - 1
+)
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")

@@ -65,22 +65,30 @@ class ClassifierFeatures:
         accuracy = float((np.argmax(logits, 1) == labels[held_out]).mean())
         log.info("feature classifier: %.2f %% of %d held-out %s", 100 * accuracy, len(held_out), self.name)
         flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
-        write_npz(self.cache, {**flat, "accuracy": np.float64(accuracy)})
+        write_npz(self.cache, {**flat, "accuracy": np.float64(accuracy), "data": np.array(self._data())})
         return flat, accuracy
+
+    def _data(self):
+        return digest(self.name, self.source.images, self.source.labels)
 
     def _read(self):
         try:
             with np.load(self.cache, allow_pickle=False) as file:
                 params = dict(file)
-            return params, float(params.pop("accuracy"))
+            accuracy, data = float(params.pop("accuracy")), str(params.pop("data"))
+            shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
+            wanted = {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+            if data == self._data() and {k: a.shape for k, a in params.items()} != wanted:
+                raise ValueError("it has other arrays")
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{self.cache} cannot be read ({error}): remove it, it is trained again") from error
+        if data != self._data():
+            raise InputError(f"{self.cache} was trained on other data than {self.name}: choose another sweep directory")
+        return params, accuracy
 
 
 def create(config, cache):
-    """The feature network that config.eval.features names."""
-    if config.eval.features != "classifier":
-        raise InputError(f"config.eval.features={config.eval.features!r} is unknown: choose classifier")
+    """The feature network of a config: config.eval.features, of which there is one so far."""
     return ClassifierFeatures(config.data, cache)
 
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import logging
 import math
 from pathlib import Path
 
@@ -14,20 +15,20 @@ from PIL import Image
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import claims
+from cfg_jax.evaluation.sweep import settings
 from cfg_jax.files import read_json, write_atomic
 from cfg_jax.images import read_png, save_png
+
+log = logging.getLogger(__name__)
 
 
 def write(workdir):
     """Write every file of the report from workdir/cells -> the table and the claims as text."""
     workdir = Path(workdir)
-    cells = {path: read_json(path) for path in sorted((workdir / "cells").glob("*.json"))}
-    if not cells:
+    if not any((workdir / "cells").glob("*.json")):
         raise InputError(f"{workdir} has no finished cells: run experiments.sweep with --workdir={workdir} first")
     config = configs.load(workdir / "config.json")
-    cells = dict(
-        sorted(cells.items(), key=lambda item: (item[1]["p_uncond"], item[1]["run"], item[1]["T"], item[1]["w"]))
-    )
+    cells = read_cells(workdir, settings(config))
     rows = list(cells.values())
     main = {path: row for path, row in cells.items() if row["T"] == config.sampler.num_steps}
     if not main:
@@ -43,6 +44,34 @@ def write(workdir):
     save_png(workdir / "samples.png", strip(main))
     write_atomic(workdir / "report.html", page(main, rows, judged))
     return text
+
+
+def read_cells(workdir, wanted):
+    """{path: row} of the cells made with these settings, in the table's order; refuse what cannot share a table."""
+    cells, left_out = {}, 0
+    for path in sorted((workdir / "cells").glob("*.json")):
+        try:
+            row = read_json(path)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): remove it and run the sweep again") from error
+        if any(row.get(field) != value for field, value in wanted.items()):
+            left_out += 1
+        elif not path.with_suffix(".png").exists():
+            raise InputError(f"{path} has lost its .png: remove it and run the sweep again")
+        else:
+            cells[path] = row
+    if left_out:
+        log.info("%s: %d cells of other settings than its config.json are left out", workdir, left_out)
+    for field, of in (
+        ("features", lambda row: ""),
+        ("reference", lambda row: ""),
+        ("parameters", lambda row: row["run"]),
+    ):
+        seen = {}
+        for path, row in cells.items():
+            if seen.setdefault(of(row), row.get(field)) != row.get(field):
+                raise InputError(f"{path} was made with other {field} than the rest: remove it and run the sweep again")
+    return dict(sorted(cells.items(), key=lambda item: [item[1][field] for field in ("p_uncond", "run", "T", "w")]))
 
 
 def results_csv(rows):

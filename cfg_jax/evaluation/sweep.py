@@ -27,6 +27,7 @@ def sweep(config, run_dirs, ws, workdir):
     images' noise is shared by all w and all runs.
     """
     workdir = Path(workdir)
+    ws = list(dict.fromkeys(float(w) for w in ws))
     models = [generate.load(run) for run in run_dirs]
     names = [Path(run).name for run in run_dirs]
     if len(set(names)) < len(names):
@@ -63,28 +64,18 @@ def check_same_data(config, model, workdir):
 
 
 def cell_path(workdir, name, w, config):
-    return workdir / "cells" / f"{name}_T{config.sampler.num_steps}_w{w:g}.json"
+    return workdir / "cells" / f"{name}_T{config.sampler.num_steps}_w{w:.12g}.json"
 
 
 def identity(config, name, model, w, network):
     """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
-    sampler, evaluation = config.sampler, config.eval
     return {
         "run": name,
         "p_uncond": model.config.p_uncond,
-        "w": float(w),
-        "s": 1 + float(w),
-        "N": evaluation.num_images,
-        "T": sampler.num_steps,
-        "v": sampler.variance_interp,
-        "sampler": "ancestral",
-        "threshold": sampler.threshold,
-        "grid": sampler.grid,
-        "seed": evaluation.seed,
-        "labels": evaluation.labels,
-        "splits": evaluation.splits,
-        "bootstrap": evaluation.bootstrap,
-        "quantize": "round",
+        "w": w,
+        "s": 1 + w,
+        "T": config.sampler.num_steps,
+        **settings(config),
         "step": model.step,
         "weights": "ema",
         "config": configs.digest(model.config),
@@ -94,10 +85,30 @@ def identity(config, name, model, w, network):
     }
 
 
+def settings(config):
+    """What the cells of one table share, T apart."""
+    sampler, evaluation = config.sampler, config.eval
+    return {
+        "N": evaluation.num_images,
+        "v": sampler.variance_interp,
+        "sampler": "ancestral",
+        "threshold": sampler.threshold,
+        "grid": sampler.grid,
+        "seed": evaluation.seed,
+        "labels": evaluation.labels,
+        "splits": evaluation.splits,
+        "bootstrap": evaluation.bootstrap,
+        "quantize": "round",
+    }
+
+
 def is_done(path, _, cell):
     if not (path.exists() and path.with_suffix(".png").exists()):
         return False
-    row = read_json(path)
+    try:
+        row = read_json(path)
+    except ValueError:  # damaged: made again
+        return False
     return all(row.get(field) == value for field, value in cell.items())
 
 

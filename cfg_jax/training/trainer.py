@@ -171,8 +171,8 @@ def summarise(pending):
     loss, grad_norm = float(merged.loss.compute()), float(merged.grad_norm.compute())
     if not np.isfinite(loss):
         raise InputError(
-            "the loss is no longer finite: lower config.train.learning_rate; "
-            "the same command goes on from the last checkpoint"
+            "the loss is no longer finite: lower config.train.learning_rate in a new workdir; "
+            "config.init_from=THIS_RUN keeps what was learnt up to its last checkpoint"
         )
     return {"loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute()}
 

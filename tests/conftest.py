@@ -19,7 +19,7 @@ def tiny():
     """The digits config with a one-level network and a few steps."""
     config = digits.get_config()
     config.model.multipliers, config.model.num_blocks, config.model.attention_resolutions = (1,), 1, ()
-    config.train.update(num_steps=4, batch_size=8, log_every=2, checkpoint_every=2, sample_every=100, warmup_steps=1)
+    config.train.update(num_steps=4, batch_size=8, log_every=2, checkpoint_every=2, sample_every=4, warmup_steps=1)
     config.sampler.num_steps = 3
     config.eval.update(num_images=24, batch_size=8, splits=2, bootstrap=4, w=(0.0, 1.0))
     return config

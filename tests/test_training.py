@@ -89,7 +89,7 @@ def test_done_is_done(whole):
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(whole, tmp_path):
     config, _ = whole
     config = config.copy_and_resolve_references()
-    config.train.update(checkpoint_every=1000, num_steps=5000)
+    config.train.update(checkpoint_every=1000, sample_every=1000, num_steps=5000)
 
     def stop():
         while not (tmp_path / "metrics.jsonl").exists():

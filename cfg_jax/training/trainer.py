@@ -130,7 +130,7 @@ def train(config, workdir):
                 writer.write(done, values)
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                 pending, since = [], time.perf_counter()
-            if done % config.train.sample_every == 0 or done == num_steps:
+            if done % config.train.sample_every == 0:
                 began = time.perf_counter()
                 for which in ("params", "ema"):
                     image = images.grid(images.to_uint8(draw(getattr(state, which))), columns=GRID_COLUMNS)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import cfg_jax
 from cfg_jax.errors import InputError
@@ -183,7 +184,7 @@ def adm_name(path):
 
 def state_dict(template, array):
     """Arrays under the published names, for parameters of this shape."""
-    leaves = {path: leaf for path, leaf in adm._leaves(template)}
+    leaves = flatten_dict(template)
     attended = {path[0].removesuffix("_attention") for path in leaves if path[0].endswith("_attention")}
     state = {}
     for path, leaf in leaves.items():

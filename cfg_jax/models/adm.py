@@ -10,6 +10,7 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cfg_jax.errors import InputError
 from cfg_jax.models import unet
@@ -86,7 +87,7 @@ def convert(state, template, legacy_heads=None):
     key that is missing, extra or mis-shaped.
     """
     flat, problems = {}, []
-    wanted = dict(_leaves(template))
+    wanted = flatten_dict(template)
     for name, array in state.items():
         place = rename(name)
         if place is None:
@@ -108,7 +109,7 @@ def convert(state, template, legacy_heads=None):
     problems += [f"missing: {'.'.join(key)} {wanted[key].shape}" for key in wanted.keys() - flat.keys()]
     if problems:
         raise InputError("the checkpoint is not of this network:\n" + "\n".join(sorted(problems)))
-    return _nest(flat)
+    return unflatten_dict(flat)
 
 
 def to_jax(array, leaf, ndim):
@@ -123,24 +124,6 @@ def new_order(array, heads):
     """Output channels (head, qkv, width) -> (qkv, head, width)."""
     split = array.reshape(heads, 3, -1, *array.shape[1:])
     return np.moveaxis(split, 1, 0).reshape(array.shape)
-
-
-def _leaves(tree, path=()):
-    if not hasattr(tree, "items"):
-        yield path, tree
-        return
-    for name, branch in tree.items():
-        yield from _leaves(branch, (*path, name))
-
-
-def _nest(flat):
-    tree = {}
-    for (*path, leaf), value in flat.items():
-        node = tree
-        for name in path:
-            node = node.setdefault(name, {})
-        node[leaf] = value
-    return tree
 
 
 def cosine_logsnrs(num_steps=1000):

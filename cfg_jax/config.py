@@ -16,7 +16,15 @@ DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
 LABEL_RULES = ("random", "balanced")
 # a run may be continued with these changed: none of them touches the parameters of a given step
-FREE = ("sampler.", "eval.", "train.num_steps", "train.log_every", "train.checkpoint_every", "train.sample_every")
+FREE = (
+    "data.root",
+    "sampler.",
+    "eval.",
+    "train.num_steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.sample_every",
+)
 
 
 def check(config):

@@ -1,11 +1,16 @@
 """Files that are either whole or not there."""
 
+import fcntl
 import io
 import json
 import os
+import socket
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from cfg_jax.errors import InputError
 
 
 def write_atomic(path, content):
@@ -35,3 +40,20 @@ def write_npz(path, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
+
+
+@contextmanager
+def only_one(directory):
+    """Hold `directory` for this process; the system lets go of it when the process ends, however it ends."""
+    path = Path(directory) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(f"{directory} is in use by {file.read() or 'another process'}: wait for it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

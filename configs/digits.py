@@ -19,7 +19,9 @@ def get_config():
     config.logsnr_min, config.logsnr_max = -20.0, 20.0
 
     config.data = data = ml_collections.ConfigDict()
-    data.name = "digits"  # or synthetic
+    data.name = "digits"  # or synthetic, or a directory of data.root that experiments.prepare_data wrote
+    data.root = "data"
+    data.card = config_dict.placeholder(str)  # the content to insist on; filled in by what is loaded
     data.image_size, data.channels, data.num_classes = 8, 1, 10
     data.flip = False  # a mirrored digit is no digit
 

@@ -11,7 +11,7 @@ from configs import imagenet64
 
 def get_config():
     config = imagenet64.get_config()
-    config.data.name, config.data.image_size = "imagenet128", 128
+    config.data.name, config.data.image_size = "imagenet128-area", 128
     model = config.model
     model.channels, model.multipliers, model.num_blocks = 256, (1, 1, 2, 3, 4), 2
     model.head_width, model.num_heads = None, 4

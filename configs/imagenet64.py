@@ -1,5 +1,6 @@
 """Class-conditional ImageNet 64x64, Table 1 of the paper.
 
+    python -m experiments.prepare_data --dataset=imagenet64 --source=ILSVRC2012_FILES --resize=area
     python -m experiments.train --config=configs/imagenet64.py --workdir=runs/imagenet64-p0.1
 
 Not run here. Cost by arithmetic: 0.658 TFLOP per trained image, 5.39e20 FLOP for the 400,000 steps of
@@ -20,7 +21,9 @@ def get_config():
     config.logsnr_min, config.logsnr_max = -20.0, 20.0
 
     config.data = data = ml_collections.ConfigDict()
-    data.name = "imagenet64"
+    data.name = "imagenet64-area"  # the directory of data.root that experiments.prepare_data wrote
+    data.root = "data"
+    data.card = config_dict.placeholder(str)
     data.image_size, data.channels, data.num_classes = 64, 3, 1000
     data.flip = True
 

@@ -13,13 +13,14 @@ CONFIG = cli.define_config()
 RUNS = flags.DEFINE_list("runs", None, "run directories, with commas between them")
 W = flags.DEFINE_string("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
 WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
+OTHER = flags.DEFINE_bool("other_reference", False, "score runs against config.data though trained on another set")
 flags.mark_flags_as_required(["config", "runs", "workdir"])
 
 
 def main():
     config = CONFIG.value
     ws = cli.numbers(W.value, float, "w") if W.value else config.eval.w
-    sweep.sweep(config, RUNS.value, ws, WORKDIR.value)
+    sweep.sweep(config, RUNS.value, ws, WORKDIR.value, OTHER.value)
     print(report.write(WORKDIR.value))
 
 

@@ -5,7 +5,7 @@ import pytest
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 
-NAMES = ("digits", "imagenet64", "imagenet128")
+NAMES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 
 
 @pytest.mark.parametrize("name", NAMES)

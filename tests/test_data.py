@@ -13,7 +13,8 @@ def digits():
 
 def numbered(n=40):
     """A source whose image is its own index, so that a batch tells what it holds; asymmetric left to right."""
-    return sources.Source(np.arange(n * 4, dtype=np.uint8).reshape(n, 2, 2, 1), np.arange(n, dtype=np.int32), ())
+    images = np.arange(n * 4, dtype=np.uint8).reshape(n, 2, 2, 1)
+    return sources.in_memory("numbered", images, np.arange(n), map(str, range(n)), source="", licence="")
 
 
 def batches(source, batch_size=8, seed=0, flip=False, **kwargs):
@@ -25,7 +26,7 @@ def test_digits_are_whole(digits):
     assert (digits.images.min(), digits.images.max()) == (0, 255)
     counts = np.bincount(digits.labels)
     assert len(counts) == 10 and counts.min() >= 174 and counts.max() <= 183
-    assert digits.class_names == tuple("0123456789")
+    assert digits.card.class_names == tuple("0123456789")
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
@@ -84,8 +85,8 @@ def test_a_grid_keeps_order_and_pixels():
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("name", "cifar11", "choose digits or synthetic"),
-        ("num_classes", 9, "labels 0..9"),
+        ("name", "cifar11", "make it with experiments.prepare_data --out=data/cifar11"),
+        ("num_classes", 9, "set config.data.num_classes=10"),
         ("image_size", 16, "(16, 16, 1)"),
         ("channels", 3, "(8, 8, 3)"),
     ],
@@ -93,11 +94,20 @@ def test_a_grid_keeps_order_and_pixels():
 def test_a_source_that_is_not_what_the_config_says(tiny, field, value, said):
     tiny.data[field] = value
     with pytest.raises(InputError, match=r"config\.data") as error:
-        sources.load(tiny.data)
+        sources.load(tiny)
     assert said in str(error.value)
 
 
 def test_synthetic_fits_any_config(tiny):
     tiny.data.update(name="synthetic", image_size=32, channels=3, num_classes=7)
-    source = sources.load(tiny.data)
+    source, _ = sources.load(tiny)
     assert source.images.shape[1:] == (32, 32, 3) and source.labels.max() == 6
+
+
+def test_batches_made_ahead_are_the_same_in_the_same_order():
+    ds = batches(numbered(), flip=True)
+    ahead = list(pipeline.ahead(ds, 7, 12))
+    assert len(ahead) == 5
+    for step, batch in zip(range(7, 12), ahead, strict=True):
+        np.testing.assert_array_equal(batch["image"], ds[step]["image"])
+        np.testing.assert_array_equal(batch["label"], ds[step]["label"])

@@ -73,7 +73,10 @@ def test_help(name):
         (["train", "--config=configs/digits.py", "--workdir=x", "--config.p_uncnd=0"], "did you mean p_uncond"),
         (["train", "--config=configs/digits.py", "--workdir=x", "--config.train.lr=1"], "train.learning_rate"),
         (["train", "--config=configs/digits.py", "--workdir=x", "--config.p_uncond=half"], "could not convert"),
-        (["train", "--config=configs/digits.py", "--workdir=x", "--config.data.name=cifar"], "digits or synthetic"),
+        (
+            ["train", "--config=configs/digits.py", "--workdir=x", "--config.data.name=cifar"],
+            "make it with experiments.prepare_data",
+        ),
         (["digits", "--config.foo=1"], "--config.foo is no field of configs/digits.py"),
         (["train", "--config=configs/digits.py", "--workdir=Makefile/run"], "Not a directory"),
         (["sample", "--run=tests"], "tests is no run directory"),

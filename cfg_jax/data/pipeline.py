@@ -2,6 +2,8 @@
 
 import grain
 
+THREADS = 2  # each makes a batch of its own; by experiments.benchmark_data more gain nothing on two cores
+
 
 def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
     """A random-access sequence: batches(...)[step] is this process's share of the global batch of that step.
@@ -13,6 +15,12 @@ def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
     if flip:
         ds = ds.random_map(random_flip)
     return ds[process::num_processes].batch(batch_size // num_processes, drop_remainder=True)
+
+
+def ahead(batches, start, stop):
+    """The batches of steps start..stop-1 in order, made by threads while the device works on those before."""
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
+    return iter(batches[start:stop].to_iter_dataset(options))
 
 
 def random_flip(example, rng):

@@ -1,17 +1,20 @@
-"""Data sets by name, whole in memory: uint8 images [N, H, W, C], int32 labels [N], class names."""
+"""Data sets by name: uint8 images [N, H, W, C], int32 labels [N], and a card that says what they are."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.data import cards
 from cfg_jax.errors import InputError
 
 
 @dataclass(frozen=True)
 class Source:
-    images: np.ndarray
+    images: np.ndarray  # in memory, or mapped from the disk
     labels: np.ndarray
-    class_names: tuple[str, ...]
+    card: cards.Card
 
     def __len__(self):
         return len(self.labels)
@@ -26,25 +29,62 @@ def digits():
 
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    return Source(images, data.target.astype(np.int32), tuple(str(name) for name in data.target_names))
+    about = {
+        "source": "scikit-learn: UCI optical recognition of handwritten digits, its test set",
+        "licence": "CC BY 4.0",
+    }
+    return in_memory("digits", images, data.target, map(str, data.target_names), **about)
 
 
 def synthetic(image_size, channels, num_classes, size=256):
     """Uniform noise with labels in turn: for benchmarks and smoke runs of the big configs."""
     images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, channels), np.uint8)
-    return Source(images, np.arange(size, dtype=np.int32) % num_classes, tuple(map(str, range(num_classes))))
+    labels = np.arange(size) % num_classes
+    return in_memory("synthetic", images, labels, map(str, range(num_classes)), source="numpy", licence="none")
 
 
-def load(data):
-    """The source a `config.data` describes, checked against it."""
+def in_memory(name, images, labels, class_names, *, source, licence):
+    labels = labels.astype(np.int32)
+    sha256 = {"train": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()}
+    card = cards.Card(
+        name, source, licence, tuple(class_names), images.shape[1:], "none", {"train": len(labels)}, sha256, "itself"
+    )
+    return Source(images, labels, card)
+
+
+def prepared(directory, split="train"):
+    """What experiments.prepare_data wrote: nothing is read before it is asked for."""
+    directory = Path(directory)
+    if not (directory / "card.json").exists():
+        raise InputError(
+            f"config.data: {directory} is no prepared data set: make it with experiments.prepare_data "
+            f"--out={directory}, or set config.data.root and config.data.name (or digits, synthetic) to what is there"
+        )
+    card = cards.load(directory / "card.json")
+    try:
+        images = np.load(directory / f"{split}-images.npy", mmap_mode="r")
+        labels = np.load(directory / f"{split}-labels.npy")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{directory} is damaged ({error}): run its experiments.prepare_data again") from error
+    if images.shape != (card.counts[split], *card.image_shape) or len(labels) != len(images):
+        raise InputError(f"{directory} is not what its card says: run its experiments.prepare_data again")
+    return Source(images, labels, card)
+
+
+def load(config):
+    """The source config.data describes, checked against it, and the config with its card's digest."""
+    data = config.data
     if data.name == "digits":
         source = digits()
     elif data.name == "synthetic":
         source = synthetic(data.image_size, data.channels, data.num_classes)
     else:
-        raise InputError(f"config.data.name={data.name!r} is unknown: choose digits or synthetic")
+        source = prepared(Path(data.root) / data.name)
     check(source, data)
-    return source
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.card = source.card.digest
+    return source, config
 
 
 def check(source, data):
@@ -55,9 +95,13 @@ def check(source, data):
             f"config.data says images of {shape}, {data.name} has {source.images.shape[1:]}: "
             "set config.data.image_size and config.data.channels to match"
         )
-    low, high = int(source.labels.min()), int(source.labels.max())
-    if low < 0 or high >= data.num_classes:
+    if data.num_classes not in (0, len(source.card.class_names)):  # 0: unconditional
         raise InputError(
-            f"{data.name} has labels {low}..{high}, config.data.num_classes={data.num_classes} allows "
-            f"0..{data.num_classes - 1}: set config.data.num_classes={high + 1} or mend the labels"
+            f"{data.name} has {len(source.card.class_names)} classes, config.data.num_classes={data.num_classes}: "
+            f"set config.data.num_classes={len(source.card.class_names)}"
+        )
+    if data.get("card") not in (None, source.card.digest):
+        raise InputError(
+            f"{data.name} is of card {source.card.digest}, config.data.card={data.card} asks for other content: name "
+            "the set it was trained on, or start a new workdir"
         )

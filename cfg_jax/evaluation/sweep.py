@@ -9,6 +9,7 @@ import numpy as np
 
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
+from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import features as feature_networks
 from cfg_jax.evaluation import generate, scores
@@ -20,12 +21,14 @@ log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
 
 
-def sweep(config, run_dirs, ws, workdir):
+def sweep(config, run_dirs, ws, workdir, other_reference=False):
     """Score every run at every w with config.sampler and config.eval -> rows, in that order.
 
     A cell is done when its file says it was made from the same weights, settings and reference. The same
-    images' noise is shared by all w and all runs.
+    images' noise is shared by all w and all runs. other_reference: score against config.data even if a run was
+    trained on something else.
     """
+    source, config = sources.load(config)
     workdir = Path(workdir)
     ws = list(dict.fromkeys(float(w) for w in ws))
     models = [generate.load(run) for run in run_dirs]
@@ -33,13 +36,13 @@ def sweep(config, run_dirs, ws, workdir):
     if len(set(names)) < len(names):
         raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
     for model in models:
-        check_same_data(config, model, workdir)
+        check_same_data(config, model, workdir, other_reference)
         for w in ws:
             configs.check_w(w, model.config.p_uncond, "--w")
     configs.check_sampler(config.sampler)
     configs.check_eval(config.eval)
     configs.save(workdir / "config.json", config)
-    network = feature_networks.create(config, workdir / "classifier.npz")
+    network = feature_networks.create(config, source, workdir / "classifier.npz")
 
     todo = []
     for name, model in zip(names, models, strict=True):
@@ -57,10 +60,15 @@ def sweep(config, run_dirs, ws, workdir):
     return [read_json(path) for path, _, _ in todo]
 
 
-def check_same_data(config, model, workdir):
-    fields = [f for f in configs.differences(model.config, config) if f.startswith("data.")]
-    if fields:
-        raise InputError(f"{workdir}: a run was trained on other data than --config says ({'; '.join(fields)})")
+def check_same_data(config, model, workdir, other_reference):
+    """Frechet distances mean something against pictures of the same set and resize: flips do not matter."""
+    fields = [f for f in configs.differences(model.config, config) if f.startswith("data.") and "flip" not in f]
+    shape = ("data.image_size", "data.channels", "data.num_classes")
+    if fields and (not other_reference or any(f.startswith(shape) for f in fields)):
+        raise InputError(
+            f"{workdir}: a run was trained on other data than --config says ({'; '.join(fields)}): name its data, or "
+            "score against these all the same with --other_reference, of the same shape and classes"
+        )
 
 
 def cell_path(workdir, name, w, config):
@@ -79,6 +87,8 @@ def identity(config, name, model, w, network):
         "step": model.step,
         "weights": "ema",
         "config": configs.digest(model.config),
+        "trained_on": model.config.data.get("card"),
+        "scored_on": config.data.card,
         "parameters": feature_networks.digest(*map(np.asarray, jax.tree.leaves(model.params))),
         "features": network.digest,
         "reference": network.reference_digest,

@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+
+from cfg_jax.images import to_float
 
 
 class Classifier(nn.Module):
@@ -21,25 +22,25 @@ class Classifier(nn.Module):
         return features, nn.Dense(self.num_classes)(nn.relu(features))
 
 
-def train(x, labels, num_classes, *, seed, num_steps, batch_size=128, learning_rate=2e-3):
-    """Adam with cosine decay on float images x [N, H, W, C] -> params."""
+def train(images, labels, index, num_classes, *, seed, num_steps, batch_size=128, learning_rate=2e-3):
+    """Adam with cosine decay on the uint8 images [N, H, W, C] of `index` -> params."""
     net = Classifier(num_classes)
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
-    x, labels = jnp.asarray(x), jnp.asarray(labels)
 
-    def loss(params, batch):
-        _, logits = net.apply(params, x[batch])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
+    def loss(params, x, c):
+        _, logits = net.apply(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, c).mean()
 
     @jax.jit
-    def step(carry, batch):
+    def step(carry, x, c):
         params, opt = carry
-        updates, opt = tx.update(jax.grad(loss)(params, batch), opt, params)
+        updates, opt = tx.update(jax.grad(loss)(params, x, c), opt, params)
         return optax.apply_updates(params, updates), opt
 
-    params = jax.jit(net.init)(jax.random.key(seed), x[:1])
+    params = jax.jit(net.init)(jax.random.key(seed), to_float(images[:1]))
     carry = params, tx.init(params)
     rng = np.random.default_rng(seed)
     for _ in range(num_steps):
-        carry = step(carry, rng.integers(len(x), size=batch_size))
+        batch = index[rng.integers(len(index), size=batch_size)]
+        carry = step(carry, to_float(images[batch]), labels[batch])
     return carry[0]

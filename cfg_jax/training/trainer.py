@@ -15,7 +15,7 @@ from clu import parameter_overview
 
 from cfg_jax import config as configs
 from cfg_jax import images
-from cfg_jax.data import pipeline, sources
+from cfg_jax.data import cards, pipeline, sources
 from cfg_jax.diffusion import guidance, loss, samplers, schedule
 from cfg_jax.errors import InputError
 from cfg_jax.models import unet
@@ -63,7 +63,7 @@ def train(config, workdir):
     """
     # Config and data, before anything is written or compiled
     configs.check(config)
-    source = sources.load(config.data)
+    source, config = sources.load(config)
     workdir, mesh = Path(workdir), meshes.data_mesh()
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     if batch_size % mesh.size:
@@ -91,7 +91,11 @@ def train(config, workdir):
     log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
     # Batches
-    log.info("%s: %d images, classes %s", config.data.name, len(source), ", ".join(source.class_names[:10]))
+    cards.save(workdir / "data.json", source.card)
+    log.info("%s: %d images, resize %s, card %s", config.data.name, len(source), source.card.resize, source.card.digest)
+    log.info("classes: %s", source.card.class_table())
+    if not source.card.complete:
+        log.warning("%s is a part of the whole set: no score of this run compares with others'", config.data.name)
     batches = pipeline.batches(
         source,
         batch_size=batch_size,
@@ -100,6 +104,7 @@ def train(config, workdir):
         process=jax.process_index(),
         num_processes=jax.process_count(),
     )
+    upcoming = pipeline.ahead(batches, start, num_steps)
 
     # Step
     key = jax.random.fold_in(jax.random.key(config.seed), 1)  # the seed itself drew the parameters
@@ -115,7 +120,7 @@ def train(config, workdir):
     bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step")
     with writing(writer, checkpoints, bar), stop_signals() as stopped:
         for step in range(start, num_steps):
-            state, metrics = step_fn(state, meshes.put(batches[step], mesh), *constants)
+            state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
             pending.append(metrics)
             bar.update()
             done = step + 1

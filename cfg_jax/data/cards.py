@@ -1,0 +1,142 @@
+"""What is known of a data set: before it is prepared (RECIPES) and after (Card, the card.json beside the images)."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from cfg_jax.errors import InputError
+from cfg_jax.files import read_json, write_json
+
+FORMAT = 1  # of a prepared directory
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    source: str  # where the images come from
+    licence: str
+    class_names: tuple[str, ...]  # label k is class_names[k]; ImageNet's begin with the synset
+    image_shape: tuple[int, int, int]  # height, width, channels
+    resize: str
+    counts: dict[str, int]  # images by split
+    sha256: dict[str, str]  # of a split's uint8 images and int32 labels, in order
+    comparable: str  # what its FID may be compared with
+    left_out: int = 0  # unreadable files
+    complete: bool = True  # every image of the published set is in it
+    pillow: str = ""  # the version that decoded and resized
+    listing: str = ""  # digest of the source's file names and the settings
+    format: int = FORMAT
+
+    @property
+    def digest(self):
+        """Twelve hex digits of the training images, the labels and their meaning."""
+        content = [self.class_names, self.image_shape, self.resize, self.sha256["train"]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+    def class_table(self):
+        """One line a class where they are few; the ends where they are many."""
+        table = [f"{k} {name}" for k, name in enumerate(self.class_names)]
+        return ", ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
+
+
+def save(path, card):
+    write_json(path, {**asdict(card), "digest": card.digest})
+
+
+def load(path):
+    again = "run experiments.prepare_data again with the same --out: it writes it anew"
+    try:
+        values = read_json(path)
+        if values.get("format") != FORMAT:
+            raise InputError(f"{path} is of format {values.get('format')}, this version reads {FORMAT}: {again}")
+        digest = values.pop("digest")
+        card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no data card ({error}): {again}") from error
+    if card.digest != digest:
+        raise InputError(f"{path} was changed by hand: {again}")
+    return card
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A data set by name, before its files are seen."""
+
+    source: str
+    licence: str
+    comparable: str
+    size: int | None = None  # None: --size says
+    resize: str | None = None  # None: --resize says
+    channels: int = 3
+    class_names: tuple[str, ...] | None = None  # None: the source says
+    counts: dict[str, int] | None = None  # of the whole published set
+    tfds: str | None = None  # the builder that downloads it
+    upright: bool = False  # turn pictures by their EXIF orientation
+
+
+@cache
+def imagenet_classes():
+    lines = (Path(__file__).parent / "imagenet_classes.txt").read_text().splitlines()
+    return tuple(line for line in lines if not line.startswith("#"))
+
+
+def recipe(name):
+    if name not in RECIPES:
+        raise InputError(f"--dataset={name} is unknown: choose one of {', '.join(RECIPES)}")
+    found = RECIPES[name]
+    return found() if callable(found) else found
+
+
+def imagenet(size):
+    return Recipe(
+        source="ILSVRC2012, image-net.org: Russakovsky et al. 2015",
+        licence="ImageNet terms of access: non-commercial research",
+        comparable="FID against a reference of the same resize alone: area is the paper's, adm ADM's, lanczos EDM's",
+        size=size,
+        class_names=imagenet_classes(),
+        counts={"train": 1_281_167, "validation": 50_000},
+        tfds="imagenet2012",
+    )
+
+
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+RECIPES = {
+    "fashion_mnist": Recipe(
+        source="github.com/zalandoresearch/fashion-mnist: Xiao, Rasul and Vollgraf 2017",
+        licence="MIT",
+        comparable="nothing published: FID of 32x32 padded greyscale pictures has no common reference",
+        size=32, resize="pad", channels=1, class_names=FASHION, counts={"train": 60_000, "validation": 10_000},
+        tfds="fashion_mnist",
+    ),
+    "cifar10": Recipe(
+        source="cs.toronto.edu/~kriz/cifar.html: Krizhevsky 2009",
+        licence="none stated",
+        comparable="published CIFAR-10 FID against the 50,000 training images",
+        size=32, resize="none", class_names=CIFAR, counts={"train": 50_000, "validation": 10_000}, tfds="cifar10",
+    ),
+    "tiny_imagenet": Recipe(
+        source="Tiny ImageNet, Stanford CS231n: pictures of ImageNet at 64x64",
+        licence="ImageNet terms of access: non-commercial research",
+        comparable="nothing published on ImageNet 64x64: other classes, counts and resize",
+        size=64, resize="none",
+    ),
+    "imagenet64": lambda: imagenet(64),
+    "imagenet128": lambda: imagenet(128),
+    "imagenet_resized": lambda: Recipe(
+        source="patrykchrabaszcz.github.io/Imagenet32: Chrabaszcz, Loshchilov and Hutter 2017, box resize of the whole "
+        "picture; labels mapped to the standard order",
+        licence="ImageNet terms of access: non-commercial research",
+        comparable="FID on the same set alone: its pictures are squeezed, not cropped",
+        size=64, resize="none", class_names=imagenet_classes(), counts={"train": 1_281_167, "validation": 50_000},
+        tfds="imagenet_resized/64x64",
+    ),
+    "folder": Recipe(
+        source="a folder of pictures by class", licence="the pictures' own", comparable="itself", upright=True
+    ),
+    "arrays": Recipe(source="uint8 arrays", licence="the arrays' own", comparable="itself", resize="none"),
+    "tfds": Recipe(source="a tensorflow-datasets directory", licence="the data set's own", comparable="itself"),
+}  # fmt: skip

@@ -1,0 +1,269 @@
+"""Where pictures come from: a source on disk -> {split: Pictures}. Lists and reads, decodes and extracts nothing."""
+
+import os
+import re
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from cfg_jax.errors import InputError
+
+SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "validation",
+}
+ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
+ARRAYS = (("train_images", "train_labels", "train"), ("images", "labels", "train"), ("arr_0", "arr_1", "train"),
+          ("test_images", "test_labels", "validation"), ("val_images", "val_labels", "validation"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One split: picture i is called names[i], and read(i) gives its file's bytes or its array, and its class."""
+
+    names: Sequence[str]
+    read: Callable[[int], tuple[bytes | np.ndarray, str]]
+
+
+def find(source):
+    """Tell by its files what a source is."""
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"--source={source} does not exist: name a folder, a .tar, an .npz or a .npy")
+    if path.suffix in (".npz", ".npy"):
+        return arrays(path)
+    if path.is_file():
+        if not tarfile.is_tarfile(path):
+            raise InputError(f"--source={source} is no folder, .tar, .npz or .npy of pictures")
+        return by_class(tar_entries(path), source)
+    if directory := tfds_directory(path):
+        return from_tfds(directory)
+    if zips := sorted(path.glob("Imagenet64_*_npz.zip")):
+        return zipped_batches(zips)
+    tars = sorted(p for p in path.iterdir() if re.search(r"\.(tar|tar\.gz|tgz)$", p.name))
+    entries = [entry for tar in tars for entry in tar_entries(tar)] if tars else folder_entries(path)
+    return by_class(entries, source)
+
+
+def by_class(entries, source):
+    """[(path, place)] laid out as [.../]train/CLASS/.../FILE, or CLASS/.../FILE where there is no train."""
+    has_splits = any("train" in path.split("/")[:-1] for path, _ in entries)
+    found = {}
+    for path, place in sorted(entries, key=lambda entry: entry[0]):
+        *folders, file = path.split("/")
+        if has_splits:
+            at = next((i for i, folder in enumerate(folders) if folder in SPLITS), None)
+            if at is None:
+                continue  # a list or a readme beside the splits
+            split, folders = SPLITS[folders[at]], folders[at + 1 :]
+        else:
+            split = "train"
+        if not folders and (number := re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", file)):
+            folders = [validation_synsets()[int(number[1]) - 1]]
+        if folders:
+            found.setdefault(split, []).append((path, folders[0], place))
+    if "train" not in found:
+        raise InputError(f"--source={source} has no pictures: expected train/CLASS/FILE or CLASS/FILE below it")
+    return {split: _of_entries(entries) for split, entries in found.items()}
+
+
+def _of_entries(entries):
+    def read(i):
+        _, label, place = entries[i]
+        if isinstance(place, bytes):
+            return place, label
+        path, offset, size = place
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size), label
+
+    return Pictures([path for path, _, _ in entries], read)
+
+
+def folder_entries(root):
+    entries = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = [name for name in files if not name.startswith(".")]
+        if not folders and not files:
+            raise InputError(f"{folder} is empty: put the pictures of that class there, or remove it")
+        below = Path(folder).relative_to(root)
+        entries += [((below / name).as_posix(), (os.path.join(folder, name), 0, -1)) for name in files]
+    return entries
+
+
+def tar_entries(path):
+    """Members as byte ranges of the archive, those of tars within it too; a compressed one is read into memory."""
+    prefix = ILSVRC_TARS.get(path.stem)
+    prefix = f"{prefix}/" if prefix else ""
+    try:
+        if path.suffix == ".tar":
+            with open(path, "rb") as file:
+                return list(_tar_ranges(file, path, prefix))
+        with tarfile.open(path) as tar:
+            return [(prefix + m.name, tar.extractfile(m).read()) for m in tar if _is_visible_file(m)]
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}): fetch it again") from error
+
+
+def _tar_ranges(file, path, prefix):
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        members = [m for m in tar if _is_visible_file(m)]
+    for member in members:
+        if member.name.endswith(".tar"):  # ILSVRC2012_img_train.tar holds one for each synset
+            file.seek(member.offset_data)
+            yield from _tar_ranges(file, path, f"{prefix}{Path(member.name).stem}/")
+        else:
+            yield prefix + member.name.removeprefix("./"), (path, member.offset_data, member.size)
+
+
+def _is_visible_file(member):
+    return member.isfile() and not Path(member.name).name.startswith(".")
+
+
+def validation_synsets():
+    """The synset of each of ILSVRC2012's 50,000 validation pictures, whose archive has no folders."""
+    import tensorflow_datasets as tfds
+
+    return tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
+
+
+def arrays(path):
+    """An .npz of uint8 images and integer labels under one of the usual names, or images.npy with labels.npy."""
+    try:
+        if path.suffix == ".npy":
+            labels = path.with_name("labels.npy")
+            if path.name == labels.name or not labels.exists():
+                raise InputError(f"{path} has no labels: put them beside it as labels.npy")
+            loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                loaded = {k: file[k] for names in ARRAYS for k in names[:2] if k in file}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error}): write it again with numpy, without objects") from error
+    found = {}
+    for images_name, labels_name, split in ARRAYS:
+        if images_name in loaded and labels_name in loaded and split not in found:
+            found[split] = _of_arrays(path, loaded[images_name], loaded[labels_name])
+    if "train" not in found:
+        names = " or ".join(f"{a} and {b}" for a, b, split in ARRAYS if split == "train")
+        raise InputError(f"{path} has no training images and labels: call the arrays {names}")
+    return found
+
+
+def _of_arrays(path, images, labels):
+    if (
+        images.dtype != np.uint8
+        or images.ndim not in (3, 4)
+        or labels.shape != images.shape[:1]
+        or labels.dtype.kind not in "iu"
+    ):
+        raise InputError(
+            f"{path} has images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}: "
+            "give uint8 [N, H, W] or [N, H, W, C] and integers [N]"
+        )
+    if labels.min(initial=0) < 0 or not len(labels):
+        raise InputError(f"{path} has labels from {labels.min(initial=0)}, N = {len(labels)}: number classes 0..K-1")
+    return Pictures([f"{path.name}[{i}]" for i in range(len(labels))], lambda i: (images[i], str(labels[i])))
+
+
+def zipped_batches(paths):
+    """Chrabaszcz et al.'s Imagenet64_*_npz.zip: batches of flat CHW images, labels 1..1000 in their own order."""
+    import tensorflow_datasets as tfds
+
+    synsets = tfds.core.tfds_path("image_classification/imagenet_resized_labels.txt").read_text().split()
+    lock = threading.Lock()
+
+    @lru_cache(maxsize=2)  # a shard may need the end of one batch and the start of the next
+    def batch(path, member):
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(member) as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            labels = arrays["labels"]
+            return arrays["data"].reshape(len(labels), 3, 64, 64), labels
+
+    places = {"train": [], "validation": []}
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted(name for name in archive.namelist() if name.endswith(".npz"))
+        for member in members:
+            count = len(batch(path, member)[1])
+            places["validation" if "_val_" in path.name else "train"] += [(path, member, i) for i in range(count)]
+
+    def pictures(places):
+        def read(i):
+            path, member, row = places[i]
+            with lock:
+                images, labels = batch(path, member)
+            return images[row].transpose(1, 2, 0), synsets[labels[row] - 1]
+
+        return Pictures([f"{path.name}/{member}[{row}]" for path, member, row in places], read)
+
+    return {split: pictures(found) for split, found in places.items() if found}
+
+
+def tfds_directory(path):
+    """The one directory below `path` that tensorflow-datasets wrote, or None."""
+    found = sorted({p.parent for depth in range(4) for p in path.glob("*/" * depth + "dataset_info.json")})
+    if len(found) > 1:
+        raise InputError(f"--source={path} has several prepared data sets: name one, such as {found[-1]}")
+    return found[0] if found else None
+
+
+def from_tfds(directory):
+    """A data set that tensorflow-datasets prepared: its files' bytes as they are, its labels by name."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(directory))
+    features = builder.info.features
+    if not {"image", "label"} <= set(features or ()):
+        raise InputError(f"{directory} has no image and label: name a data set of pictures with one class each")
+    names = features["label"].names
+    splits = [s for s in builder.info.splits if not (s == "test" and "validation" in builder.info.splits)]
+
+    def pictures(split):
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        try:
+            records = builder.as_data_source(split, decoders=decoders)
+        except (NotImplementedError, ValueError, ImportError) as error:
+            raise InputError(
+                f"{directory} is not stored as ArrayRecord, the form that is read without TensorFlow: convert it where "
+                "that is installed (tfds convert_format --out_file_format=array_record) and name the new directory"
+            ) from error
+
+        def read(i):
+            record = records[i]
+            return record["image"], names[record["label"]]
+
+        return Pictures([f"{split}[{i}]" for i in range(len(records))], read)
+
+    return {SPLITS[split]: pictures(split) for split in splits if split in SPLITS}
+
+
+def by_tfds(name):
+    """Let tensorflow-datasets download and build `name` -> the directory it wrote."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+        builder.download_and_prepare()
+    except ImportError as error:
+        raise InputError(
+            f"tensorflow-datasets builds {name} with TensorFlow, for this once: python -m pip install tensorflow-cpu; "
+            "or give --source, a directory it wrote elsewhere or an .npz"
+        ) from error
+    except (OSError, AssertionError) as error:
+        first = str(error).splitlines()[0][:160]
+        raise InputError(f"tensorflow-datasets could not fetch {name} ({first}): give --source") from error
+    return Path(builder.data_dir)

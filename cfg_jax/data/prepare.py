@@ -1,0 +1,326 @@
+"""A source of pictures -> a directory that trains: {split}-images.npy, {split}-labels.npy, card.json, report.json.
+
+Work is cut into parts of a few thousand pictures, each whole on the disk or not there, so a preparation killed at
+any moment goes on with the part it was in. The end joins the parts and writes the card last.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from cfg_jax.data import cards, origins
+from cfg_jax.data.resize import RESIZES
+from cfg_jax.errors import InputError
+from cfg_jax.files import only_one, read_json, write_atomic, write_json
+from cfg_jax.progress import progress
+
+log = logging.getLogger(__name__)
+PART = 2048  # pictures
+TIMED = 48  # pictures converted beforehand to say how long all will take
+ORIENTATION = 0x0112  # EXIF
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a picture's pixels."""
+
+    size: int
+    resize: str
+    channels: int
+    upright: bool
+
+
+def prepare(name, source, out, *, resize=None, size=None, partial_set=False, skip_unreadable=False, workers=None):
+    """Write the data set `name`, a key of cards.RECIPES, from the files of `source` to `out` -> its card.
+
+    partial_set: take what is there of a set whose counts are known. skip_unreadable: leave out what cannot be
+    read; without it the report names those files and nothing is finished. Raises InputError in every such case.
+    """
+    recipe, out = cards.recipe(name), Path(out)
+    with only_one(out):
+        pictures = origins.find(source or origins.by_tfds(recipe.tfds))
+        settings = settings_of(name, recipe, resize, size, pictures)
+        plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
+        listing = digest([key for parts in plans.values() for *_, key in parts])
+        card = finished(out, listing)
+        if card and (skip_unreadable or not card.left_out):
+            shutil.rmtree(out / "parts", ignore_errors=True)
+            return card
+        check_counts({split: len(found.names) for split, found in pictures.items()}, recipe, partial_set)
+        parts = convert(out, pictures, plans, settings, workers or len(os.sched_getaffinity(0)))
+
+        report = gather_report(parts)
+        write_json(out / "report.json", report)
+        for kind, files in report.items():
+            log.info("%d %s, such as %s", len(files), kind, files[0])
+        unreadable = report.get("unreadable", [])
+        if unreadable and not skip_unreadable:
+            raise InputError(
+                f"{len(unreadable)} files cannot be read, listed in {out / 'report.json'}, such as {unreadable[0]}: "
+                "mend them and run the same command, or leave them out with --skip_unreadable"
+            )
+        classes = {split: [c for part in parts[split] for c in part["classes"]] for split in parts}
+        class_names = name_classes(recipe, classes, source)
+        labels = {split: to_labels(found, class_names, split) for split, found in classes.items()}
+        check_classes(labels, class_names, partial_set)
+        counts = {split: len(found) for split, found in labels.items()}
+        shape = (settings.size, settings.size, settings.channels)
+        card = cards.Card(
+            name=out.name, source=recipe.source, licence=recipe.licence, comparable=recipe.comparable,
+            class_names=class_names, image_shape=shape, resize=settings.resize, counts=counts,
+            sha256={split: join(out, split, labels[split], shape, len(plans[split])) for split in labels},
+            left_out=len(unreadable), complete=counts == (recipe.counts or counts), pillow=PIL.__version__,
+            listing=listing,
+        )  # fmt: skip
+        cards.save(out / "card.json", card)
+        shutil.rmtree(out / "parts")
+        return card
+
+
+def settings_of(name, recipe, resize, size, pictures):
+    resize, size, channels = resize or recipe.resize, size or recipe.size, recipe.channels
+    if resize not in RESIZES:
+        given = f"--resize={resize} is unknown" if resize else f"{name} needs --resize"
+        raise InputError(f"{given}: choose one of {', '.join(RESIZES)}")
+    if recipe.size and size != recipe.size:
+        raise InputError(f"{name} is of {recipe.size} pixels, not --size={size}: leave --size out, or use folder")
+    if name == "arrays":
+        first, _ = pictures["train"].read(0)
+        size, channels = size or len(first), first.shape[2] if first.ndim == 3 else 1
+    if not size:
+        raise InputError(f"{name} needs --size, the side in pixels")
+    return Settings(size, resize, channels, recipe.upright)
+
+
+def digest(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def plan(split, pictures, settings):
+    """[(number, begin, end, key)] of a split's parts; the key changes with anything that decides the content."""
+    names = pictures.names
+    ranges = [(begin, min(begin + PART, len(names))) for begin in range(0, len(names), PART)]
+    return [
+        (number, begin, end, digest([split, asdict(settings), names[begin:end]]))
+        for number, (begin, end) in enumerate(ranges)
+    ]
+
+
+def finished(out, listing):
+    """The card of a preparation that was finished before, its files read once more; None if there is none."""
+    path = out / "card.json"
+    if not path.exists():
+        return None
+    if read_json(path).get("format") != cards.FORMAT:
+        log.info("%s was prepared by another version: it is made anew", out)
+        return None
+    card = cards.load(path)
+    if card.listing != listing:
+        raise InputError(
+            f"{out} holds {card.name} of other files or settings ({card.resize}, {card.image_shape}): choose another "
+            "--out, or remove it"
+        )
+    for split, sha256 in card.sha256.items():
+        try:
+            same = checksum(out, split) == sha256
+        except OSError:
+            same = False
+        if not same:
+            log.info("%s is damaged: it is made anew", images_path(out, split))
+            return None
+    log.info("%s is finished, its checksums are right", out)
+    return card
+
+
+def check_counts(found, recipe, partial_set):
+    if partial_set or not recipe.counts or found == recipe.counts:
+        return
+    split = next(s for s in recipe.counts if found.get(s) != recipe.counts[s])
+    raise InputError(
+        f"--source has {found.get(split, 0):,} {split} pictures, the whole set {recipe.counts[split]:,}: complete it, "
+        "or take what is there with --partial"
+    )
+
+
+def convert(out, pictures, plans, settings, workers):
+    """Every part that is not there yet -> {split: [what part_path's json says]}."""
+    total = sum(len(found.names) for found in pictures.values())
+    todo = [(split, *part) for split in plans for part in plans[split] if not is_done(out, split, part)]
+    missing = sum(end - begin for _, _, begin, end, _ in todo)
+    announce(out, pictures["train"], settings, total, missing, workers)
+    one = partial(convert_one, settings=settings)
+    with (
+        ThreadPoolExecutor(workers) as pool,  # Pillow decodes and resizes outside the interpreter's lock
+        progress(total=total, initial=total - missing, desc=out.name, unit="img") as bar,
+    ):
+        for split, number, begin, end, key in todo:
+            results = pool.map(partial(one, pictures[split]), range(begin, end))
+            images, classes, notes = [], [], []
+            for i, (image, label, kinds) in zip(range(begin, end), results, strict=True):
+                notes += [(kind, pictures[split].names[i] + why) for kind, why in kinds]
+                if image is not None:
+                    images.append(image)
+                    classes.append(label)
+                bar.update()
+            shape = (0, settings.size, settings.size, settings.channels)
+            buffer = io.BytesIO()
+            np.save(buffer, np.stack(images) if images else np.empty(shape, np.uint8))
+            write_atomic(part_path(out, split, number, "npy"), buffer.getvalue())
+            write_json(part_path(out, split, number, "json"), {"key": key, "classes": classes, "notes": notes})
+    return {split: [read_json(part_path(out, split, n, "json")) for n, *_ in plans[split]] for split in plans}
+
+
+def part_path(out, split, number, suffix):
+    return out / "parts" / f"{split}-{number:05d}.{suffix}"
+
+
+def is_done(out, split, part):
+    number, _, _, key = part
+    path = part_path(out, split, number, "json")
+    if not path.exists():
+        return False
+    values = read_json(path)
+    return values["key"] == key and all(kind != "unreadable" for kind, _ in values["notes"])
+
+
+def announce(out, pictures, settings, total, missing, workers):
+    """Say what it will take before it is taken; refuse what the disk cannot hold."""
+    size = total * settings.size**2 * settings.channels
+    there = sum(path.stat().st_size for path in (out / "parts").glob("*.npy")) if missing < total else 0
+    need, free = 2 * size - there, shutil.disk_usage(out).free
+    some = np.unique(np.linspace(0, len(pictures.names) - 1, TIMED).astype(int))
+    began = time.perf_counter()
+    for i in some:
+        convert_one(pictures, int(i), settings=settings)
+    minutes = (time.perf_counter() - began) / len(some) * missing / workers / 60
+    log.info(
+        "%s: %d of %d pictures to convert, about %.1f min on %d threads by a trial of %d; %.2f GB when finished, twice "
+        "that while it works", out, missing, total, minutes, workers, len(some), size / 1e9,
+    )  # fmt: skip
+    if need > free:
+        raise InputError(f"{out} needs {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free: make room or move --out")
+
+
+def convert_one(pictures, i, *, settings):
+    """(uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of what was unusual)."""
+    content, label = pictures.read(i)
+    try:
+        picture = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else from_array(content)
+        picture.load()
+        picture, kinds = normalise(picture, settings)
+        image = RESIZES[settings.resize](picture, settings.size)
+    except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
+        reason = (str(error).splitlines() or [""])[0][:120]
+        return None, label, [("unreadable", f": {type(error).__name__}: {reason}")]
+    return image, label, [(kind, "") for kind in kinds]
+
+
+def from_array(x):
+    return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
+
+
+def normalise(picture, settings):
+    """Any picture -> mode L or RGB, transparency on white -> (picture, [what it was])."""
+    kinds = []
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        kinds.append("rotated by EXIF, " + ("turned upright" if settings.upright else "left as stored"))
+        picture = ImageOps.exif_transpose(picture) if settings.upright else picture
+    if picture.mode.startswith("I") or picture.mode == "F":
+        raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        kinds.append("transparent, put on white")
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    mode = "L" if settings.channels == 1 else "RGB"
+    if picture.mode != mode:
+        kinds.append(f"of mode {picture.mode}, made {mode}")
+        picture = picture.convert(mode)
+    if min(picture.size) < settings.size and settings.resize not in ("pad", "none"):
+        kinds.append("smaller than asked, enlarged")
+    return picture, kinds
+
+
+def gather_report(parts):
+    """{kind: files}, in order."""
+    report = {}
+    for kind, file in (note for found in parts.values() for part in found for note in part["notes"]):
+        report.setdefault(kind, []).append(file)
+    return report
+
+
+def name_classes(recipe, classes, source):
+    """The recipe's classes, or the source's in order, with the names of its classes.txt where it has one."""
+    if recipe.class_names:
+        return recipe.class_names
+    found = sorted(set(classes["train"]), key=lambda c: (0, int(c), "") if c.isdigit() else (1, 0, c))
+    if all(c.isdigit() for c in found):  # labels: a gap would shift those after it
+        return tuple(str(k) for k in range(int(found[-1]) + 1))
+    table = Path(source) / "classes.txt" if source else None
+    lines = table.read_text().splitlines() if table and table.is_file() else []
+    words = {line.split(maxsplit=1)[0]: " ".join(line.split()) for line in lines if line.strip()}
+    return tuple(words.get(c, c) for c in found)
+
+
+def to_labels(classes, class_names, split):
+    """Classes by name, by synset or by number -> int32 labels."""
+    label = {str(k): k for k in range(len(class_names))}
+    label |= {name.split()[0]: k for k, name in enumerate(class_names)} | {n: k for k, n in enumerate(class_names)}
+    strange = sorted(set(classes) - label.keys())
+    if strange:
+        raise InputError(
+            f"{split} has classes that are none of this set's, such as {strange[0]}: remove or rename them"
+        )
+    return np.array([label[c] for c in classes], np.int32)
+
+
+def check_classes(labels, class_names, partial_set):
+    for split, found in labels.items():
+        absent = sorted(set(range(len(class_names))) - set(found.tolist()))
+        if absent and not partial_set:
+            names = ", ".join(class_names[k] for k in absent[:3])
+            raise InputError(
+                f"{split} has no picture of {len(absent)} of the {len(class_names)} classes ({names}): add them, or "
+                "take what is there with --partial"
+            )
+
+
+def images_path(out, split):
+    return out / f"{split}-images.npy"
+
+
+def join(out, split, labels, shape, num_parts):
+    """The parts as one array that can be memory-mapped -> the checksum of images and labels."""
+    path, temporary = images_path(out, split), out / f".{split}-images.npy.tmp"
+    with open(temporary, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for number in range(num_parts):
+            file.write(np.load(part_path(out, split, number, "npy")).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    buffer = io.BytesIO()
+    np.save(buffer, labels)
+    write_atomic(out / f"{split}-labels.npy", buffer.getvalue())
+    temporary.replace(path)
+    return checksum(out, split)
+
+
+def checksum(out, split):
+    sha = hashlib.sha256()
+    for kind in ("images", "labels"):
+        with open(out / f"{split}-{kind}.npy", "rb") as file:
+            while block := file.read(1 << 22):
+                sha.update(block)
+    return sha.hexdigest()

@@ -1,4 +1,5 @@
-"""A published ADM checkpoint as a run directory that sample, sweep and config.init_from take.
+"""A published ADM checkpoint as a run directory that sample, sweep and config.init_from take; of a classifier, one
+that sample takes as --classifier_run.
 
 python -m experiments.import_adm --checkpoint=64x64_diffusion.pt --out=runs/adm64
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from ml_collections import config_flags
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
@@ -33,8 +35,11 @@ def main():
         )
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
-    config = adm.config_of(name, CONFIG.value)
-    template = jax.eval_shape(lambda: states.create(config)).params
+    config = adm.config_of(name, CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
+    if hasattr(config.model, "pool"):
+        template = jax.eval_shape(lambda: states.create_classifier(config))
+    else:
+        template = jax.eval_shape(lambda: states.create(config)).params
     params = adm.convert(torch_file.read(path), template, adm.legacy_heads(name, config.model))
     configs.save(out / "config.json", config)
     checkpoint.save_weights(out, params)

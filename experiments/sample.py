@@ -9,6 +9,7 @@ from absl import flags
 import cfg_jax
 from cfg_jax import images
 from cfg_jax.errors import InputError
+from cfg_jax.evaluation import generate
 from cfg_jax.files import write_npz
 from experiments import cli
 
@@ -24,6 +25,8 @@ NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's confi
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
+CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, to guide by its gradient")
+CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "how many times the gradient is added")
 OUT = flags.DEFINE_string("out", "samples.png", "PNG to write")
 NPZ = flags.DEFINE_string(
     "npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels), as ADM's evaluator reads"
@@ -34,16 +37,20 @@ flags.mark_flags_as_required(["run"])
 def main():
     ws = cli.numbers(W.value, float, "w")
     model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value)
-    labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(model.config.data.num_classes))
+    classifier = generate.load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
+    num_classes = (classifier or model).config.data.num_classes
+    labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(num_classes))
     num_steps = model.config.sampler.num_steps if NUM_STEPS.value is None else NUM_STEPS.value
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
     uncond = cfg_jax.load(UNCOND_RUN.value) if UNCOND_RUN.value else None
-    columns = [model.sample(labels, w, num_steps, SEED.value, uncond=uncond) for w in ws]
+    guides = {"uncond": uncond, "classifier": classifier, "classifier_scale": CLASSIFIER_SCALE.value}
+    columns = [model.sample(labels, w, num_steps, SEED.value, **guides) for w in ws]
     images.save_png(
         OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
     )
-    print(f"{OUT.value}: a row for each of labels {labels}, columns w = {ws} (s = {[1 + w for w in ws]})")
+    scale = f", classifier scale {CLASSIFIER_SCALE.value:g}" if classifier else ""
+    print(f"{OUT.value}: a row for each of labels {labels}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
     if NPZ.value:
         write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)})
         print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")

@@ -14,8 +14,10 @@ from flax.traverse_util import flatten_dict
 
 import cfg_jax
 from cfg_jax.errors import InputError
+from cfg_jax.evaluation import generate
 from cfg_jax.models import adm, torch_file, unet
 from cfg_jax.training import state as states
+from cfg_jax.training import trainer
 from configs import imagenet64
 from tests.conftest import fill
 from tests.test_house import run
@@ -273,3 +275,89 @@ def test_what_is_no_torch_file_is_named(tmp_path):
         torch_file.read(tmp_path / "empty.pt")
     with pytest.raises(InputError, match="cannot be read"):
         cfg_jax.load(tmp_path / "cut.pt")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    """The golden classifier: its published state dict, its arrays, the network with t in the place of logsnr."""
+    with np.load(DATA / "adm_classifier_micro.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    state = {name.removeprefix("param/"): a.astype("f4") for name, a in arrays.items() if name.startswith("param/")}
+    golden = {name: a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for name, a in arrays.items()}
+    net = unet.Encoder(32, (1, 2), 1, (8,), num_classes=4, head_width=16, noise_level=lambda t: t)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), golden["in/x"], golden["in/t"])["params"]
+    return state, golden, net, adm.convert(state, shapes, lambda channels: channels // 16)
+
+
+def test_the_classifier_and_its_gradient_are_adms(classifier):
+    _, golden, net, params = classifier
+    x, t, y = (golden[f"in/{name}"] for name in "xty")
+    assert relative(jax.jit(net.apply)({"params": params}, x, t), golden["out"]) < 1e-5
+    gradient = jax.jit(jax.grad(lambda x: unet.log_prob_of(net, params)(x, t, y).sum()))(x)
+    assert relative(gradient, golden["grad"]) < 5e-5
+    half = jax.jit(net.clone(dtype=jnp.bfloat16, remat=True).apply)({"params": params}, x, t)
+    assert half.dtype == jnp.float32 and 1e-5 < relative(half, golden["out"]) < 0.05
+
+
+@pytest.mark.parametrize(("size", "count"), [(64, 65_438_568), (128, 42_568_040), (256, 54_096_360)])
+def test_the_published_classifiers_have_their_counts(size, count):
+    config = adm.config_of(f"{size}x{size}_classifier", imagenet64.get_config())
+    params = jax.eval_shape(lambda: states.create_classifier(config))
+    assert config.data.image_size == size and sum(a.size for a in jax.tree.leaves(params)) == count
+    assert params["out_pool"]["positional_embedding"].shape[0] == 1 + 8 * 8
+
+
+def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
+    """Of a conditional and an unconditional model; each kind of run is refused where the other belongs."""
+    size = ["--config.data.image_size=16", "--config.data.num_classes=4", "--config.model.channels=32",
+            "--config.model.multipliers=(1,2)", "--config.model.num_blocks=1", "--config.model.head_width=16",
+            "--config.model.attention_resolutions=(8,)", "--config.model.dtype=float32"]  # fmt: skip
+    state, golden, _, params = classifier
+    judge, images = tmp_path / "classifier", tmp_path / "adm"
+    for out, model, arrays in ((judge, "64x64_classifier", state), (images, "128x128_diffusion", unet_state())):
+        torch_zip(tmp_path / "small.pt", arrays)
+        done = run("import_adm", f"--checkpoint={tmp_path / 'small.pt'}", f"--out={out}", f"--model={model}", *size)
+        assert done.returncode == 0, done.stderr
+    loaded = generate.load_classifier(judge)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    logsnr = np.float32(np.interp(golden["in/t"], np.arange(1000), adm.cosine_logsnrs()))
+    expected = jax.nn.log_softmax(golden["out"])[np.arange(2), golden["in/y"]]
+    np.testing.assert_allclose(loaded.log_prob(golden["in/x"], logsnr, golden["in/y"]), expected, atol=2e-3)
+
+    guided = [f"--run={images}", f"--classifier_run={judge}", "--num_steps=4", f"--out={tmp_path / 'g.png'}"]
+    drawn = run("sample", *guided, "--classifier_scale=2", f"--npz={tmp_path / 'g.npz'}")
+    assert drawn.returncode == 0 and "classifier scale 2" in drawn.stdout, drawn.stderr
+    conditional = cfg_jax.load(images)
+    with np.load(tmp_path / "g.npz", allow_pickle=False) as file:
+        assert file["arr_1"].tolist() == [0, 1, 2, 3]
+        assert np.abs(file["arr_0"].astype(int) - conditional.sample([0, 1, 2, 3], num_steps=4)).max() > 1
+
+    config = conditional.config.copy_and_resolve_references()
+    config.data.num_classes = 0
+    filled = fill(jax.eval_shape(lambda: states.create(config)).params)
+    none = generate.Model(config, filled, 0, states.network(config))
+    draw = lambda labels, **of: none.sample(labels, num_steps=4, threshold="none", classifier=loaded, **of)  # noqa: E731
+    assert np.abs(draw([0, 0, 0, 0]).astype(int) - draw([3, 3, 3, 3])).max((1, 2, 3)).min() > 1
+    zero = draw([0, 1, 2, 3], classifier_scale=0.0)
+    np.testing.assert_allclose(zero, none.sample([0, 1, 2, 3], num_steps=4, threshold="none"), atol=1)
+    with pytest.raises(InputError, match="label 4 is out of range"):
+        draw([4])
+    with pytest.raises(InputError, match="no finite number"):
+        draw([0], classifier_scale=float("nan"))
+    config.data.image_size = 32
+    with pytest.raises(InputError, match=r"classifier is of another image size \(16 and 32 pixels\)"):
+        draw([0])
+
+    with pytest.raises(InputError, match="adm is no classifier: name one"):
+        generate.load_classifier(images)
+    with pytest.raises(InputError, match=r"holds a run of another config .*model\.pool: attention -> absent"):
+        trainer.train(tiny, judge)
+    with pytest.raises(InputError, match="is a classifier and makes no images"):
+        cfg_jax.load(judge)  # as sweep does, too
+    tiny.init_from = str(judge)
+    with pytest.raises(InputError, match="is a classifier and makes no images"):
+        trainer.train(tiny, tmp_path / "new")
+
+
+def unet_state():
+    return golden(DATA / "adm_unet_micro.npz")[0]

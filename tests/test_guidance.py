@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.diffusion import guidance
+from cfg_jax.models.mixture import Mixture
 from cfg_jax.models.unet import UNet
 from tests.conftest import fill
 
@@ -53,6 +54,29 @@ def test_a_traced_w_of_0_takes_both_halves_and_gives_the_same():
     z, logsnr, c = jnp.float32([[1.0], [2.0]]), jnp.zeros(2), jnp.int32([3, 4])
     traced = jax.jit(lambda w: guidance.guided(recording([]), w, NULL)(z, logsnr, c))(0.0)
     np.testing.assert_allclose(traced, guidance.guided(recording([]), 0, NULL)(z, logsnr, c), rtol=1e-6)
+
+
+def test_an_exact_classifier_turns_the_unconditional_eps_into_the_conditional(rng):
+    """-sigma grad log p(c | z) is the difference of the two, so scale 1 is Bayes' rule and others lie on their line."""
+    mixture = Mixture(
+        jnp.float32([[1, 0], [-1, 0.5], [0, -2]]), jnp.float32([0.3, 0.5, 1]), jnp.float32([0.2, 0.3, 0.5])
+    )
+    z, logsnr = jnp.float32(rng.standard_normal((6, 2))), jnp.float32([-6, -2, -1, 0, 1, 3])
+    c = jnp.int32([0, 1, 2, 0, 1, 2])
+
+    def log_prob(z, logsnr, c):
+        posterior = jax.nn.log_softmax(jax.vmap(mixture.log_joint)(z, logsnr))
+        return posterior[jnp.arange(len(c)), c]
+
+    def uncond_fn(z, logsnr, c):
+        return mixture.eps_fn(z, logsnr, jnp.full_like(c, mixture.null))
+
+    cond, uncond = mixture.eps_fn(z, logsnr, c), uncond_fn(z, logsnr, c)
+    assert np.abs(cond - uncond).max(1).min() > 1e-3
+    for scale in (1.0, 0.5, 3.0):
+        eps = jax.jit(lambda scale: guidance.guided_by_classifier(uncond_fn, log_prob, scale)(z, logsnr, c))(scale)
+        np.testing.assert_allclose(eps, uncond + scale * (cond - uncond), rtol=1e-4, atol=1e-5)
+    assert guidance.guided_by_classifier(uncond_fn, None, 0.0) is uncond_fn
 
 
 def test_the_null_label_has_an_embedding_that_learns():

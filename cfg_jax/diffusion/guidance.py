@@ -1,4 +1,4 @@
-"""Classifier-free guidance: Algorithm 1's label dropout and Equation 6.
+"""Classifier-free guidance: Algorithm 1's label dropout and Equation 6; and its baseline, a classifier's gradient.
 
 w is the paper's: w = 0 is no guidance, w = -1 the unconditional model. Others' scale is s = 1 + w.
 """
@@ -6,6 +6,8 @@ w is the paper's: w = 0 is no guidance, w = -1 the unconditional model. Others' 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from cfg_jax.diffusion import process
 
 
 def drop_labels(key, c, p_uncond, null):
@@ -40,6 +42,24 @@ def guided_by(eps_fn, other_fn, w):
     if _is_zero(w):
         return eps_fn
     return lambda z, logsnr, c: guide(eps_fn(z, logsnr, c), other_fn(z, logsnr, c), w)
+
+
+def guided_by_classifier(eps_fn, log_prob, scale):
+    """eps~ = eps - scale sigma grad_z log p(c | z, lambda). Dhariwal & Nichol 2021.
+
+    log_prob: z [B, ...], logsnr [B], c [B] -> [B], each of its own image alone. scale 1 on the unconditional eps is
+    Bayes' rule.
+    """
+    if _is_zero(scale):
+        return eps_fn
+
+    def guided_eps(z, logsnr, c):
+        logsnr = jnp.broadcast_to(logsnr, c.shape)
+        gradient = jax.grad(lambda z: log_prob(z, logsnr, c).sum())(z)
+        sigma = process.sigma(logsnr).reshape(c.shape + (1,) * (z.ndim - 1))
+        return eps_fn(z, logsnr, c) - scale * sigma * gradient
+
+    return guided_eps
 
 
 def _is_zero(w):

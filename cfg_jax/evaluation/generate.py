@@ -32,19 +32,36 @@ class Model:
         return unet.eps_of(self.net, self.params)(z, logsnr, c)
 
     def sample(
-        self, labels, w=0.0, num_steps=256, seed=0, *, v=None, threshold=None, grid=None, batch_size=None, uncond=None
-    ):
+        self, labels, w=0.0, num_steps=256, seed=0, *, v=None, threshold=None, grid=None, batch_size=None, uncond=None,
+        classifier=None, classifier_scale=1.0,
+    ):  # fmt: skip
         """labels [N] ints, w a number or [N] (guidance scale s = 1 + w) -> uint8 [N, H, W, C].
 
-        What is None is the run's own config's; `uncond` is another Model to take the unconditional eps from.
-        Raises InputError for a label, w or num_steps out of range.
+        What is None is the run's own config's; `uncond` is another Model to take the unconditional eps from; the
+        gradient of a Classifier is added. Raises InputError for a label, w or num_steps out of range.
         """
         settings = ml_collections.ConfigDict(self.config.sampler)
         overrides = {"num_steps": num_steps, "variance_interp": v, "threshold": threshold, "grid": grid}
         settings.update({name: value for name, value in overrides.items() if value is not None})
         batch_size = batch_size or min(len(labels), 256)
-        batches = sample_batches(self, labels, w, settings, seed=seed, batch_size=batch_size, uncond=uncond)
+        batches = sample_batches(
+            self, labels, w, settings, seed=seed, batch_size=batch_size, uncond=uncond, classifier=classifier,
+            classifier_scale=classifier_scale,
+        )  # fmt: skip
         return np.concatenate([to_uint8(x) for x in batches])
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier of noisy images, to guide a Model of the same image size."""
+
+    config: ml_collections.ConfigDict
+    params: dict
+    net: unet.Encoder
+
+    def log_prob(self, z, logsnr, c):
+        """log p(c | z): z [B, H, W, C], logsnr [B], c int32 [B] -> [B]."""
+        return unet.log_prob_of(self.net, self.params)(z, logsnr, c)
 
 
 def load(run_dir, step=None, params="ema"):
@@ -59,11 +76,19 @@ def load(run_dir, step=None, params="ema"):
     return Model(config, arrays, step, states.network(config))
 
 
-def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None, uncond=None):
+def load_classifier(run_dir):
+    """The Classifier of a run directory that experiments.import_adm wrote."""
+    config, _, arrays = weights.read(run_dir, classifier=True)
+    return Classifier(config, arrays, states.classifier(config))
+
+
+def sample_batches(
+    model, labels, w, settings, *, seed, batch_size, mesh=None, uncond=None, classifier=None, classifier_scale=1.0
+):
     """Yield float images in [-1, 1], a batch at a time and in order; settings is a `config.sampler`.
 
     `uncond` is another Model for the unconditional eps. It sees no label where it was trained on none
-    (p_uncond = 1, or no classes), else the same ones: autoguidance.
+    (p_uncond = 1, or no classes), else the same ones: autoguidance. A Classifier always sees the labels.
     """
     config = model.config
     labels = check_labels(labels, config.data.num_classes)
@@ -73,9 +98,13 @@ def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None, u
         raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
     for value in np.unique(w):
         configs.check_w(float(value), 0.5 if uncond else config.p_uncond)
-    if uncond and uncond.config.data.image_size != config.data.image_size:
-        sizes = f"{uncond.config.data.image_size} and {config.data.image_size}"
-        raise InputError(f"the unconditional run makes images of another size ({sizes} pixels): give one of the same")
+    if classifier:
+        check_labels(labels, classifier.config.data.num_classes)
+        configs.check_finite(classifier_scale, "classifier_scale")
+    for name, other in (("unconditional run", uncond), ("classifier", classifier)):
+        if other and other.config.data.image_size != config.data.image_size:
+            sizes = f"{other.config.data.image_size} and {config.data.image_size}"
+            raise InputError(f"the {name} is of another image size ({sizes} pixels): give one of the same")
 
     mesh = mesh or meshes.data_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -88,20 +117,29 @@ def sample_batches(model, labels, w, settings, *, seed, batch_size, mesh=None, u
         threshold=configs.THRESHOLDS[settings.threshold],
         other_net=uncond and uncond.net,
         other_null=bool(uncond and uncond.config.p_uncond == 1),
+        classifier_net=classifier and classifier.net,
     )
     other = jax.device_put(uncond.params, meshes.replicated(mesh)) if uncond else None
+    guide = jax.device_put((classifier.params, classifier_scale), meshes.replicated(mesh)) if classifier else None
     for begin in range(0, len(labels), batch_size):
         # one shape for every batch: the last is filled up with repetitions of its own last image
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
         of_index = (index, labels[index], np.broadcast_to(w, labels.shape)[index])
         index, c, w_index = (jax.device_put(a, meshes.split(mesh)) for a in of_index)
-        x = draw_batch(params, index, c, w_index if w.any() else None, logsnrs, seed, settings.variance_interp, other)
+        w_index = w_index if w.any() else None
+        x = draw_batch(params, index, c, w_index, logsnrs, seed, settings.variance_interp, other, guide)
         yield np.asarray(x)[: len(labels) - begin]
 
 
-@partial(jax.jit, static_argnames=("net", "shape", "threshold", "other_net", "other_null"))
-def draw(params, index, c, w, logsnrs, seed, v, other=None, *, net, shape, threshold, other_net=None, other_null=False):
-    """w is data, so a sweep over it compiles once; None is w = 0, one network pass. `other`: see sample_batches."""
+@partial(jax.jit, static_argnames=("net", "shape", "threshold", "other_net", "other_null", "classifier_net"))
+def draw(
+    params, index, c, w, logsnrs, seed, v, other=None, classifier=None, *, net, shape, threshold, other_net=None,
+    other_null=False, classifier_net=None,
+):  # fmt: skip
+    """w is data, so a sweep over it compiles once; None is w = 0, one network pass. `other`: see sample_batches.
+
+    classifier: (parameters, scale) of classifier_net.
+    """
     keys, z = samplers.start(seed, index, shape)
     w = 0 if w is None else w
     eps_fn = unet.eps_of(net, params)
@@ -111,6 +149,9 @@ def draw(params, index, c, w, logsnrs, seed, v, other=None, *, net, shape, thres
         other_fn = unet.eps_of(other_net, other)
         null = jnp.full_like(c, other_net.num_classes)
         eps_fn = guidance.guided_by(eps_fn, lambda z, logsnr, c: other_fn(z, logsnr, null if other_null else c), w)
+    if classifier is not None:
+        classifier_params, scale = classifier
+        eps_fn = guidance.guided_by_classifier(eps_fn, unet.log_prob_of(classifier_net, classifier_params), scale)
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=v, threshold=threshold)
 
 

@@ -24,10 +24,11 @@ TOP = {
     "time_embed.0": "time_embed_0", "time_embed.2": "time_embed_2", "label_emb": "label_emb",
     "input_blocks.0.0": "input_0_conv", "out.0": "out_norm", "out.2": "out_conv",
 }  # fmt: skip
+POOL = {"out.2.qkv_proj": "qkv_proj", "out.2.c_proj": "c_proj"}
 
 
-# of the published checkpoints, by name, what differs from configs/imagenet64.py; all have 1,000 classes, no null row
-# and a learned variance; attention is in the legacy order but for the first
+# of the published checkpoints, by name, what differs from configs/imagenet64.py; all have 1,000 classes; the diffusion
+# models have no null row and a learned variance; attention is in the legacy order but for the first and in POOL
 PUBLISHED = {
     "64x64_diffusion": {"model.time": "adm_cosine"},
     "128x128_diffusion": {
@@ -40,15 +41,31 @@ PUBLISHED = {
     },
 }  # fmt: skip
 PUBLISHED["256x256_diffusion_uncond"] = PUBLISHED["256x256_diffusion"] | {"data.num_classes": 0}
+# of these config.model.pool says that they are classifiers
+CLASSIFIER = {"model.channels": 128, "model.num_blocks": 2, "model.time": "adm_linear"}
+PUBLISHED |= {
+    "64x64_classifier": CLASSIFIER | {"model.num_blocks": 4, "model.time": "adm_cosine"},
+    "128x128_classifier": CLASSIFIER | {"data.image_size": 128, "model.multipliers": (1, 1, 2, 3, 4)},
+    "256x256_classifier": CLASSIFIER | {"data.image_size": 256, "model.multipliers": (1, 1, 2, 2, 4, 4)},
+}
 
 
-def config_of(name, config):
-    """The config of a published model, from configs/imagenet64.py's: what its weights and its noise levels need."""
+def config_of(name, config, overrides=()):
+    """The config of a published model, from configs/imagenet64.py's: what its weights and its noise levels need.
+
+    overrides: {dotted name: value} of a model that differs from the published one.
+    """
     config.update_from_flattened_dict({
         "p_uncond": 0.0, "model.null_label": False, "model.learned_variance": True, **PUBLISHED[name],
+        **dict(overrides),
     })  # fmt: skip
     logsnrs = {"adm_cosine": cosine_logsnrs, "adm_linear": linear_logsnrs}[config.model.time]()
     config.logsnr_min, config.logsnr_max = float(logsnrs[-1]), float(logsnrs[0])
+    if name.endswith("_classifier"):
+        with config.unlocked():
+            config.model.pool = "attention"
+            for field in ("null_label", "learned_variance", "dropout"):
+                del config.model[field]
     return config
 
 
@@ -62,6 +79,10 @@ def legacy_heads(name, model):
 def rename(name):
     """ "input_blocks.3.1.qkv.weight" -> (("input_3_attention", "qkv"), "weight"), or None for no name of ADM's."""
     module, _, leaf = name.rpartition(".")
+    if module in POOL:
+        return ("out_pool", POOL[module]), leaf
+    if name == "out.2.positional_embedding":  # no parameter of a U-Net's out.2
+        return ("out_pool",), leaf
     if module in TOP:
         return (TOP[module],), leaf
     match = re.fullmatch(r"(input|middle|output)_blocks?\.(\d+)(?:\.(\d))?\.(.+)", module)
@@ -114,7 +135,7 @@ def convert(state, template, legacy_heads=None):
 
 def to_jax(array, leaf, ndim):
     """PyTorch's [out, in, ...] -> [..., in, out]; a 1x1 convolution is a matrix here."""
-    if leaf != "kernel":
+    if leaf not in ("kernel", "positional_embedding"):
         return np.asarray(array, np.float32)
     array = np.moveaxis(np.asarray(array, np.float32), (0, 1), (-1, -2))
     return array.reshape(array.shape[-2:]) if ndim == 2 and array.size == array.shape[-1] * array.shape[-2] else array

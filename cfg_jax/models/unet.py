@@ -1,4 +1,5 @@
-"""The U-Net of Dhariwal & Nichol 2021 (ADM) in flax.linen: eps of z, logsnr and a class.
+"""The networks of Dhariwal & Nichol 2021 (ADM) in flax.linen: the U-Net, eps of z, logsnr and a class, and the
+classifier of z at a logsnr, which is its encoder half.
 
 Modules carry ADM's indices (input_3_block is its input_blocks.3.0). Norm statistics, softmax and the
 output head stay in float32 whatever `dtype` the body computes in.
@@ -36,38 +37,12 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, z, logsnr, c, *, train=False):
         """z [B, H, W, C], logsnr [B], c int32 [B] -> eps float32 [B, H, W, out_channels]."""
-        block_type = nn.remat(Block) if self.remat else Block
-        block = partial(block_type, dropout=self.dropout, deterministic=not train, dtype=self.dtype)
-        attention_type = nn.remat(Attention) if self.remat else Attention
-        attention = partial(attention_type, self.head_width, self.num_heads, dtype=self.dtype)
-
-        embed = partial(nn.Dense, 4 * self.channels)
-        emb = embed(name="time_embed_0")(timestep_embedding(self.noise_level(logsnr), self.channels))
-        emb = embed(name="time_embed_2")(nn.silu(emb))
+        block, attention = layers(self, dropout=self.dropout, deterministic=not train)
+        emb = embed_time(self, logsnr)
         if self.num_classes:
             emb += nn.Embed(self.num_classes + self.null_label, 4 * self.channels, name="label_emb")(c)
         emb = nn.silu(emb).astype(self.dtype)
-
-        h = conv3x3(int(self.multipliers[0] * self.channels), self.dtype, "input_0_conv")(z.astype(self.dtype))
-        skips = [h]
-        for level, multiplier in enumerate(self.multipliers):
-            for _ in range(self.num_blocks):
-                name = f"input_{len(skips)}"
-                h = block(multiplier * self.channels, name=f"{name}_block")(h, emb)
-                if h.shape[1] in self.attention_resolutions:
-                    h = attention(name=f"{name}_attention")(h)
-                skips.append(h)
-            if level < len(self.multipliers) - 1:
-                name = f"input_{len(skips)}"
-                if self.resample_blocks:
-                    h = block(h.shape[-1], resample=down, name=f"{name}_block")(h, emb)
-                else:
-                    h = conv3x3(h.shape[-1], self.dtype, f"{name}_down", strides=2)(h)
-                skips.append(h)
-
-        h = block(h.shape[-1], name="middle_0_block")(h, emb)
-        h = attention(name="middle_1_attention")(h)
-        h = block(h.shape[-1], name="middle_2_block")(h, emb)
+        h, skips = encode(self, z, emb, block, attention)
 
         index = 0
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
@@ -89,9 +64,82 @@ class UNet(nn.Module):
         return conv3x3(self.out_channels, jnp.float32, "out_conv", zero=True)(h)
 
 
+class Encoder(nn.Module):
+    """ADM's classifier: the U-Net's way down and middle, then attention pooling; fields as the U-Net's."""
+
+    channels: int
+    multipliers: tuple[int, ...]
+    num_blocks: int
+    attention_resolutions: tuple[int, ...]
+    num_classes: int
+    head_width: int | None = None
+    num_heads: int | None = None
+    resample_blocks: bool = True
+    noise_level: Callable = noise_level
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, z, logsnr):
+        """z [B, H, W, C], logsnr [B] -> logits float32 [B, num_classes]."""
+        block, attention = layers(self, dropout=0.0, deterministic=True)
+        emb = nn.silu(embed_time(self, logsnr)).astype(self.dtype)
+        h, _ = encode(self, z, emb, block, attention)
+        h = nn.silu(norm(jnp.float32, "out_norm")(h))
+        return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
+
+
+def layers(net, **dropout):
+    """The residual block and the attention of a network, with its settings."""
+    block = partial(nn.remat(Block) if net.remat else Block, **dropout, dtype=net.dtype)
+    attention_type = nn.remat(Attention) if net.remat else Attention
+    return block, partial(attention_type, net.head_width, net.num_heads, dtype=net.dtype)
+
+
+def embed_time(net, logsnr):
+    """logsnr [B] -> [B, 4 channels], in a network's compact call."""
+    embed = partial(nn.Dense, 4 * net.channels)
+    emb = embed(name="time_embed_0")(timestep_embedding(net.noise_level(logsnr), net.channels))
+    return embed(name="time_embed_2")(nn.silu(emb))
+
+
+def encode(net, z, emb, block, attention):
+    """The way down and the middle, in a network's compact call -> the middle's output, and all those before it."""
+    h = conv3x3(int(net.multipliers[0] * net.channels), net.dtype, "input_0_conv")(z.astype(net.dtype))
+    skips = [h]
+    for level, multiplier in enumerate(net.multipliers):
+        for _ in range(net.num_blocks):
+            name = f"input_{len(skips)}"
+            h = block(multiplier * net.channels, name=f"{name}_block")(h, emb)
+            if h.shape[1] in net.attention_resolutions:
+                h = attention(name=f"{name}_attention")(h)
+            skips.append(h)
+        if level < len(net.multipliers) - 1:
+            name = f"input_{len(skips)}"
+            if net.resample_blocks:
+                h = block(h.shape[-1], resample=down, name=f"{name}_block")(h, emb)
+            else:
+                h = conv3x3(h.shape[-1], net.dtype, f"{name}_down", strides=2)(h)
+            skips.append(h)
+
+    h = block(h.shape[-1], name="middle_0_block")(h, emb)
+    h = attention(name="middle_1_attention")(h)
+    return block(h.shape[-1], name="middle_2_block")(h, emb), skips
+
+
 def eps_of(net, params, **kwargs):
     """The network as an eps_fn: of its output the image's channels, where the rest is a learned variance."""
     return lambda z, logsnr, c: net.apply({"params": params}, z, logsnr, c, **kwargs)[..., : z.shape[-1]]
+
+
+def log_prob_of(net, params):
+    """The classifier as log p(c | z, logsnr): z [B, H, W, C], logsnr [B], c int32 [B] -> [B]."""
+
+    def log_prob(z, logsnr, c):
+        log_probs = nn.log_softmax(net.apply({"params": params}, z, logsnr))
+        return jnp.take_along_axis(log_probs, c[:, None], axis=-1)[:, 0]
+
+    return log_prob
 
 
 class Block(nn.Module):
@@ -133,6 +181,27 @@ class Attention(nn.Module):
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
         h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
+
+
+class AttentionPool(nn.Module):
+    """CLIP's pooling: the mean over pixels, as a token before them, attends to all and becomes the output."""
+
+    head_width: int | None
+    num_heads: int | None
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        b, _, _, channels = x.shape
+        heads = self.num_heads or channels // self.head_width
+        x = x.reshape(b, -1, channels)
+        x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
+        init = nn.initializers.normal(channels**-0.5)
+        x += self.param("positional_embedding", init, x.shape[1:])
+        qkv = nn.Dense(3 * channels, name="qkv_proj")(x)
+        q, k, v = jnp.split(qkv.reshape(b, -1, 3 * heads, channels // heads), 3, axis=2)
+        h = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, channels)
+        return nn.Dense(self.features, name="c_proj")(h)
 
 
 def timestep_embedding(t, dim):

@@ -7,7 +7,7 @@ import optax
 
 from cfg_jax.errors import InputError
 from cfg_jax.models import adm
-from cfg_jax.models.unet import UNet
+from cfg_jax.models.unet import Encoder, UNet
 
 # what the network takes from elsewhere than config.model
 FROM_DATA = {"num_classes", "out_channels", "noise_level", "parent", "name"}
@@ -38,6 +38,18 @@ def network(config):
     )
 
 
+def classifier(config):
+    """The classifier of a config that has model.pool."""
+    model = config.model.to_dict()
+    del model["pool"]
+    return Encoder(
+        num_classes=config.data.num_classes,
+        dtype=jnp.dtype(model.pop("dtype")),
+        noise_level=adm.NOISE_LEVELS[model.pop("time")](),
+        **model,
+    )
+
+
 def optimizer(train):
     """Adam with linear warm-up; the global norm is clipped on gradients already averaged over the batch."""
     warmup = optax.linear_schedule(0, train.learning_rate, train.warmup_steps)
@@ -51,6 +63,13 @@ def create(config):
     params = network(config).init(jax.random.key(config.seed), z, jnp.zeros(1), jnp.zeros(1, jnp.int32))["params"]
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer(config.train).init(params))
+
+
+def create_classifier(config):
+    """New parameters of a classifier, a function of config.seed."""
+    data = config.data
+    z = jnp.zeros((1, data.image_size, data.image_size, data.channels))
+    return classifier(config).init(jax.random.key(config.seed), z, jnp.zeros(1))["params"]
 
 
 def update_ema(ema, params, step, decay):

@@ -19,15 +19,25 @@ from cfg_jax.files import write_atomic
 from cfg_jax.training.checkpoint import restore_params
 
 
-def read(path, step=None, item="ema"):
-    """(config, step, params) of a run directory, or of an export, which holds one step's EMA weights."""
+def read(path, step=None, item="ema", *, classifier=False):
+    """(config, step, params) of a run directory, or of an export, which holds one step's EMA weights.
+
+    Raises InputError for a classifier in the place of a diffusion model, and the other way round.
+    """
     path = Path(path)
     if path.is_file():
-        return _read_export(path)
-    if not (path / "config.json").exists():
+        config, step, params = _read_export(path)
+    elif not (path / "config.json").exists():
         raise InputError(f"{path} is no run directory (it has no config.json): name one that experiments.train wrote")
-    step, params = restore_params(path, step, item)
-    return configs.load(path / "config.json"), step, params
+    else:
+        step, params = restore_params(path, step, item)
+        config = configs.load(path / "config.json")
+    is_classifier = hasattr(config.model, "pool")
+    if classifier and not is_classifier:
+        raise InputError(f"{path} is no classifier: name one that experiments.import_adm wrote")
+    if is_classifier and not classifier:
+        raise InputError(f"{path} is a classifier and makes no images: name a diffusion model, it as --classifier_run")
+    return config, step, params
 
 
 def export(path, config, step, params):

@@ -41,8 +41,8 @@ PUBLISHED = {
     },
 }  # fmt: skip
 PUBLISHED["256x256_diffusion_uncond"] = PUBLISHED["256x256_diffusion"] | {"data.num_classes": 0}
-# of these config.model.pool says that they are classifiers
-CLASSIFIER = {"model.channels": 128, "model.num_blocks": 2, "model.time": "adm_linear"}
+# of these config.model.pool says that they are classifiers; their gradient is taken in float32, as published
+CLASSIFIER = {"model.channels": 128, "model.num_blocks": 2, "model.time": "adm_linear", "model.dtype": "float32"}
 PUBLISHED |= {
     "64x64_classifier": CLASSIFIER | {"model.num_blocks": 4, "model.time": "adm_cosine"},
     "128x128_classifier": CLASSIFIER | {"data.image_size": 128, "model.multipliers": (1, 1, 2, 3, 4)},

@@ -257,7 +257,8 @@ def test_a_tensorflow_datasets_directory_without_tensorflow(tmp_path):
     """A real builder writes ArrayRecord; what comes out of the loader is what went in, labels by their names."""
     import tensorflow_datasets as tfds
 
-    pictures = {"train": [encode(colour(i, 8, 8)) for i in range(6)], "test": [encode(colour(9 + i, 8, 8)) for i in range(2)]}
+    pngs = [encode(colour(i, 8, 8)) for i in range(8)]
+    pictures = {"train": pngs[:6], "test": pngs[6:]}
 
     class Insects(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")

@@ -226,14 +226,14 @@ def from_tfds(directory):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(str(directory))
-    features = builder.info.features
-    if not {"image", "label"} <= set(features or ()):
+    features: dict = dict(builder.info.features or {})
+    if not {"image", "label"} <= set(features):
         raise InputError(f"{directory} has no image and label: name a data set of pictures with one class each")
     names = features["label"].names
     splits = [s for s in builder.info.splits if not (s == "test" and "validation" in builder.info.splits)]
 
     def pictures(split):
-        decoders = {"image": tfds.decode.SkipDecoding()}
+        decoders = {"image": tfds.decode.SkipDecoding()}  # pyright: ignore[reportCallIssue]
         try:
             records = builder.as_data_source(split, decoders=decoders)
         except (NotImplementedError, ValueError, ImportError) as error:

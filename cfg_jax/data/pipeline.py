@@ -2,8 +2,6 @@
 
 import grain
 
-THREADS = 2  # each makes a batch of its own; by experiments.benchmark_data more gain nothing on two cores
-
 
 def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
     """A random-access sequence: batches(...)[step] is this process's share of the global batch of that step.
@@ -17,9 +15,12 @@ def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
     return ds[process::num_processes].batch(batch_size // num_processes, drop_remainder=True)
 
 
-def ahead(batches, start, stop):
-    """The batches of steps start..stop-1 in order, made by threads while the device works on those before."""
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
+def ahead(batches, start, stop, num_threads=1):
+    """The batches of steps start..stop-1 in order, made while the device works on those before.
+
+    By experiments.benchmark_data more threads gain nothing: gathering small arrays holds the interpreter's lock.
+    """
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     return iter(batches[start:stop].to_iter_dataset(options))
 
 

@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import platform
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -91,7 +92,7 @@ def main():
                 rates = [images_per_s(source, threads) for _ in range(REPEATS.value)]
                 rows.append({"form": name, "threads": threads, "images_per_s": [round(r) for r in rates]})
                 spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-                print(f"{name:20} {threads} threads {np.median(rates):8,.0f} images/s ({spread})")
+                print(f"{name:20} {threads} threads {statistics.median(rates):8,.0f} images/s ({spread})")
     cores = len(os.sched_getaffinity(0))
     write_json(OUT.value, {"cores": cores, "processor": platform.processor(), "shape": SHAPE, "rows": rows})
 

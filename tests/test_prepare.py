@@ -19,6 +19,7 @@ from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.data import cards, origins, pipeline, prepare, sources
+from cfg_jax.data.pictures import ORIENTATION
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import sweep
 from cfg_jax.training import trainer
@@ -121,7 +122,7 @@ def test_strange_pictures_are_handled_and_listed(tmp_path):
     clear = np.concatenate([colour(3), np.zeros((16, 20, 1), np.uint8)], -1)
     (here / "clear.png").write_bytes(encode(clear))
     exif = Image.Exif()
-    exif[prepare.ORIENTATION] = 3
+    exif[ORIENTATION] = 3
     (here / "turned.png").write_bytes(encode(colour(4), exif=exif))
     (here / "upright.png").write_bytes(encode(colour(4)[::-1, ::-1]))
     (here / "small.png").write_bytes(encode(colour(5, 5, 6)))

@@ -12,15 +12,15 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
 
-from cfg_jax.data import cards, origins
+from cfg_jax.data import cards, origins, tfds_origin
+from cfg_jax.data.pictures import Settings, convert_one
 from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one, read_json, write_atomic, write_json
@@ -29,17 +29,6 @@ from cfg_jax.progress import progress
 log = logging.getLogger(__name__)
 PART = 2048  # pictures
 TIMED = 48  # pictures converted beforehand to say how long all will take
-ORIENTATION = 0x0112  # EXIF
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides a picture's pixels."""
-
-    size: int
-    resize: str
-    channels: int
-    upright: bool
 
 
 def prepare(name, source, out, *, resize=None, size=None, partial_set=False, skip_unreadable=False, workers=None):
@@ -50,7 +39,7 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
     """
     recipe, out = cards.recipe(name), Path(out)
     with only_one(out):
-        pictures = origins.find(source or origins.by_tfds(recipe.tfds))
+        pictures = origins.find(source or tfds_origin.by_tfds(recipe.tfds))
         settings = settings_of(name, recipe, resize, size, pictures)
         plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
         listing = digest([key for parts in plans.values() for *_, key in parts])
@@ -211,45 +200,6 @@ def announce(out, pictures, settings, total, missing, workers):
     )  # fmt: skip
     if need > free:
         raise InputError(f"{out} needs {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free: make room or move --out")
-
-
-def convert_one(pictures, i, *, settings):
-    """(uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of what was unusual)."""
-    content, label = pictures.read(i)
-    try:
-        picture = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else from_array(content)
-        picture.load()
-        picture, kinds = normalise(picture, settings)
-        image = RESIZES[settings.resize](picture, settings.size)
-    except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
-        reason = (str(error).splitlines() or [""])[0][:120]
-        return None, label, [("unreadable", f": {type(error).__name__}: {reason}")]
-    return image, label, [(kind, "") for kind in kinds]
-
-
-def from_array(x):
-    return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
-
-
-def normalise(picture, settings):
-    """Any picture -> mode L or RGB, transparency on white -> (picture, [what it was])."""
-    kinds = []
-    if picture.getexif().get(ORIENTATION, 1) != 1:
-        kinds.append("rotated by EXIF, " + ("turned upright" if settings.upright else "left as stored"))
-        picture = ImageOps.exif_transpose(picture) if settings.upright else picture
-    if picture.mode.startswith("I") or picture.mode == "F":
-        raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        kinds.append("transparent, put on white")
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    mode = "L" if settings.channels == 1 else "RGB"
-    if picture.mode != mode:
-        kinds.append(f"of mode {picture.mode}, made {mode}")
-        picture = picture.convert(mode)
-    if min(picture.size) < settings.size and settings.resize not in ("pad", "none"):
-        kinds.append("smaller than asked, enlarged")
-    return picture, kinds
 
 
 def gather_report(parts):

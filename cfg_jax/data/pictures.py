@@ -1,0 +1,69 @@
+"""A split's pictures as they are stored, and how one becomes an array."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cfg_jax.data.resize import RESIZES
+
+ORIENTATION = 0x0112  # EXIF
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One split: picture i is called names[i], and read(i) gives its file's bytes or its array, and its class."""
+
+    names: Sequence[str]
+    read: Callable[[int], tuple[bytes | np.ndarray, str]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a picture's pixels."""
+
+    size: int
+    resize: str
+    channels: int
+    upright: bool
+
+
+def convert_one(pictures, i, *, settings):
+    """(uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of what was unusual)."""
+    content, label = pictures.read(i)
+    try:
+        picture = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else from_array(content)
+        picture.load()
+        picture, kinds = normalise(picture, settings)
+        image = RESIZES[settings.resize](picture, settings.size)
+    except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
+        reason = (str(error).splitlines() or [""])[0][:120]
+        return None, label, [("unreadable", f": {type(error).__name__}: {reason}")]
+    return image, label, [(kind, "") for kind in kinds]
+
+
+def from_array(x):
+    return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
+
+
+def normalise(picture, settings):
+    """Any picture -> mode L or RGB, transparency on white -> (picture, [what it was])."""
+    kinds = []
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        kinds.append("rotated by EXIF, " + ("turned upright" if settings.upright else "left as stored"))
+        picture = ImageOps.exif_transpose(picture) if settings.upright else picture
+    if picture.mode.startswith("I") or picture.mode == "F":
+        raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        kinds.append("transparent, put on white")
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    mode = "L" if settings.channels == 1 else "RGB"
+    if picture.mode != mode:
+        kinds.append(f"of mode {picture.mode}, made {mode}")
+        picture = picture.convert(mode)
+    if min(picture.size) < settings.size and settings.resize not in ("pad", "none"):
+        kinds.append("smaller than asked, enlarged")
+    return picture, kinds

@@ -1,0 +1,70 @@
+"""Data sets that tensorflow-datasets built: their files' bytes as they are, read without TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+from cfg_jax.data.pictures import Pictures
+from cfg_jax.errors import InputError
+
+SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "validation",
+}
+
+
+def tfds_directory(path):
+    """The one directory below `path` that tensorflow-datasets wrote, or None."""
+    found = sorted({p.parent for depth in range(4) for p in path.glob("*/" * depth + "dataset_info.json")})
+    if len(found) > 1:
+        raise InputError(f"--source={path} has several prepared data sets: name one, such as {found[-1]}")
+    return found[0] if found else None
+
+
+def from_tfds(directory):
+    """A data set that tensorflow-datasets prepared: its files' bytes as they are, its labels by name."""
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(str(directory))
+    features = builder.info.features or {}
+    if not {"image", "label"} <= set(features):
+        raise InputError(f"{directory} has no image and label: name a data set of pictures with one class each")
+    names = features["label"].names
+    splits = [s for s in builder.info.splits if not (s == "test" and "validation" in builder.info.splits)]
+
+    def pictures(split):
+        try:
+            records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        except (NotImplementedError, ValueError, ImportError) as error:
+            raise InputError(
+                f"{directory} is not stored as ArrayRecord, the form that is read without TensorFlow: convert it where "
+                "that is installed (tfds convert_format --out_file_format=array_record) and name the new directory"
+            ) from error
+
+        def read(i):
+            record = records[i]
+            return record["image"], names[record["label"]]
+
+        return Pictures([f"{split}[{i}]" for i in range(len(records))], read)
+
+    return {SPLITS[split]: pictures(split) for split in splits if split in SPLITS}
+
+
+def by_tfds(name):
+    """Let tensorflow-datasets download and build `name` -> the directory it wrote."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+        builder.download_and_prepare()
+    except ImportError as error:
+        raise InputError(
+            f"tensorflow-datasets builds {name} with TensorFlow, for this once: python -m pip install tensorflow-cpu; "
+            "or give --source, a directory it wrote elsewhere or an .npz"
+        ) from error
+    except (OSError, AssertionError) as error:
+        first = str(error).splitlines()[0][:160]
+        raise InputError(f"tensorflow-datasets could not fetch {name} ({first}): give --source") from error
+    return Path(builder.data_dir)

@@ -39,9 +39,10 @@ def main():
         skip_unreadable=SKIP.value, workers=WORKERS.value,
     )  # fmt: skip
     counts = ", ".join(f"{n:,} {split}" for split, n in card.counts.items())
-    print(
-        f"{out}: {counts} images {card.image_shape}, {len(card.class_names)} classes, {card.resize}, card {card.digest}"
-    )
+    classes = f"{len(card.class_names)} classes"
+    print(f"{out}: {counts} images {card.image_shape}, {classes}, resize {card.resize}, card {card.digest}")
+    if card.left_out:
+        print(f"{card.left_out} unreadable files are left out: {out}/report.json lists them")
 
 
 if __name__ == "__main__":

@@ -296,7 +296,7 @@ def test_a_finished_set_is_not_made_again(tmp_path, monkeypatch):
         folder(source, out, resize="adm")
 
 
-@pytest.mark.parametrize("spoil", ["image", "card format", "labels gone"])
+@pytest.mark.parametrize("spoil", ["image", "card format", "card cut", "labels gone"])
 def test_a_damaged_or_older_set_is_refused_and_made_again(tmp_path, spoil):
     source, out = tree(tmp_path / "in"), tmp_path / "out"
     card = folder(source, out)
@@ -304,6 +304,10 @@ def test_a_damaged_or_older_set_is_refused_and_made_again(tmp_path, spoil):
         content = bytearray((out / "train-images.npy").read_bytes())
         content[200] ^= 1
         (out / "train-images.npy").write_bytes(content)
+    elif spoil == "card cut":
+        (out / "card.json").write_text((out / "card.json").read_text()[:100])
+        with pytest.raises(InputError, match="is no data card"):
+            sources.prepared(out)
     elif spoil == "labels gone":
         (out / "train-labels.npy").unlink()
         with pytest.raises(InputError, match="is damaged"):
@@ -315,6 +319,18 @@ def test_a_damaged_or_older_set_is_refused_and_made_again(tmp_path, spoil):
             sources.prepared(out)
     assert folder(source, out) == card
     assert sources.prepared(out).card == card
+
+
+def test_another_picture_of_the_same_name_is_another_set(tmp_path):
+    images, labels = np.stack([colour(i, 8, 8) for i in range(4)]), np.array([0, 1, 0, 1])
+    for changed in (images, labels):
+        np.savez(tmp_path / "a.npz", images=images, labels=labels)
+        prepare.prepare("arrays", tmp_path / "a.npz", tmp_path / "out")
+        changed[:2] = changed[1::-1].copy()
+        np.savez(tmp_path / "a.npz", images=images, labels=labels)
+        with pytest.raises(InputError, match="of other files or settings"):
+            prepare.prepare("arrays", tmp_path / "a.npz", tmp_path / "out")
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_a_card_changed_by_hand_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import re
 import tarfile
 import threading
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def _of_entries(entries):
             file.seek(offset)
             return file.read(size), label
 
-    return Pictures([path for path, _, _ in entries], read)
+    sizes = [len(place) if isinstance(place, bytes) else place[2] for _, _, place in entries]
+    return Pictures([path for path, _, _ in entries], sizes, read)
 
 
 def folder_entries(root):
@@ -82,7 +84,9 @@ def folder_entries(root):
         if not folders and not files:
             raise InputError(f"{folder} is empty: put the pictures of that class there, or remove it")
         below = Path(folder).relative_to(root)
-        entries += [((below / name).as_posix(), (os.path.join(folder, name), 0, -1)) for name in files]
+        for name in files:
+            path = os.path.join(folder, name)
+            entries.append(((below / name).as_posix(), (path, 0, os.path.getsize(path))))
     return entries
 
 
@@ -158,7 +162,9 @@ def _of_arrays(path, images, labels):
         )
     if labels.min(initial=0) < 0 or not len(labels):
         raise InputError(f"{path} has labels from {labels.min(initial=0)}, N = {len(labels)}: number classes 0..K-1")
-    return Pictures([f"{path.name}[{i}]" for i in range(len(labels))], lambda i: (images[i], str(labels[i])))
+    names = [f"{path.name}[{i}]" for i in range(len(labels))]
+    stamps = [f"{zlib.crc32(image.tobytes()):08x} {label}" for image, label in zip(images, labels, strict=True)]
+    return Pictures(names, stamps, lambda i: (images[i], str(labels[i])))
 
 
 def zipped_batches(paths):
@@ -181,18 +187,19 @@ def zipped_batches(paths):
     places = {"train": [], "validation": []}
     for path in paths:
         with zipfile.ZipFile(path) as archive:
-            members = sorted(name for name in archive.namelist() if name.endswith(".npz"))
-        for member in members:
+            members = sorted((m.filename, m.CRC) for m in archive.infolist() if m.filename.endswith(".npz"))
+        for member, crc in members:
             count = len(batch(path, member)[1])
-            places["validation" if "_val_" in path.name else "train"] += [(path, member, i) for i in range(count)]
+            places["validation" if "_val_" in path.name else "train"] += [(path, member, crc, i) for i in range(count)]
 
     def pictures(places):
         def read(i):
-            path, member, row = places[i]
+            path, member, _, row = places[i]
             with lock:
                 images, labels = batch(path, member)
             return images[row].transpose(1, 2, 0), synsets[labels[row] - 1]
 
-        return Pictures([f"{path.name}/{member}[{row}]" for path, member, row in places], read)
+        names = [f"{path.name}/{member}[{row}]" for path, member, _, row in places]
+        return Pictures(names, [crc for _, _, crc, _ in places], read)
 
     return {split: pictures(found) for split, found in places.items() if found}

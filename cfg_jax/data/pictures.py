@@ -14,9 +14,13 @@ ORIENTATION = 0x0112  # EXIF
 
 @dataclass(frozen=True)
 class Pictures:
-    """One split: picture i is called names[i], and read(i) gives its file's bytes or its array, and its class."""
+    """One split: picture i is called names[i], and read(i) gives its file's bytes or its array, and its class.
+
+    stamps[i] tells a picture from another of that name: the size of a file, the checksum of an array.
+    """
 
     names: Sequence[str]
+    stamps: Sequence
     read: Callable[[int], tuple[bytes | np.ndarray, str]]
 
 

@@ -43,12 +43,11 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
         settings = settings_of(name, recipe, resize, size, pictures)
         plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
         listing = digest([key for parts in plans.values() for *_, key in parts])
-        card = finished(out, listing)
-        if card and (skip_unreadable or not card.left_out):
+        if card := finished(out, listing):
             shutil.rmtree(out / "parts", ignore_errors=True)
             return card
         check_counts({split: len(found.names) for split, found in pictures.items()}, recipe, partial_set)
-        parts = convert(out, pictures, plans, settings, workers or len(os.sched_getaffinity(0)))
+        parts = convert(out, pictures, plans, settings, workers or os.cpu_count())
 
         report = gather_report(parts)
         write_json(out / "report.json", report)
@@ -87,6 +86,8 @@ def settings_of(name, recipe, resize, size, pictures):
         raise InputError(f"{name} is of {recipe.size} pixels, not --size={size}: leave --size out, or use folder")
     if name == "arrays":
         first, _ = pictures["train"].read(0)
+        if isinstance(first, bytes):
+            raise InputError("arrays needs an .npz or .npy as --source: use folder for files of pictures")
         size, channels = size or len(first), first.shape[2] if first.ndim == 3 else 1
     if not size:
         raise InputError(f"{name} needs --size, the side in pixels")
@@ -102,7 +103,7 @@ def plan(split, pictures, settings):
     names = pictures.names
     ranges = [(begin, min(begin + PART, len(names))) for begin in range(0, len(names), PART)]
     return [
-        (number, begin, end, digest([split, asdict(settings), names[begin:end]]))
+        (number, begin, end, digest([split, asdict(settings), names[begin:end], pictures.stamps[begin:end]]))
         for number, (begin, end) in enumerate(ranges)
     ]
 
@@ -112,10 +113,11 @@ def finished(out, listing):
     path = out / "card.json"
     if not path.exists():
         return None
-    if read_json(path).get("format") != cards.FORMAT:
-        log.info("%s was prepared by another version: it is made anew", out)
+    try:
+        card = cards.load(path)
+    except InputError:
+        log.info("%s is damaged or of another version: the set is made anew", path)
         return None
-    card = cards.load(path)
     if card.listing != listing:
         raise InputError(
             f"{out} holds {card.name} of other files or settings ({card.resize}, {card.image_shape}): choose another "
@@ -164,9 +166,8 @@ def convert(out, pictures, plans, settings, workers):
                     classes.append(label)
                 bar.update()
             shape = (0, settings.size, settings.size, settings.channels)
-            buffer = io.BytesIO()
-            np.save(buffer, np.stack(images) if images else np.empty(shape, np.uint8))
-            write_atomic(part_path(out, split, number, "npy"), buffer.getvalue())
+            stacked = np.stack(images) if images else np.empty(shape, np.uint8)
+            write_npy(part_path(out, split, number, "npy"), stacked)
             write_json(part_path(out, split, number, "json"), {"key": key, "classes": classes, "notes": notes})
     return {split: [read_json(part_path(out, split, n, "json")) for n, *_ in plans[split]] for split in plans}
 
@@ -253,18 +254,25 @@ def images_path(out, split):
 def join(out, split, labels, shape, num_parts):
     """The parts as one array that can be memory-mapped -> the checksum of images and labels."""
     path, temporary = images_path(out, split), out / f".{split}-images.npy.tmp"
-    with open(temporary, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for number in range(num_parts):
-            file.write(np.load(part_path(out, split, number, "npy")).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    buffer = io.BytesIO()
-    np.save(buffer, labels)
-    write_atomic(out / f"{split}-labels.npy", buffer.getvalue())
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for number in range(num_parts):
+                file.write(np.load(part_path(out, split, number, "npy")).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
+    write_npy(out / f"{split}-labels.npy", labels)
     return checksum(out, split)
+
+
+def write_npy(path, array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomic(path, buffer.getvalue())
 
 
 def checksum(out, split):

@@ -47,7 +47,8 @@ def from_tfds(directory):
             record = records[i]
             return record["image"], names[record["label"]]
 
-        return Pictures([f"{split}[{i}]" for i in range(len(records))], read)
+        version = f"{builder.name} {builder.info.version}"
+        return Pictures([f"{split}[{i}]" for i in range(len(records))], [version] * len(records), read)
 
     return {SPLITS[split]: pictures(split) for split in splits if split in SPLITS}
 

@@ -36,9 +36,9 @@ class Card:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def class_table(self):
-        """One line a class where they are few; the ends where they are many."""
+        """Label and name of every class where they are few, of the first and last where they are many."""
         table = [f"{k} {name}" for k, name in enumerate(self.class_names)]
-        return ", ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
+        return "; ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
 
 
 def save(path, card):

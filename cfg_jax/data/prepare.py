@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from threadpoolctl import threadpool_limits
 
 from cfg_jax.data import cards, origins, tfds_origin
 from cfg_jax.data.pictures import Settings, convert_one
@@ -153,6 +154,7 @@ def convert(out, pictures, plans, settings, workers):
     announce(out, pictures["train"], settings, total, missing, workers)
     one = partial(convert_one, settings=settings)
     with (
+        threadpool_limits(1, "blas"),  # whose threads would fight with these
         ThreadPoolExecutor(workers) as pool,  # Pillow decodes and resizes outside the interpreter's lock
         progress(total=total, initial=total - missing, desc=out.name, unit="img") as bar,
     ):

@@ -9,24 +9,25 @@ from PIL import Image
 def area(picture, size):
     """The paper's, as its authors' other code: centre square, then the mean over each output pixel's area.
 
-    TensorFlow's "area". Those authors train on its fractions; here they are rounded to nearest. The sums are of
-    integers below 2^53, so float64 holds them exactly and the result is the same on every machine.
+    TensorFlow's "area". Those authors train on its fractions; here they are rounded to nearest. All sums are of
+    integers that their floats hold exactly, so the result is the same on every machine.
     """
     width, height = picture.size
     side = min(width, height)
     left, top = width // 2 - side // 2, height // 2 - side // 2
-    x = np.asarray(picture.crop((left, top, left + side, top + side)), np.float64).reshape(side, side, -1)
-    overlap = overlaps(side, size)
-    x = np.tensordot(overlap, x, (1, 0))  # [size, side, C]
-    x = np.tensordot(overlap, x, (1, 1)).swapaxes(0, 1)
-    return ((2 * x + side**2) // (2 * side**2)).astype(np.uint8)
+    x = np.asarray(picture.crop((left, top, left + side, top + side)))
+    weights = overlaps(side, size)
+    rows = weights @ x.reshape(side, -1).astype(np.float32)  # up to 255 side < 2^24
+    columns = rows.reshape(size, side, -1).swapaxes(1, 2).astype(np.float64) @ weights.T  # up to 255 side^2
+    return ((2 * columns.swapaxes(1, 2) + side**2) // (2 * side**2)).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)
 def overlaps(side, size):
     """[size, side]: how much of input pixel i lies in output pixel j, in units of 1/size of an input pixel."""
     i, j = np.arange(side), np.arange(size)[:, None]
-    return np.maximum(np.minimum((i + 1) * size, (j + 1) * side) - np.maximum(i * size, j * side), 0).astype(float)
+    shared = np.minimum((i + 1) * size, (j + 1) * side) - np.maximum(i * size, j * side)
+    return np.maximum(shared, 0).astype(np.float32)
 
 
 def adm(picture, size):

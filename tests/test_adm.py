@@ -150,12 +150,23 @@ def test_a_torch_file_is_read_without_being_run():
     assert state["count"] == 7 and state["count"].shape == () and list(state) == ["a", "b", "half", "count"]
 
 
+def test_a_torch_file_of_before_1_6():
+    state = torch_file.read(DATA / "torch_legacy.pt")
+    base = np.arange(24.0).reshape(4, 6)
+    np.testing.assert_array_equal(state["conv.weight"], base.reshape(2, 3, 4))
+    np.testing.assert_array_equal(state["shared"], base[1:3])
+    np.testing.assert_array_equal(state["t"], base.T)
+    np.testing.assert_array_equal(state["half"], np.arange(5, dtype=np.float16))
+    assert state["bn.num_batches_tracked"] == 7
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
         (b"cos\nsystem\n(X\x04\x00\x00\x00truetR.", "os.system"),
         (b"\x80\x02}.", None),
-        (b"\x80\x02]q\x00.", "EMPTY_LIST"),
+        (b"\x80\x02]q\x00.", "more than tensors by name"),
+        (b"\x80\x02\x8f.", "EMPTY_SET"),
         (b"\x80\x02}", "before seeing STOP|exhausted|ends early"),
     ],
 )
@@ -268,6 +279,9 @@ def test_what_is_no_torch_file_is_named(tmp_path):
     (tmp_path / "cut.pt").write_bytes((DATA / "torch_state_dict.pt").read_bytes()[:1000])
     with pytest.raises(InputError, match="cannot be read"):
         torch_file.read(tmp_path / "cut.pt")
+    (tmp_path / "older.pt").write_bytes((DATA / "torch_legacy.pt").read_bytes()[:-8])
+    with pytest.raises(InputError, match="cannot be read"):
+        torch_file.read(tmp_path / "older.pt")
     empty = io.BytesIO()
     zipfile.ZipFile(empty, "w").close()
     (tmp_path / "empty.pt").write_bytes(empty.getvalue())

@@ -1,8 +1,8 @@
 """PyTorch's .pt state dicts as numpy arrays, without PyTorch and without running what is in them.
 
-The file is a zip of raw storages and one pickle that says which tensor is where. Its opcodes are read with
-pickletools, which only disassembles; of all they could ask for, only what a plain state dict needs is understood
-here, and anything else is an error.
+The file is a zip of raw storages and one pickle that says which tensor is where; before PyTorch 1.6, pickles one after
+the other and then the storages. Their opcodes are read with pickletools, which only disassembles; of all they could ask
+for, only what a plain state dict needs is understood here, and anything else is an error.
 """
 
 import pickletools
@@ -19,17 +19,13 @@ DTYPES = {
     "LongStorage": "<i8",
     "IntStorage": "<i4",
 }
+LEGACY = 0x1950A86A20F9469CFC6C  # the first of the older format's pickles
 
 
 def read(path):
-    """{name: array} of a state dict that torch.save wrote (PyTorch 1.6 or newer)."""
+    """{name: array} of a state dict that torch.save wrote."""
     try:
-        with zipfile.ZipFile(path) as file:
-            pickles = [name for name in file.namelist() if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise InputError(f"{path} is no PyTorch state dict: it has {len(pickles)} data.pkl")
-            root = pickles[0].removesuffix("data.pkl")
-            state = _interpret(file.read(pickles[0]), lambda key: file.read(f"{root}data/{key}"))
+        state = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError, TypeError) as error:
         remedy = "download it again, or save it as .safetensors"
         raise InputError(f"{path} cannot be read as a PyTorch state dict ({error}): {remedy}") from error
@@ -38,8 +34,46 @@ def read(path):
     return state
 
 
-def _interpret(program, storage):
-    """Run the opcodes of a state dict on a stack of our own; a global is its name, a call is one of two we know."""
+def _read_zip(path):
+    with zipfile.ZipFile(path) as file:
+        pickles = [name for name in file.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise InputError(f"{path} is no PyTorch state dict: it has {len(pickles)} data.pkl")
+        root = pickles[0].removesuffix("data.pkl")
+
+        def storage(key, dtype, size):
+            return np.frombuffer(file.read(f"{root}data/{key}"), dtype, size)
+
+        return _interpret(file.read(pickles[0]), storage)
+
+
+def _read_legacy(path):
+    """A magic number, a version, the machine, the state dict, its storages' keys; then the storages, each after its
+    length in elements, whose size only the state dict tells: so it is read twice."""
+    with open(path, "rb") as file:
+        if file.read(1) != b"\x80" or file.seek(0) or _interpret(file) != LEGACY:
+            raise ValueError("it does not begin as one")
+        _interpret(file)
+        _interpret(file)
+        begin, storages = file.tell(), {}
+        _interpret(file, lambda key, dtype, size: storages.setdefault(key, np.zeros(size, dtype)))
+        for key in _interpret(file):
+            length = int.from_bytes(file.read(8), "little")
+            dtype = storages[key].dtype
+            storages[key] = np.frombuffer(file.read(length * dtype.itemsize), dtype, length)
+        file.seek(begin)
+        return _interpret(file, lambda key, *_: storages[key])
+
+
+def _no_storage(*_):
+    raise ValueError("a tensor in it has no storage")
+
+
+def _interpret(program, storage=_no_storage):
+    """Run the opcodes of one pickle on a stack of our own; a global is its name, a call is one of two we know.
+
+    storage: (key, dtype, size) -> array.
+    """
     stack, marks, memo = [], [], {}
 
     def pop_to_mark():
@@ -56,6 +90,8 @@ def _interpret(program, storage):
                 stack.append({})
             case "EMPTY_TUPLE":
                 stack.append(())
+            case "EMPTY_LIST":
+                stack.append([])
             case "MARK":
                 marks.append(len(stack))
             case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
@@ -73,6 +109,9 @@ def _interpret(program, storage):
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 size = int(opcode.name[-1])
                 stack[-size:] = [tuple(stack[-size:])]
+            case "APPENDS":
+                items = pop_to_mark()
+                stack[-1].extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
                 stack[-1][key] = value
@@ -80,10 +119,10 @@ def _interpret(program, storage):
                 items = pop_to_mark()
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
             case "BINPERSID":
-                kind, (module, dtype), key, _, size = stack.pop()
+                kind, (module, dtype), key, _, size, *_ = stack.pop()
                 if kind != "storage" or module != "torch" or dtype not in DTYPES:
                     raise ValueError(f"a {module}.{dtype} in it is not understood")
-                stack.append(np.frombuffer(storage(key), DTYPES[dtype], count=size))
+                stack.append(storage(key, DTYPES[dtype], size))
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_call(function, arguments))

@@ -57,3 +57,30 @@ def test_agrees_with_torch_fidelity():
         assert distance(Moments.of(f["a"]), Moments.of(f["b"])) == pytest.approx(float(f["fid"]), rel=1e-6)
         mean, std = scores.inception_score(f["logits"], splits=10)
         assert (mean, std) == pytest.approx((float(f["is_mean"]), float(f["is_std"])), rel=1e-6)
+
+
+@pytest.fixture
+def torch_fidelity():
+    with np.load(Path(__file__).parent / "data" / "torch_fidelity_scores.npz", allow_pickle=False) as f:
+        return dict(f)
+
+
+def test_kernel_distance_is_torch_fidelitys(torch_fidelity):
+    a, b = torch_fidelity["a"], torch_fidelity["b"]
+    got = scores.kernel_distance(a, b, np.random.RandomState(2020), subsets=7, size=50)
+    assert got == pytest.approx((float(torch_fidelity["kid_mean"]), float(torch_fidelity["kid_std"])), rel=1e-6)
+
+
+def test_precision_and_recall_are_torch_fidelitys(torch_fidelity):
+    a, b = torch_fidelity["a"], torch_fidelity["b"]
+    want = (float(torch_fidelity["precision"]), float(torch_fidelity["recall"]))
+    assert want[0] != want[1]  # or a swap would not show
+    assert scores.precision_recall(a, b, k=3, block=64) == pytest.approx(want, abs=1e-6)
+
+
+def test_kernel_distance_of_one_distribution_is_about_zero(rng):
+    """The estimator is unbiased: below zero as often as above."""
+    a, b = rng.standard_normal((2, 400, 6))
+    mean, _ = scores.kernel_distance(a, b, rng, subsets=20, size=200)
+    shifted, _ = scores.kernel_distance(a, b + 0.5, rng, subsets=20, size=200)
+    assert abs(mean) < 0.1 * shifted

@@ -29,3 +29,39 @@ def log_softmax(logits):
     logits = np.asarray(logits, np.float64)
     logits = logits - logits.max(1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def kernel_distance(a, b, rng, subsets=100, size=1000):
+    """Unbiased MMD^2 with the kernel (x y / D + 1)^3 on random subsets of features -> (mean, std): KID."""
+    size = min(size, len(a), len(b))
+    values = []
+    for _ in range(subsets):
+        x, y = (np.asarray(f[rng.choice(len(f), size, replace=False)], np.float64) for f in (a, b))
+        same = [k.sum() - k.trace() for k in (_cubic(x, x), _cubic(y, y))]
+        values.append(sum(same) / (size * (size - 1)) - 2 * _cubic(x, y).mean())
+    return float(np.mean(values)), float(np.std(values))
+
+
+def _cubic(x, y):
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def precision_recall(fake, real, k=3, block=1000):
+    """Improved precision and recall: the share of `fake` within the k-th neighbour's distance of some `real`, and of
+    `real` within that of some `fake`. Holds all features, and a block of distances."""
+    return _covered(fake, real, k, block), _covered(real, fake, k, block)
+
+
+def _covered(points, centres, k, block):
+    """The share of points that lie in the ball of some centre, as wide as its k-th nearest other centre is far."""
+    radii = np.concatenate([
+        np.partition(_squares(centres[i : i + block], centres), k, axis=1)[:, k] for i in range(0, len(centres), block)
+    ])  # fmt: skip
+    inside = [(_squares(points[i : i + block], centres) <= radii).any(1) for i in range(0, len(points), block)]
+    return float(np.concatenate(inside).mean())
+
+
+def _squares(a, b):
+    """Squared distances [len(a), len(b)]."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.maximum(np.square(a).sum(1)[:, None] - 2 * a @ b.T + np.square(b).sum(1), 0)

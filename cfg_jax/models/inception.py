@@ -1,0 +1,242 @@
+"""The Inception network of FID: TensorFlow's graph of 2015-12-05, batch norm folded into each convolution.
+
+Layers are called as in that graph. It differs from torchvision's: average pools leave out the padding, the last block
+takes a max pool, and there are 1,008 outputs. Images enter as bytes and are resized inside as TensorFlow 1 did.
+"""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_npz
+from cfg_jax.models import torch_file
+
+SIDE = 299
+BATCH_NORM_EPS = 0.001
+
+
+class Inception(nn.Module):
+    """uint8 images [B, H, W, 3] -> {stage: array}: what the scores are made of.
+
+    mixed_6_conv [B, 17, 17, 7] (sFID), mixed_8 [B, 1280] averaged over its pixels, pool_3 [B, 2048] (FID), and
+    logits [B, 1008] without the bias; the last two where `until` is not mixed_8.
+    """
+
+    until: str = "logits"
+
+    @nn.compact
+    def __call__(self, images):
+        stages = {}
+        x = (resize(images.astype(jnp.float32), SIDE) - 128) / 128
+        x = conv(x, "conv", 32, 3, stride=2, padding="VALID")
+        x = conv(x, "conv_1", 32, 3, padding="VALID")
+        x = conv(x, "conv_2", 64, 3)
+        x = nn.max_pool(x, (3, 3), (2, 2))
+        x = conv(x, "conv_3", 80, 1, padding="VALID")
+        x = conv(x, "conv_4", 192, 3, padding="VALID")
+        x = nn.max_pool(x, (3, 3), (2, 2))
+        for name, pooled in (("mixed", 32), ("mixed_1", 64), ("mixed_2", 64)):  # 35x35
+            x = join(
+                conv(x, f"{name}_conv", 64, 1),
+                tower(x, f"{name}_tower", (48, 1), (64, 5)),
+                tower(x, f"{name}_tower_1", (64, 1), (96, 3), (96, 3)),
+                tower(average(x), f"{name}_tower_2", (pooled, 1)),
+            )
+        x = join(
+            conv(x, "mixed_3_conv", 384, 3, stride=2, padding="VALID"),
+            shrink(tower(x, "mixed_3_tower", (64, 1), (96, 3)), "mixed_3_tower_conv_2", 96),
+            nn.max_pool(x, (3, 3), (2, 2)),
+        )
+        for name, width in (("mixed_4", 128), ("mixed_5", 160), ("mixed_6", 160), ("mixed_7", 192)):  # 17x17
+            first = conv(x, f"{name}_conv", 192, 1)
+            if name == "mixed_6":
+                stages["mixed_6_conv"] = first[..., :7]
+            row, column = (1, 7), (7, 1)
+            x = join(
+                first,
+                tower(x, f"{name}_tower", (width, 1), (width, row), (192, column)),
+                tower(x, f"{name}_tower_1", (width, 1), *[(width, k) for k in (column, row, column)], (192, row)),
+                tower(average(x), f"{name}_tower_2", (192, 1)),
+            )
+        x = join(
+            shrink(tower(x, "mixed_8_tower", (192, 1)), "mixed_8_tower_conv_1", 320),
+            shrink(tower(x, "mixed_8_tower_1", (192, 1), (192, (1, 7)), (192, (7, 1))), "mixed_8_tower_1_conv_3", 192),
+            nn.max_pool(x, (3, 3), (2, 2)),
+        )
+        stages["mixed_8"] = x.mean((1, 2))
+        if self.until == "mixed_8":
+            return stages
+        for name, pool in (("mixed_9", average), ("mixed_10", maximum)):  # 8x8
+            x = join(
+                conv(x, f"{name}_conv", 320, 1),
+                fork(tower(x, f"{name}_tower", (384, 1)), f"{name}_tower_mixed"),
+                fork(tower(x, f"{name}_tower_1", (448, 1), (384, 3)), f"{name}_tower_1_mixed"),
+                tower(pool(x), f"{name}_tower_2", (192, 1)),
+            )
+        stages["pool_3"] = x.mean((1, 2))
+        stages["logits"] = nn.Dense(1008, use_bias=False, name="softmax")(stages["pool_3"])
+        return stages
+
+
+def conv(x, name, features, kernel, stride=1, padding="SAME"):
+    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return nn.relu(nn.Conv(features, kernel, stride, padding, name=name)(x))
+
+
+def tower(x, name, *layers):
+    """Convolutions of (features, kernel) one after the other: NAME_conv, NAME_conv_1, ..."""
+    for i, (features, kernel) in enumerate(layers):
+        x = conv(x, f"{name}_conv_{i}" if i else f"{name}_conv", features, kernel)
+    return x
+
+
+def shrink(x, name, features):
+    return conv(x, name, features, 3, stride=2, padding="VALID")
+
+
+def fork(x, name):
+    return join(conv(x, f"{name}_conv", 384, (1, 3)), conv(x, f"{name}_conv_1", 384, (3, 1)))
+
+
+def join(*branches):
+    return jnp.concatenate(branches, axis=-1)
+
+
+def average(x):
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def maximum(x):
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+def resize(x, side):
+    """TensorFlow 1's bilinear: output pixel j looks at j * n / side, no half-pixel centres, no antialias."""
+    for axis in (2, 1):
+        n = x.shape[axis]
+        at = np.arange(side, dtype=np.float32) * np.float32(n / side)
+        low = at.astype(int)
+        shape = [1, 1, 1, 1]
+        shape[axis] = side
+        before, after = (jnp.take(x, i, axis=axis) for i in (low, np.minimum(low + 1, n - 1)))
+        x = before + (after - before) * (at - low).astype(np.float32).reshape(shape)
+    return x
+
+
+# the PyTorch conversions' modules -> this graph's layers
+STEM = {
+    "Conv2d_1a_3x3": "conv", "Conv2d_2a_3x3": "conv_1", "Conv2d_2b_3x3": "conv_2", "Conv2d_3b_1x1": "conv_3",
+    "Conv2d_4a_3x3": "conv_4",
+}  # fmt: skip
+BLOCKS = dict(zip(
+    ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
+     "Mixed_7b", "Mixed_7c"),
+    ("mixed", *(f"mixed_{i}" for i in range(1, 11))), strict=True,
+))  # fmt: skip
+TOWERS = {
+    "5": {"branch1x1": "conv", "branch5x5_": "tower", "branch3x3dbl_": "tower_1", "branch_pool": "tower_2_conv"},
+    "6a": {"branch3x3": "conv", "branch3x3dbl_": "tower"},
+    "6": {"branch1x1": "conv", "branch7x7_": "tower", "branch7x7dbl_": "tower_1", "branch_pool": "tower_2_conv"},
+    "7a": {"branch3x3_": "tower", "branch7x7x3_": "tower_1"},
+    "7": {"branch1x1": "conv", "branch3x3_": "tower", "branch3x3dbl_": "tower_1", "branch_pool": "tower_2_conv"},
+}
+
+
+def rename(module):
+    """ "Mixed_7b.branch3x3dbl_3a" -> "mixed_9_tower_1_mixed_conv", or None for a name that is none of theirs."""
+    if module in STEM:
+        return STEM[module]
+    block, _, branch = module.partition(".")
+    if block not in BLOCKS:
+        return None
+    towers = TOWERS.get(block[6:]) or TOWERS[block[6]]
+    if branch in towers:
+        return f"{BLOCKS[block]}_{towers[branch]}"
+    stem, number = branch.rstrip("ab0123456789"), branch[len(branch.rstrip("ab0123456789")) :]
+    if stem not in towers or not number:
+        return None
+    tower = f"{BLOCKS[block]}_{towers[stem]}"
+    if number[-1] in "ab":
+        return f"{tower}_mixed_conv" + ("_1" if number[-1] == "b" else "")
+    return f"{tower}_conv" + (f"_{int(number) - 1}" if number != "1" else "")
+
+
+def from_torch(state):
+    """{name: array} of pytorch-fid's and torch-fidelity's conversion -> (parameters, bias of the logits [1008])."""
+    state = {name: np.asarray(a, np.float64) for name, a in state.items() if not name.endswith("num_batches_tracked")}
+    params = {"softmax": {"kernel": state.pop("fc.weight").T.astype(np.float32)}}
+    bias = state.pop("fc.bias").astype(np.float32)
+    for module in sorted({name.rsplit(".", 2)[0] for name in state}):
+        layer = rename(module)
+        if layer is None:
+            raise InputError(f"{module} is no layer of the Inception network of FID: another network's weights")
+        norm = {leaf: state[f"{module}.bn.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var")}
+        scale = norm["weight"] / np.sqrt(norm["running_var"] + BATCH_NORM_EPS)
+        kernel = state[f"{module}.conv.weight"] * scale[:, None, None, None]
+        params[layer] = {
+            "kernel": kernel.transpose(2, 3, 1, 0).astype(np.float32),
+            "bias": (norm["bias"] - norm["running_mean"] * scale).astype(np.float32),
+        }
+    return params, bias
+
+
+def from_layers(layers, template):
+    """{layer/weights: flat in O, H, W, I order, layer/bias} up to some layer of the graph -> parameters."""
+    params = {}
+    for (layer, leaf), wanted in flatten_dict(template).items():
+        array = layers.get(f"{layer}/{'weights' if leaf == 'kernel' else leaf}")
+        if array is None or array.size != np.prod(wanted.shape):
+            found = "absent" if array is None else array.shape
+            raise InputError(f"{layer}/{leaf} of the Inception network is {found}, not {wanted.shape}: another file")
+        if leaf == "kernel":
+            *sides, inputs, outputs = wanted.shape
+            array = array.reshape(outputs, *sides, inputs).transpose(1, 2, 3, 0)
+        params.setdefault(layer, {})[leaf] = array
+    return params
+
+
+def shapes(until):
+    """The parameters of the network up to a stage, by shape."""
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.uint8)
+    return jax.eval_shape(Inception(until).init, jax.random.key(0), image)["params"]
+
+
+def convert(source, out):
+    """A published file -> our .npz: a .pth of pytorch-fid or torch-fidelity, or an .npz of layers up to mixed_8.
+
+    Returns the stage up to which it goes.
+    """
+    source = Path(source)
+    if source.suffix == ".npz":
+        with np.load(source, allow_pickle=False) as file:
+            params, bias, until = from_layers(dict(file), shapes("mixed_8")), np.zeros(0, np.float32), "mixed_8"
+    else:
+        (params, bias), until = from_torch(torch_file.read(source)), "logits"
+        wanted = jax.tree.map(lambda a: a.shape, shapes(until))
+        if jax.tree.map(np.shape, params) != wanted:
+            raise InputError(f"{source} has not the shapes of the Inception network of FID: another network's weights")
+    flat = {"/".join(path): a for path, a in flatten_dict(params).items()}
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    write_npz(out, {**flat, "bias_of_logits": bias, "sha256": np.array(sha256), "until": np.array(until)})
+    return until
+
+
+def load(path):
+    """(params, bias of the logits, sha256 of the published file, stage it goes up to) of what convert wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            flat = dict(file)
+        bias, sha256, until = (flat.pop(name) for name in ("bias_of_logits", "sha256", "until"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} has no Inception weights ({error}): python -m experiments.fetch_inception --out={path}"
+        ) from error
+    params = unflatten_dict({tuple(name.split("/")): a for name, a in flat.items()})
+    return params, bias, str(sha256), str(until)

@@ -1,0 +1,63 @@
+"""The weights of FID's Inception network, downloaded and checked, as the .npz that evaluation reads.
+
+python -m experiments.fetch_inception
+python -m experiments.fetch_inception --from_file=pt_inception-2015-12-05-6726825d.pth      # no network needed
+
+They are TensorFlow's of 2015-12-05 as pytorch-fid and torch-fidelity publish them (one file, two addresses).
+--from_file also takes an .npz of layers up to mixed_8, whose features give a Frechet distance that is no FID.
+"""
+
+import hashlib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from absl import flags
+
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_atomic
+from cfg_jax.models import inception
+from cfg_jax.progress import progress
+from experiments import cli
+
+URLS = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+)
+SHA256 = "6726825d"  # its beginning, which PyTorch's convention puts into the name
+
+OUT = flags.DEFINE_string("out", "data/inception.npz", "what config.eval.inception names")
+FROM_FILE = flags.DEFINE_string("from_file", None, "a file that is here already")
+
+
+def main():
+    path = Path(FROM_FILE.value) if FROM_FILE.value else Path(OUT.value).with_suffix(".pth")
+    if not FROM_FILE.value and not path.exists():
+        download(path)
+    if not path.is_file():
+        raise InputError(f"--from_file={path} does not exist")
+    if path.suffix != ".npz" and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(SHA256):
+        raise InputError(f"{path} is not the published file: its sha256 does not begin with {SHA256}; fetch it again")
+    until = inception.convert(path, OUT.value)
+    print(f"{OUT.value}: the Inception network of FID up to {until}")
+
+
+def download(path):
+    """Try the addresses in turn; a file is there whole or not at all."""
+    for url in URLS:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                size = int(response.headers.get("Content-Length", 0))
+                content = bytearray()
+                with progress(total=size, unit="B", unit_scale=True, desc=path.name) as bar:
+                    while block := response.read(1 << 20):
+                        content += block
+                        bar.update(len(block))
+            return write_atomic(path, bytes(content))
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", error)
+    raise InputError(f"no address answers ({reason}): download {URLS[0]} elsewhere and name it with --from_file")
+
+
+if __name__ == "__main__":
+    cli.run(main)

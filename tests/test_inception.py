@@ -1,0 +1,124 @@
+"""The Inception network of FID against torch-fidelity's, on the same weights made from names and shapes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cfg_jax.errors import InputError
+from cfg_jax.models import inception
+from tests.inception_state import make
+
+REFERENCE = Path(__file__).parent / "data" / "inception.npz"
+REAL = Path(os.environ.get("CFG_JAX_ASSETS") or "absent") / "inception_2015_to_mixed_8.npz"
+# relative L2 in float32
+TOLERANCE = {"mixed_6_conv": 1e-5, "mixed_8": 1e-5, "pool_3": 1e-5, "logits": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    with np.load(REFERENCE, allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def state(reference):
+    return make(json.loads(str(reference["shapes"])))
+
+
+@pytest.fixture(scope="module")
+def run(state):
+    params, _ = inception.from_torch(state)
+    apply = jax.jit(inception.Inception().apply)
+    return lambda images: apply({"params": params}, images)
+
+
+def relative(a, b):
+    return np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)
+
+
+def test_every_stage_is_torch_fidelitys(reference, state, run):
+    stages = run(reference["images"])
+    errors = {name: relative(stages[name], reference[name]) for name in TOLERANCE}
+    print(errors)
+    assert all(errors[name] < TOLERANCE[name] for name in TOLERANCE), errors
+    _, bias = inception.from_torch(state)
+    assert relative(stages["logits"] + bias, reference["logits_biased"]) < 1e-5
+
+
+def test_the_resize_inside_is_tensorflow_1s(reference):
+    resized = (inception.resize(reference["images"].astype(np.float32), 299) - 128) / 128
+    np.testing.assert_allclose(resized[:, ::23, ::23], reference["resized"], atol=1e-5)
+
+
+def test_features_do_not_depend_on_the_batch(reference, run):
+    """Up to the order of sums, which another batch shape changes."""
+    images = reference["images"]
+    together, alone = run(images[[0, 1, 0]]), run(images[:1])
+    assert relative(together["pool_3"][2:], alone["pool_3"]) < 1e-6
+
+
+def test_up_to_mixed_8_the_network_is_the_same(reference, state):
+    params, _ = inception.from_torch(state)
+    known = inception.shapes("mixed_8")
+    stages = jax.jit(inception.Inception("mixed_8").apply)(
+        {"params": {k: params[k] for k in known}}, reference["images"]
+    )
+    assert set(stages) == {"mixed_6_conv", "mixed_8"}
+    assert relative(stages["mixed_8"], reference["mixed_8"]) < 1e-5
+
+
+def test_another_networks_weights_are_refused(state):
+    strange = {**state, "Mixed_8a.conv.weight": np.zeros((1, 1, 1, 1), np.float32)}
+    with pytest.raises(InputError, match=r"Mixed_8a is no layer of the Inception network of FID"):
+        inception.from_torch(strange)
+
+
+def test_layers_go_in_and_come_out(tmp_path, state):
+    """The .npz of layers in O, H, W, I order gives the parameters that it was written from."""
+    params, _ = inception.from_torch(state)
+    known = inception.shapes("mixed_8")
+    layers = {f"{k}/weights": params[k]["kernel"].transpose(3, 0, 1, 2).ravel() for k in known}
+    layers |= {f"{k}/bias": params[k]["bias"] for k in known}
+    np.savez(tmp_path / "layers.npz", **layers)
+    assert inception.convert(tmp_path / "layers.npz", tmp_path / "out.npz") == "mixed_8"
+    loaded, _, _, until = inception.load(tmp_path / "out.npz")
+    assert until == "mixed_8"
+    jax.tree.map(np.testing.assert_array_equal, loaded, {k: params[k] for k in known})
+    layers.pop("mixed_5_conv/bias")
+    np.savez(tmp_path / "layers.npz", **layers)
+    with pytest.raises(InputError, match="mixed_5_conv/bias of the Inception network is absent"):
+        inception.convert(tmp_path / "layers.npz", tmp_path / "no.npz")
+    assert not (tmp_path / "no.npz").exists()
+    with pytest.raises(InputError, match=r"no\.npz has no Inception weights.*fetch_inception"):
+        inception.load(tmp_path / "no.npz")
+
+
+def test_a_file_of_another_sum_is_refused(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"something else")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.fetch_inception", f"--from_file={tmp_path}/x.pth", f"--out={tmp_path}/y"],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 1 and "its sha256 does not begin with 6726825d" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "y").exists()
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="inception_2015_to_mixed_8.npz is not in CFG_JAX_ASSETS")
+def test_the_real_weights_tell_pictures_apart(tmp_path):
+    """Features of the real network: two crops of one texture are nearer than of another, by far."""
+    assert inception.convert(REAL, tmp_path / "real.npz") == "mixed_8"
+    params, *_ = inception.load(tmp_path / "real.npz")
+    y, x = np.mgrid[:64, :64]
+    stripes, discs = 127 + 100 * np.sin(x / 3), 255 * ((x % 32 - 16) ** 2 + (y % 32 - 16) ** 2 < 120)
+    pictures = np.stack([stripes, np.roll(stripes, 5, 1), discs, np.roll(discs, 7, 0)]).astype(np.uint8)
+    features = jax.jit(inception.Inception("mixed_8").apply)({"params": params}, np.repeat(pictures[..., None], 3, -1))
+    f = np.asarray(features["mixed_8"])
+    between = min(np.linalg.norm(f[i] - f[j]) for i in (0, 1) for j in (2, 3))
+    assert 2 * max(np.linalg.norm(f[0] - f[1]), np.linalg.norm(f[2] - f[3])) < between
+    assert f.min() >= 0 and 0.05 < f.mean() < 1

@@ -14,6 +14,7 @@ THRESHOLDS = {"none": None, "static": samplers.clip, "dynamic": samplers.dynamic
 GRIDS = ("paper", "shifted")
 DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
+FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 # a run may be continued with these changed: none of them touches the parameters of a given step
 FREE = (
@@ -66,9 +67,11 @@ def check_eval(evaluation):
     )
     require(len(evaluation.w) > 0, "config.eval.w is empty: name at least one w")
     require(
-        evaluation.features == "classifier",
-        f"config.eval.features={evaluation.features!r} is unknown: choose classifier",
+        evaluation.features in FEATURES,
+        f"config.eval.features={evaluation.features!r} is unknown: choose {' or '.join(FEATURES)}",
     )
+    few = evaluation.reference_images
+    require(few == 0 or few >= 2, f"config.eval.reference_images={few} has no covariance: set 0 for all, or 2 and more")
     rule = evaluation.labels
     require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
     for field in ("batch_size", "splits"):

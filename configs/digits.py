@@ -57,6 +57,8 @@ def get_config():
     evaluation.labels = "balanced"  # i mod 10; random classes would cap IS at this N
     evaluation.splits = 10  # of IS
     evaluation.bootstrap = 100  # resamplings of the images for the spreads; 0 for none
-    evaluation.features = "classifier"  # a small classifier trained on data.name
+    evaluation.features = "classifier"  # a small one trained on the data, or inception: FID's own network
+    evaluation.inception = "data/inception.npz"  # its weights, by experiments.fetch_inception
+    evaluation.reference_images = 0  # of the training set; 0 for all
     evaluation.w = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
     return config

@@ -59,6 +59,8 @@ def get_config():
     evaluation.labels = "random"
     evaluation.splits = 10
     evaluation.bootstrap = 0
-    evaluation.features = "classifier"
+    evaluation.features = "inception"
+    evaluation.inception = "data/inception.npz"
+    evaluation.reference_images = 0
     evaluation.w = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0, 4.0)
     return config

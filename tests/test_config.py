@@ -44,7 +44,7 @@ def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
         ("logsnr_min", -3000.0, "[-40, 40]"),
         ("eval.seed", -1, "config.eval.seed=-1"),
         ("eval.bootstrap", 1, "config.eval.bootstrap=1"),
-        ("eval.features", "inception", "choose classifier"),
+        ("eval.features", "resnet", "choose classifier or inception"),
         ("eval.w", (), "config.eval.w is empty"),
         ("eval.w", (1e38,), "no finite number"),
         ("train.ema_decay", 1.0, "config.train.ema_decay=1.0"),

@@ -10,8 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from cfg_jax.data import sources
 from cfg_jax.errors import InputError
+from cfg_jax.evaluation import features, report, sweep
+from cfg_jax.evaluation.moments import Moments
 from cfg_jax.models import inception
+from cfg_jax.training import trainer
 from tests.inception_state import make
 
 REFERENCE = Path(__file__).parent / "data" / "inception.npz"
@@ -117,8 +121,34 @@ def test_the_real_weights_tell_pictures_apart(tmp_path):
     y, x = np.mgrid[:64, :64]
     stripes, discs = 127 + 100 * np.sin(x / 3), 255 * ((x % 32 - 16) ** 2 + (y % 32 - 16) ** 2 < 120)
     pictures = np.stack([stripes, np.roll(stripes, 5, 1), discs, np.roll(discs, 7, 0)]).astype(np.uint8)
-    features = jax.jit(inception.Inception("mixed_8").apply)({"params": params}, np.repeat(pictures[..., None], 3, -1))
-    f = np.asarray(features["mixed_8"])
+    stages = jax.jit(inception.Inception("mixed_8").apply)({"params": params}, np.repeat(pictures[..., None], 3, -1))
+    f = np.asarray(stages["mixed_8"])
     between = min(np.linalg.norm(f[i] - f[j]) for i in (0, 1) for j in (2, 3))
     assert 2 * max(np.linalg.norm(f[0] - f[1]), np.linalg.norm(f[2] - f[3])) < between
     assert f.min() >= 0 and 0.05 < f.mean() < 1
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="inception_2015_to_mixed_8.npz is not in CFG_JAX_ASSETS")
+def test_a_sweep_on_the_networks_features(tmp_path, tiny):
+    """Names say what they are of; the reference is kept, and is that of the images themselves."""
+    inception.convert(REAL, tmp_path / "inception.npz")
+    tiny.eval.update(
+        features="inception", inception=str(tmp_path / "inception.npz"), reference_images=32, bootstrap=2, w=(0.0,)
+    )
+    trainer.train(tiny, tmp_path / "run")
+    [row] = sweep.sweep(tiny, [tmp_path / "run"], [0.0], tmp_path / "sweep")
+    assert list(row["scores"])[:3] == ["fd_mixed8@24", "is_digits@24", "accuracy_digits@24"]
+    assert row["reference_N"] == 32 and len(row["resampled"]["fd_mixed8@24"]) == 2
+    assert "fd_mixed8@24, p=0.1" in report.write(tmp_path / "sweep")
+
+    source, config = sources.load(tiny)
+    network = features.Features(config, source, tmp_path / "sweep")
+    kept = network.reference()["fd_mixed8"]
+    [path] = (tmp_path / "sweep").glob("reference-*.npz")
+    path.unlink()
+    again = network.reference()["fd_mixed8"]
+    assert kept.count == again.count == 32
+    np.testing.assert_allclose(kept.outer, again.outer)
+    index = np.sort(np.random.default_rng(0).permutation(len(source))[:32])
+    direct = Moments.of(network.inception(source.images[index], batch_size=8)["mixed_8"])
+    np.testing.assert_allclose(direct.mean, kept.mean, rtol=1e-4, atol=1e-6)

@@ -11,6 +11,7 @@ from cfg_jax import config as configs
 from cfg_jax import images
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import claims, report, sweep
+from cfg_jax.evaluation.features import Extracted
 from cfg_jax.evaluation.moments import Moments
 
 WS = (0.0, 0.1, 0.3, 1.0, 4.0)
@@ -105,11 +106,12 @@ def test_measurements_of_images_made_by_hand(rng):
     logits = np.log(np.where(np.arange(2) == labels[:, None], 0.8, 0.2))
     logits[0] = np.log([0.4, 0.6])  # one image of eight is taken for the other class
     features = rng.standard_normal((8, 3))
-    got = sweep.measurements(uint8, features, logits, labels, Moments.of(features), splits=2)
-    assert got["fid"] == pytest.approx(0, abs=1e-9) and got["accuracy"] == 7 / 8
-    assert got["saturated"] == 1 / 8
-    assert got["log_p_class"] == pytest.approx((7 * np.log(0.8) + np.log(0.4)) / 8)
-    assert got["variety"] == pytest.approx(0.5 * 0.25 * 127.5 / 127.5)  # class 1: std 127.5 in a pixel of four
+    extracted = Extracted({"fid_x": features}, {"x": logits}, logits)
+    got = sweep.measurements(uint8, extracted, labels, np.arange(8), {"fid_x": Moments.of(features)}, 2, "x")
+    assert got["fid_x"] == pytest.approx(0, abs=1e-9) and got["accuracy_x"] == 7 / 8
+    assert got["saturated_x"] == 1 / 8
+    assert got["log_p_class_x"] == pytest.approx((7 * np.log(0.8) + np.log(0.4)) / 8)
+    assert got["variety_x"] == pytest.approx(0.5 * 0.25 * 127.5 / 127.5)  # class 1: std 127.5 in a pixel of four
 
 
 def test_the_bootstrap_resamples_within_a_class(rng):

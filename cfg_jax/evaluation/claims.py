@@ -35,8 +35,9 @@ class Curve:
 
 
 def score_name(row, name):
-    """ "fid" -> "fid_digits@1000", as this row calls it."""
-    return next(key for key in row["scores"] if key.startswith(f"{name}_"))
+    """ "fid" -> "fid_digits@1000" as this row calls it, or "fd_mixed8@1000"; None if it was not measured."""
+    prefixes = ("fid_", "fd_") if name == "fid" else (f"{name}_",)
+    return next((key for key in row["scores"] if key.startswith(prefixes)), None)
 
 
 def score(row, name):
@@ -207,6 +208,8 @@ def ends(text, curves, names):
     """Compare the first and the last w: each named score should have moved in its direction."""
     if not curves:
         return Claim(text, UNTESTED, "needs two values of w")
+    if not all(score_name(row, name) for curve in curves.values() for row in curve.rows for name, *_ in names):
+        return Claim(text, UNTESTED, f"no {names[0][1]} was measured")
     verdicts, figures = [], []
     for run, curve in curves.items():
         parts = []

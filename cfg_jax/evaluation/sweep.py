@@ -42,7 +42,7 @@ def sweep(config, run_dirs, ws, workdir, other_reference=False):
     configs.check_sampler(config.sampler)
     configs.check_eval(config.eval)
     configs.save(workdir / "config.json", config)
-    network = feature_networks.create(config, source, workdir / "classifier.npz")
+    network = feature_networks.Features(config, source, workdir)
 
     todo = []
     for name, model in zip(names, models, strict=True):
@@ -92,6 +92,7 @@ def identity(config, name, model, w, network):
         "parameters": feature_networks.digest(*map(np.asarray, jax.tree.leaves(model.params))),
         "features": network.digest,
         "reference": network.reference_digest,
+        "reference_N": network.num_reference,
     }
 
 
@@ -132,18 +133,22 @@ def score_cell(config, model, cell, network, reference):
     )
     uint8 = np.concatenate([images.to_uint8(x) for x in batches])
     seconds = time.perf_counter() - began
-    features, logits = network(uint8)
+    extracted = network(uint8)
+    for name, features in extracted.distances.items():
+        if features.shape[1] >= cell["N"]:
+            rank = f"{cell['N']} images give a covariance of rank {cell['N'] - 1} of {features.shape[1]}"
+            log.warning("%s: %s, a distance far too large: raise config.eval.num_images", name, rank)
 
     def measure(index):
-        return measurements(uint8[index], features[index], logits[index], labels[index], reference, evaluation.splits)
+        values = measurements(uint8, extracted, labels, index, reference, evaluation.splits, config.data.name)
+        return {f"{name}@{cell['N']}": value for name, value in values.items()}
 
     rng = np.random.default_rng(evaluation.seed)
     resampled = [measure(resample(labels, rng)) for _ in range(evaluation.bootstrap)]
-    suffix = f"_{network.name}@{cell['N']}"
     row = cell | {
-        "scores": {k + suffix: v for k, v in measure(np.arange(len(labels))).items()},
-        "resampled": {k + suffix: [float(f"{r[k]:.6g}") for r in resampled] for k in (resampled or [{}])[0]},
-        "classifier_accuracy": network.accuracy,
+        "scores": measure(np.arange(len(labels))),
+        "resampled": {k: [float(f"{r[k]:.6g}") for r in resampled] for k in (resampled or [{}])[0]},
+        "classifier_accuracy": network.classifier and network.classifier.accuracy,
         "seconds": round(seconds, 2),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "code": __version__,
@@ -151,19 +156,23 @@ def score_cell(config, model, cell, network, reference):
     return row, class_grid(uint8, labels)
 
 
-def measurements(uint8, features, logits, labels, reference, splits):
-    """The scores of one set of images, by name."""
-    moments = Moments.of(features)
-    log_p = scores.log_softmax(logits)
+def measurements(uint8, extracted, labels, index, reference, splits, data):
+    """{measure_of: value} of the images at `index`, with repetitions where it is a bootstrap's."""
+    values = {}
+    for name, features in extracted.distances.items():
+        moments, of = Moments.of(features[index]), reference[name]
+        values[name] = scores.frechet_distance(moments.mean, moments.cov, of.mean, of.cov)
+    for name, logits in extracted.logits.items():
+        values[f"is_{name}"] = scores.inception_score(logits[index], splits)[0]
+    uint8, labels = uint8[index], labels[index]
+    if extracted.class_logits is not None:
+        log_p = scores.log_softmax(extracted.class_logits[index])
+        values[f"accuracy_{data}"] = float((log_p.argmax(1) == labels).mean())
+        values[f"log_p_class_{data}"] = float(log_p[np.arange(len(labels)), labels].mean())
     per_class = [uint8[labels == c].astype(np.float32) for c in np.unique(labels)]
-    return {
-        "fid": scores.frechet_distance(moments.mean, moments.cov, reference.mean, reference.cov),
-        "is": scores.inception_score(logits, splits)[0],
-        "accuracy": float((logits.argmax(1) == labels).mean()),
-        "log_p_class": float(log_p[np.arange(len(labels)), labels].mean()),
-        "saturated": float(np.isin(uint8, (0, 255)).mean()),
-        "variety": float(np.mean([c.std(axis=0).mean() for c in per_class]) / 127.5),
-    }
+    values[f"saturated_{data}"] = float(np.isin(uint8, (0, 255)).mean())
+    values[f"variety_{data}"] = float(np.mean([c.std(axis=0).mean() for c in per_class]) / 127.5)
+    return values
 
 
 def resample(labels, rng):

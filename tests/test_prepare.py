@@ -87,6 +87,97 @@ def test_two_tars_in_a_folder_are_one_set(tmp_path):
     assert folder(tmp_path / "tars", tmp_path / "a").sha256 == folder(source, tmp_path / "b").sha256
 
 
+def test_a_tar_of_tars_keeps_its_folders(tmp_path):
+    source = tree(tmp_path / "in")
+    with tarfile.open(tmp_path / "outer.tar", "w") as outer:
+        for split in ("train", "val"):
+            for name in ("ant", "bee"):
+                inner = io.BytesIO()
+                with tarfile.open(fileobj=inner, mode="w") as tar:
+                    for path in sorted((source / split / name).iterdir()):
+                        add(tar, path.name, path.read_bytes())
+                add(outer, f"{split}/{name}.tar", inner.getvalue())
+    assert folder(tmp_path / "outer.tar", tmp_path / "a").sha256 == folder(source, tmp_path / "b").sha256
+
+
+@pytest.mark.parametrize("where", ["header", "end", "gzip"])
+def test_a_damaged_archive_is_not_taken_for_a_short_one(tmp_path, where):
+    source, path = tree(tmp_path / "in"), tmp_path / ("a.tar.gz" if where == "gzip" else "a.tar")
+    with tarfile.open(path, "w:gz" if where == "gzip" else "w") as tar:
+        tar.add(source, arcname=".")
+    content = bytearray(path.read_bytes())
+    if where == "gzip":
+        content[-6] ^= 1  # of the checksum
+    else:
+        with tarfile.open(path) as tar:
+            offset = list(tar)[6].offset
+        if where == "header":
+            content[offset + 5] ^= 8
+        else:
+            del content[offset:]
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged \(.*fetch it again"):
+        folder(path, tmp_path / "out")
+
+
+def test_what_is_in_no_class_is_listed(tmp_path):
+    source = tree(tmp_path / "in")
+    (source / "train" / "loose.png").write_bytes(encode(colour(1)))
+    (source / "cow").mkdir()
+    (source / "cow" / "1.png").write_bytes(encode(colour(2)))
+    (source / "test" / "ant").mkdir(parents=True)
+    (source / "test" / "ant" / "1.png").write_bytes(encode(colour(3)))
+    (source / "train" / "ant" / "boxes.txt").write_text("1 2 3 4")
+    assert folder(source, tmp_path / "out").counts == {"train": 6, "validation": 2}
+    [(kind, files)] = json.loads((tmp_path / "out" / "report.json").read_text()).items()
+    assert kind.startswith("of no use")
+    assert sorted(files) == ["cow/1.png", "test/ant/1.png", "train/ant/boxes.txt", "train/loose.png"]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "train"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "1.png").write_bytes(encode(colour(1)))
+    assert folder(tmp_path / "in", tmp_path / "out").class_names == ("bus", "train")
+
+
+def test_tiny_imagenet_as_published(tmp_path):
+    """A folder deeper, boxes beside the pictures, validation in one heap with a list, a test without labels."""
+    root, x = tmp_path / "tiny-imagenet-200", encode(colour(1, 64, 64), "JPEG")
+    for synset in ("n02", "n01"):
+        (root / "train" / synset / "images").mkdir(parents=True)
+        (root / "train" / synset / "images" / f"{synset}_0.JPEG").write_bytes(x)
+        (root / "train" / synset / f"{synset}_boxes.txt").write_text("box")
+    for split, names in (("val", ("val_0.JPEG", "val_1.JPEG")), ("test", ("test_0.JPEG",))):
+        (root / split / "images").mkdir(parents=True)
+        for name in names:
+            (root / split / "images" / name).write_bytes(x)
+    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn02\t0\t0\nval_1.JPEG\tn01\t0\t0\n")
+    prepare.prepare("tiny_imagenet", root, tmp_path / "out")
+    np.testing.assert_array_equal(sources.prepared(tmp_path / "out").labels, [0, 1])
+    np.testing.assert_array_equal(sources.prepared(tmp_path / "out", "validation").labels, [1, 0])
+    assert "test/images/test_0.JPEG" in (tmp_path / "out" / "report.json").read_text()
+
+
+def test_parts_of_another_resize_are_not_taken(tmp_path, monkeypatch):
+    """Killed under one resize, then under another, then finished under the first: as if never interrupted."""
+    source, out = tree(tmp_path / "in"), tmp_path / "out"
+    write = prepare.write_json
+
+    for resize, stop in (("area", "report.json"), ("adm", ".json")):
+
+        def dies(path, value, stop=stop):
+            if path.name.endswith(stop):
+                raise KeyboardInterrupt
+            write(path, value)
+
+        monkeypatch.setattr(prepare, "write_json", dies)
+        with pytest.raises(KeyboardInterrupt):
+            folder(source, out, resize=resize)
+    monkeypatch.undo()
+    assert folder(source, out).sha256 == folder(source, tmp_path / "clean").sha256
+
+
 def test_the_original_ilsvrc_tars(tmp_path):
     """A tar of a tar for each synset, and validation pictures in one heap, whose synsets are a list of their own."""
     inner = {synset: io.BytesIO() for synset in ("n01440764", "n15075141")}
@@ -150,7 +241,7 @@ def damaged(tmp_path):
     here = source / "train" / "ant"
     whole = encode(colour(6, 64, 64), "JPEG")
     (here / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (here / "notes.txt").write_text("no picture")
+    (here / "notes.png").write_text("no picture")
     (here / "deep.png").write_bytes(encode(colour(7)[..., 0].astype(np.uint16)))
     return source, here, whole
 
@@ -163,13 +254,13 @@ def test_unreadable_files_are_listed_and_nothing_is_finished(tmp_path, damaged):
     assert not (out / "card.json").exists()
     unreadable = json.loads((out / "report.json").read_text())["unreadable"]
     assert [line.split(":")[0] for line in unreadable] == [
-        f"train/ant/{n}" for n in ("cut.jpg", "deep.png", "notes.txt")
+        f"train/ant/{n}" for n in ("cut.jpg", "deep.png", "notes.png")
     ]
     card = folder(source, out, skip_unreadable=True)
     assert card.left_out == 3 and card.counts["train"] == 6
     (here / "cut.jpg").write_bytes(whole)  # mended: it is taken up, and the rest may go
     (here / "deep.png").unlink()
-    (here / "notes.txt").unlink()
+    (here / "notes.png").unlink()
     shutil.rmtree(out)
     assert folder(source, out).counts["train"] == 7
 
@@ -180,8 +271,21 @@ def test_a_mended_file_is_read_again_by_the_second_run(tmp_path, damaged):
         folder(source, tmp_path / "out")
     (here / "cut.jpg").write_bytes(whole)
     (here / "deep.png").write_bytes(whole)
-    (here / "notes.txt").write_bytes(whole)
+    (here / "notes.png").write_bytes(whole)
     assert folder(source, tmp_path / "out").counts["train"] == 9
+
+
+def test_a_damaged_part_is_made_again(tmp_path, damaged):
+    source, here, _ = damaged
+    with pytest.raises(InputError):
+        folder(source, tmp_path / "out")
+    for path in (here / "cut.jpg", here / "notes.png", here / "deep.png"):
+        path.unlink()
+    [images] = (tmp_path / "out" / "parts").glob("validation-*.npy")
+    images.write_bytes(images.read_bytes()[:-9])
+    for notes in (tmp_path / "out" / "parts").glob("train-*.json"):
+        notes.write_text(notes.read_text()[:9])
+    assert folder(source, tmp_path / "out").sha256 == folder(source, tmp_path / "clean").sha256
 
 
 @pytest.mark.parametrize(
@@ -192,6 +296,10 @@ def test_a_mended_file_is_read_again_by_the_second_run(tmp_path, damaged):
         (lambda s: [p.unlink() for p in (s / "train" / "bee").iterdir()], "train/bee is empty"),
         (lambda s: shutil.rmtree(s / "val" / "bee"), "validation has no picture of 1 of the 2 classes (bee)"),
         (lambda s: (s / "val" / "bee").rename(s / "val" / "cow"), "validation has classes that are none of this set's"),
+        (lambda s: [shutil.rmtree(s / t / "bee") for t in ("train", "val")], "are of one class, ant: name the folder"),
+        (lambda s: tarfile.open(s / "x.tar", "w").close(), "has folders and archives (x.tar)"),
+        (lambda s: (s / "classes.txt").write_bytes(b"ant \xe9"), "is not UTF-8"),
+        (lambda s: (s / "train" / "bee").rename(s / "train" / "\u00b2"), "validation has classes that are none"),
         (lambda s: (shutil.rmtree(s), s.write_text("x")), "is no folder, .tar, .npz or .npy"),
         (lambda s: (shutil.rmtree(s), s.with_suffix(".tar").write_bytes(b"x")), "does not exist"),
     ],
@@ -223,10 +331,12 @@ def test_arrays_keep_their_bytes(tmp_path):
         ({"images": np.zeros((3, 8, 8, 3), np.float32), "labels": np.arange(3)}, "float32"),
         ({"images": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.arange(2)}, "labels int64 (2,)"),
         (
-            {"images": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.array([0, 1, 3])},
-            "no picture of 1 of the 4 classes (2)",
+            {"images": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.array([0, 2, 2])},
+            "no picture of 1 of the 3 classes (1)",
         ),
         ({"images": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.array([0, -1, 1])}, "number classes 0..K-1"),
+        ({"images": np.zeros((3, 8, 8, 4), np.uint8), "labels": np.arange(3)}, "images of 4 channels"),
+        ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, 1, 20_000_000])}, "labels 0..20000000 on 3"),
         ({"x": np.zeros(3)}, "call the arrays train_images and train_labels"),
         ({"images": np.array([{}], object), "labels": np.arange(1)}, "cannot be read"),
     ],
@@ -328,7 +438,7 @@ def test_another_picture_of_the_same_name_is_another_set(tmp_path):
         prepare.prepare("arrays", tmp_path / "a.npz", tmp_path / "out")
         changed[:2] = changed[1::-1].copy()
         np.savez(tmp_path / "a.npz", images=images, labels=labels)
-        with pytest.raises(InputError, match="of other files or settings"):
+        with pytest.raises(InputError, match="of other files, settings or flags"):
             prepare.prepare("arrays", tmp_path / "a.npz", tmp_path / "out")
         shutil.rmtree(tmp_path / "out")
 
@@ -336,9 +446,22 @@ def test_another_picture_of_the_same_name_is_another_set(tmp_path):
 def test_a_card_changed_by_hand_is_refused(tmp_path):
     folder(tree(tmp_path / "in"), tmp_path / "out")
     text = (tmp_path / "out" / "card.json").read_text()
-    (tmp_path / "out" / "card.json").write_text(text.replace('"area"', '"adm"'))
-    with pytest.raises(InputError, match="changed by hand"):
+    for old, new in (('"area"', '"adm"'), ("pictures' own", "MIT"), ('"validation": 2', '"validation": 1')):
+        assert old in text
+        (tmp_path / "out" / "card.json").write_text(text.replace(old, new))
+        with pytest.raises(InputError, match="changed by hand"):
+            sources.prepared(tmp_path / "out")
+    (tmp_path / "out" / "card.json").write_text(text.replace('"train"', '"tarin"'))
+    with pytest.raises(InputError, match="is no data card"):
         sources.prepared(tmp_path / "out")
+
+
+def test_labels_that_are_none_are_refused(tmp_path):
+    folder(tree(tmp_path / "in"), tmp_path / "out")
+    for labels in (np.array([0, 0, 0, 1, 1, 2], np.int32), np.zeros(6, np.int64)):
+        np.save(tmp_path / "out" / "train-labels.npy", labels)
+        with pytest.raises(InputError, match="is not what its card says"):
+            sources.prepared(tmp_path / "out")
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
@@ -347,7 +470,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     write, converted = prepare.write_atomic, []
 
     def full(path, content):
-        if path.name == "train-00003.npy":
+        if path.name.startswith("train-00003") and path.suffix == ".npy":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, content)
 

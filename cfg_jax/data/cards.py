@@ -41,8 +41,13 @@ class Card:
         return "; ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
 
 
+def seal(values):
+    """Of everything in a card, so that what was changed by hand shows."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def save(path, card):
-    write_json(path, {**asdict(card), "digest": card.digest})
+    write_json(path, {**asdict(card), "digest": card.digest, "seal": seal(asdict(card))})
 
 
 def load(path):
@@ -51,13 +56,13 @@ def load(path):
         values = read_json(path)
         if values.get("format") != FORMAT:
             raise InputError(f"{path} is of format {values.get('format')}, this version reads {FORMAT}: {again}")
-        digest = values.pop("digest")
+        digest, sealed = values.pop("digest"), values.pop("seal")
         card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        if (card.digest, seal(values)) != (digest, sealed):
+            raise InputError(f"{path} was changed by hand: {again}")
+        return card
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no data card ({error}): {again}") from error
-    if card.digest != digest:
-        raise InputError(f"{path} was changed by hand: {again}")
-    return card
 
 
 @dataclass(frozen=True)

@@ -1,84 +1,128 @@
 """Where pictures come from: a source on disk -> {split: Pictures}. Lists and reads, decodes and extracts nothing."""
 
+import gzip
+import io
 import os
 import re
 import tarfile
 import threading
 import zipfile
 import zlib
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.data.tfds_origin import SPLITS, from_tfds, tfds_directory
+from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
 from cfg_jax.errors import InputError
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
 ARRAYS = (("train_images", "train_labels", "train"), ("images", "labels", "train"), ("arr_0", "arr_1", "train"),
           ("test_images", "test_labels", "validation"), ("val_images", "val_labels", "validation"))  # fmt: skip
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 
 def find(source):
-    """Tell by its files what a source is."""
+    """Tell by its files what a source is -> ({split: Pictures}, [what in it is of no use])."""
     path = Path(source)
     if not path.exists():
         raise InputError(f"--source={source} does not exist: name a folder, a .tar, an .npz or a .npy")
+    try:
+        splits, left_out = _find(path)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # zip, zlib, tar, numpy and protobuf each have their own for a damaged file
+        raise InputError(
+            f"--source={source} cannot be read ({type(error).__name__}: {error}): fetch it again"
+        ) from error
+    if "train" not in splits:
+        raise InputError(
+            f"--source={source} has no training pictures: expected train/CLASS/FILE or CLASS/FILE below it"
+        )
+    return splits, left_out
+
+
+def _find(path):
     if path.suffix in (".npz", ".npy"):
-        return arrays(path)
+        return arrays(path), []
     if path.is_file():
         if not tarfile.is_tarfile(path):
-            raise InputError(f"--source={source} is no folder, .tar, .npz or .npy of pictures")
-        return by_class(tar_entries(path), source)
+            raise InputError(f"--source={path} is no folder, .tar, .npz or .npy of pictures")
+        return by_class(tar_entries(path))
     if directory := tfds_directory(path):
         return from_tfds(directory)
     if zips := sorted(path.glob("Imagenet64_*_npz.zip")):
-        return zipped_batches(zips)
+        return zipped_batches(zips), []
     tars = sorted(p for p in path.iterdir() if re.search(r"\.(tar|tar\.gz|tgz)$", p.name))
-    entries = [entry for tar in tars for entry in tar_entries(tar)] if tars else folder_entries(path)
-    return by_class(entries, source)
+    tars = [p for p in tars if p.stem in ILSVRC_TARS] or tars
+    if tars and tars[0].stem not in ILSVRC_TARS and any(p.is_dir() for p in path.iterdir()):
+        raise InputError(f"--source={path} has folders and archives ({tars[0].name}): name one, or move the other away")
+    return by_class([entry for tar in tars for entry in tar_entries(tar)] if tars else folder_entries(path))
 
 
-def by_class(entries, source):
+def by_class(entries):
     """[(path, place)] laid out as [.../]train/CLASS/.../FILE, or CLASS/.../FILE where there is no train."""
-    has_splits = any("train" in path.split("/")[:-1] for path, _ in entries)
-    found = {}
-    for path, place in sorted(entries, key=lambda entry: entry[0]):
+    entries = sorted(entries, key=lambda entry: entry[0])
+    listed = [path for path, _ in entries]
+    if twice := [path for path, after in pairwise(listed) if path == after]:
+        raise InputError(f"{twice[0]} is twice in the source: remove one")
+    has_splits = any("train" in path.lower().split("/")[:-2] for path in listed)
+    synset_of = annotations(entries)
+    found, left_out = {}, []
+    for path, place in entries:
         *folders, file = path.split("/")
+        split = "train"
         if has_splits:
-            at = next((i for i, folder in enumerate(folders) if folder in SPLITS), None)
-            if at is None:
-                continue  # a list or a readme beside the splits
-            split, folders = SPLITS[folders[at]], folders[at + 1 :]
+            at = next((i for i, folder in enumerate(folders) if folder.lower() in SPLITS), None)
+            split, folders = (None, []) if at is None else (SPLITS[folders[at].lower()], folders[at + 1 :])
+        label = synset_of.get(file) or validation_synset(file) or (folders[0] if folders else None)
+        if split and label and file.lower().endswith(PICTURES):
+            found.setdefault(split, []).append((path, label, place))
         else:
-            split = "train"
-        if not folders and (number := re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", file)):
-            folders = [validation_synsets()[int(number[1]) - 1]]
-        if folders:
-            found.setdefault(split, []).append((path, folders[0], place))
-    if "train" not in found:
-        raise InputError(f"--source={source} has no pictures: expected train/CLASS/FILE or CLASS/FILE below it")
-    return {split: _of_entries(entries) for split, entries in found.items()}
+            left_out.append(path)
+    if "test" in found and "validation" not in found:
+        found["validation"] = found.pop("test")
+    left_out += [path for path, *_ in found.pop("test", [])]
+    return {split: _of_entries(entries) for split, entries in found.items()}, left_out
+
+
+def annotations(entries):
+    """{file: synset} of Tiny ImageNet's validation pictures as published: in one heap, with a list."""
+    lists = [fetch(place) for path, place in entries if path.endswith("val/val_annotations.txt")]
+    return dict(line.split("\t")[:2] for content in lists for line in content.decode().splitlines())
+
+
+def validation_synset(file):
+    """The synset of a validation picture of ILSVRC2012, which are published in one heap, or None."""
+    number = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.jpeg", file, re.IGNORECASE)
+    synsets = validation_synsets() if number else ()
+    return synsets[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(synsets) else None
 
 
 def _of_entries(entries):
-    def read(i):
-        _, label, place = entries[i]
-        if isinstance(place, bytes):
-            return place, label
-        path, offset, size = place
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(size), label
+    paths, labels, places = zip(*entries, strict=True)
+    return Pictures(paths, [size for *_, size in places], labels, lambda i: (fetch(places[i]), labels[i]))
 
-    sizes = [len(place) if isinstance(place, bytes) else place[2] for _, _, place in entries]
-    return Pictures([path for path, _, _ in entries], sizes, read)
+
+def fetch(place):
+    """(path or bytes, offset, size) -> bytes."""
+    holder, offset, size = place
+    if isinstance(holder, bytes):
+        return holder[offset : offset + size]
+    with open(holder, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def folder_entries(root):
+    def fail(error):
+        raise error  # a folder that may not be listed would shift the labels after it
+
     entries = []
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = [name for name in files if not name.startswith(".")]
         if not folders and not files:
@@ -92,33 +136,38 @@ def folder_entries(root):
 
 def tar_entries(path):
     """Members as byte ranges of the archive, those of tars within it too; a compressed one is read into memory."""
-    prefix = ILSVRC_TARS.get(path.stem)
-    prefix = f"{prefix}/" if prefix else ""
+    prefix = f"{ILSVRC_TARS[path.stem]}/" if path.stem in ILSVRC_TARS else ""
     try:
         if path.suffix == ".tar":
             with open(path, "rb") as file:
-                return list(_tar_ranges(file, path, prefix))
-        with tarfile.open(path) as tar:
-            return [(prefix + m.name, tar.extractfile(m).read()) for m in tar if _is_visible_file(m)]
-    except (tarfile.TarError, EOFError, OSError) as error:
+                return list(_members(file, path, prefix))
+        with gzip.open(path) as file:
+            content = file.read()  # to its end, where its checksum is
+        return list(_members(io.BytesIO(content), content, prefix))
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}): fetch it again") from error
 
 
-def _tar_ranges(file, path, prefix):
+def _members(file, holder, prefix):
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        members = [m for m in tar if _is_visible_file(m)]
+        members = list(tar)
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
+            raise tarfile.ReadError(f"it breaks off after {len(members)} members")
     for member in members:
-        if member.name.endswith(".tar"):  # ILSVRC2012_img_train.tar holds one for each synset
+        name = prefix + os.path.normpath(member.name).lstrip("/")
+        if member.isdir() or Path(name).name.startswith("."):
+            continue
+        if not member.isfile():
+            yield name + " (a link)", (b"", 0, 0)
+        elif name.endswith(".tar"):  # ILSVRC2012_img_train.tar holds one for each synset
             file.seek(member.offset_data)
-            yield from _tar_ranges(file, path, f"{prefix}{Path(member.name).stem}/")
+            yield from _members(file, holder, name.removesuffix(".tar") + "/")
         else:
-            yield prefix + member.name.removeprefix("./"), (path, member.offset_data, member.size)
+            yield name, (holder, member.offset_data, member.size)
 
 
-def _is_visible_file(member):
-    return member.isfile() and not Path(member.name).name.startswith(".")
-
-
+@cache
 def validation_synsets():
     """The synset of each of ILSVRC2012's 50,000 validation pictures, whose archive has no folders."""
     import tensorflow_datasets as tfds
@@ -128,17 +177,14 @@ def validation_synsets():
 
 def arrays(path):
     """An .npz of uint8 images and integer labels under one of the usual names, or images.npy with labels.npy."""
-    try:
-        if path.suffix == ".npy":
-            labels = path.with_name("labels.npy")
-            if path.name == labels.name or not labels.exists():
-                raise InputError(f"{path} has no labels: put them beside it as labels.npy")
-            loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                loaded = {k: file[k] for names in ARRAYS for k in names[:2] if k in file}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error}): write it again with numpy, without objects") from error
+    if path.suffix == ".npy":
+        labels = path.with_name("labels.npy")
+        if path.name == labels.name or not labels.exists():
+            raise InputError(f"{path} has no labels: put them beside it as labels.npy")
+        loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
+    else:
+        with np.load(path, allow_pickle=False) as file:
+            loaded = {k: file[k] for names in ARRAYS for k in names[:2] if k in file}
     found = {}
     for images_name, labels_name, split in ARRAYS:
         if images_name in loaded and labels_name in loaded and split not in found:
@@ -160,11 +206,15 @@ def _of_arrays(path, images, labels):
             f"{path} has images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}: "
             "give uint8 [N, H, W] or [N, H, W, C] and integers [N]"
         )
-    if labels.min(initial=0) < 0 or not len(labels):
-        raise InputError(f"{path} has labels from {labels.min(initial=0)}, N = {len(labels)}: number classes 0..K-1")
+    if images.ndim == 4 and images.shape[3] not in (1, 3):
+        raise InputError(f"{path} has images of {images.shape[3]} channels: give 1 (grey) or 3 (RGB)")
+    low, high = labels.min(initial=0), labels.max(initial=-1)
+    if not 0 <= low <= high < len(labels):
+        raise InputError(f"{path} has labels {low}..{high} on {len(labels)} images: number classes 0..K-1")
     names = [f"{path.name}[{i}]" for i in range(len(labels))]
     stamps = [f"{zlib.crc32(image.tobytes()):08x} {label}" for image, label in zip(images, labels, strict=True)]
-    return Pictures(names, stamps, lambda i: (images[i], str(labels[i])))
+    classes = [str(label) for label in labels]
+    return Pictures(names, stamps, classes, lambda i: (images[i], classes[i]))
 
 
 def zipped_batches(paths):
@@ -182,6 +232,8 @@ def zipped_batches(paths):
             np.load(file, allow_pickle=False) as arrays,
         ):
             labels = arrays["labels"]
+            if not 1 <= labels.min() <= labels.max() <= len(synsets):
+                raise ValueError(f"{member} has labels {labels.min()}..{labels.max()}, not 1..{len(synsets)}")
             return arrays["data"].reshape(len(labels), 3, 64, 64), labels
 
     places = {"train": [], "validation": []}
@@ -189,17 +241,18 @@ def zipped_batches(paths):
         with zipfile.ZipFile(path) as archive:
             members = sorted((m.filename, m.CRC) for m in archive.infolist() if m.filename.endswith(".npz"))
         for member, crc in members:
-            count = len(batch(path, member)[1])
-            places["validation" if "_val_" in path.name else "train"] += [(path, member, crc, i) for i in range(count)]
+            places["validation" if "_val_" in path.name else "train"] += [
+                (path, member, crc, row, synsets[label - 1]) for row, label in enumerate(batch(path, member)[1])
+            ]
 
     def pictures(places):
         def read(i):
-            path, member, _, row = places[i]
+            path, member, _, row, label = places[i]
             with lock:
-                images, labels = batch(path, member)
-            return images[row].transpose(1, 2, 0), synsets[labels[row] - 1]
+                images, _ = batch(path, member)
+            return images[row].transpose(1, 2, 0), label
 
-        names = [f"{path.name}/{member}[{row}]" for path, member, _, row in places]
-        return Pictures(names, [crc for _, _, crc, _ in places], read)
+        names = [f"{path.name}/{member}[{row}]" for path, member, _, row, _ in places]
+        return Pictures(names, [crc for _, _, crc, _, _ in places], [label for *_, label in places], read)
 
     return {split: pictures(found) for split, found in places.items() if found}

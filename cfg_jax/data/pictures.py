@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cfg_jax.data.resize import RESIZES
 
@@ -16,11 +16,13 @@ ORIENTATION = 0x0112  # EXIF
 class Pictures:
     """One split: picture i is called names[i], and read(i) gives its file's bytes or its array, and its class.
 
-    stamps[i] tells a picture from another of that name: the size of a file, the checksum of an array.
+    stamps[i] tells a picture from another of that name: the size of a file, the checksum of an array. classes is
+    None where only reading a picture tells its class.
     """
 
     names: Sequence[str]
     stamps: Sequence
+    classes: Sequence[str] | None
     read: Callable[[int], tuple[bytes | np.ndarray, str]]
 
 
@@ -43,8 +45,8 @@ def convert_one(pictures, i, *, settings):
         picture, kinds = normalise(picture, settings)
         image = RESIZES[settings.resize](picture, settings.size)
     except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
-        reason = (str(error).splitlines() or [""])[0][:120]
-        return None, label, [("unreadable", f": {type(error).__name__}: {reason}")]
+        reason = "no picture" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
+        return None, label, [("unreadable", f": {(reason.splitlines() or [''])[0][:120]}")]
     return image, label, [(kind, "") for kind in kinds]
 
 
@@ -55,12 +57,14 @@ def from_array(x):
 def normalise(picture, settings):
     """Any picture -> mode L or RGB, transparency on white -> (picture, [what it was])."""
     kinds = []
+    if getattr(picture, "n_frames", 1) > 1:
+        kinds.append("of several frames, the first taken")
     if picture.getexif().get(ORIENTATION, 1) != 1:
         kinds.append("rotated by EXIF, " + ("turned upright" if settings.upright else "left as stored"))
         picture = ImageOps.exif_transpose(picture) if settings.upright else picture
     if picture.mode.startswith("I") or picture.mode == "F":
         raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
-    if "A" in picture.getbands() or "transparency" in picture.info:
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         kinds.append("transparent, put on white")
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")

@@ -12,7 +12,8 @@ def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
     ds = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     if flip:
         ds = ds.random_map(random_flip)
-    return ds[process::num_processes].batch(batch_size // num_processes, drop_remainder=True)
+    # a global batch is num_processes shares in order, so position in the batch, which decides its noise, stays
+    return ds.batch(batch_size // num_processes, drop_remainder=True)[process::num_processes]
 
 
 def ahead(batches, start, stop, num_threads=1):

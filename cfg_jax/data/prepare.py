@@ -39,18 +39,24 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
     read; without it the report names those files and nothing is finished. Raises InputError in every such case.
     """
     recipe, out = cards.recipe(name), Path(out)
+    pictures, unused = origins.find(source or tfds_origin.by_tfds(recipe.tfds))
+    settings = settings_of(name, recipe, resize, size, pictures)
+    words = class_words(source)
     with only_one(out):
-        pictures = origins.find(source or tfds_origin.by_tfds(recipe.tfds))
-        settings = settings_of(name, recipe, resize, size, pictures)
         plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
-        listing = digest([key for parts in plans.values() for *_, key in parts])
+        keys = [key for parts in plans.values() for *_, key in parts]
+        listing = digest([name, partial_set, skip_unreadable, sorted(words.items()), keys])
         if card := finished(out, listing):
             shutil.rmtree(out / "parts", ignore_errors=True)
             return card
         check_counts({split: len(found.names) for split, found in pictures.items()}, recipe, partial_set)
+        if all(found.classes is not None for found in pictures.values()):  # before the work, where it can be told
+            label_all(name, recipe, {split: found.classes for split, found in pictures.items()}, words, partial_set)
         parts = convert(out, pictures, plans, settings, workers or os.cpu_count())
 
-        report = gather_report(parts)
+        report = gather_report(parts) | (
+            {"of no use: in no class, no picture, or of another split": unused} if unused else {}
+        )
         write_json(out / "report.json", report)
         for kind, files in report.items():
             log.info("%d %s, such as %s", len(files), kind, files[0])
@@ -61,17 +67,15 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
                 "mend them and run the same command, or leave them out with --skip_unreadable"
             )
         classes = {split: [c for part in parts[split] for c in part["classes"]] for split in parts}
-        class_names = name_classes(recipe, classes, source)
-        labels = {split: to_labels(found, class_names, split) for split, found in classes.items()}
-        check_classes(labels, class_names, partial_set)
+        class_names, labels = label_all(name, recipe, classes, words, partial_set)
         counts = {split: len(found) for split, found in labels.items()}
         shape = (settings.size, settings.size, settings.channels)
         card = cards.Card(
             name=out.name, source=recipe.source, licence=recipe.licence, comparable=recipe.comparable,
             class_names=class_names, image_shape=shape, resize=settings.resize, counts=counts,
-            sha256={split: join(out, split, labels[split], shape, len(plans[split])) for split in labels},
-            left_out=len(unreadable), complete=counts == (recipe.counts or counts), pillow=PIL.__version__,
-            listing=listing,
+            sha256={split: join(out, split, labels[split], shape, plans[split]) for split in labels},
+            left_out=len(unreadable), complete=counts == (recipe.counts or counts) and not (unreadable or partial_set),
+            pillow=PIL.__version__, listing=listing,
         )  # fmt: skip
         cards.save(out / "card.json", card)
         shutil.rmtree(out / "parts")
@@ -121,8 +125,8 @@ def finished(out, listing):
         return None
     if card.listing != listing:
         raise InputError(
-            f"{out} holds {card.name} of other files or settings ({card.resize}, {card.image_shape}): choose another "
-            "--out, or remove it"
+            f"{out} holds {card.name} of other files, settings or flags ({card.resize}, {card.image_shape}): choose "
+            "another --out, or remove it"
         )
     for split, sha256 in card.sha256.items():
         try:
@@ -151,13 +155,13 @@ def convert(out, pictures, plans, settings, workers):
     total = sum(len(found.names) for found in pictures.values())
     todo = [(split, *part) for split in plans for part in plans[split] if not is_done(out, split, part)]
     missing = sum(end - begin for _, _, begin, end, _ in todo)
-    announce(out, pictures["train"], settings, total, missing, workers)
     one = partial(convert_one, settings=settings)
     with (
         threadpool_limits(1, "blas"),  # whose threads would fight with these
         ThreadPoolExecutor(workers) as pool,  # Pillow decodes and resizes outside the interpreter's lock
         progress(total=total, initial=total - missing, desc=out.name, unit="img") as bar,
     ):
+        announce(out, pictures["train"], settings, total, missing, pool)
         for split, number, begin, end, key in todo:
             results = pool.map(partial(one, pictures[split]), range(begin, end))
             images, classes, notes = [], [], []
@@ -169,37 +173,39 @@ def convert(out, pictures, plans, settings, workers):
                 bar.update()
             shape = (0, settings.size, settings.size, settings.channels)
             stacked = np.stack(images) if images else np.empty(shape, np.uint8)
-            write_npy(part_path(out, split, number, "npy"), stacked)
-            write_json(part_path(out, split, number, "json"), {"key": key, "classes": classes, "notes": notes})
-    return {split: [read_json(part_path(out, split, n, "json")) for n, *_ in plans[split]] for split in plans}
+            write_npy(part_path(out, split, number, key, "npy"), stacked)
+            write_json(part_path(out, split, number, key, "json"), {"classes": classes, "notes": notes})
+    return {
+        split: [read_json(part_path(out, split, n, key, "json")) for n, _, _, key in plans[split]] for split in plans
+    }
 
 
-def part_path(out, split, number, suffix):
-    return out / "parts" / f"{split}-{number:05d}.{suffix}"
+def part_path(out, split, number, key, suffix):
+    return out / "parts" / f"{split}-{number:05d}-{key}.{suffix}"
 
 
 def is_done(out, split, part):
     number, _, _, key = part
-    path = part_path(out, split, number, "json")
-    if not path.exists():
+    try:
+        values = read_json(part_path(out, split, number, key, "json"))
+        images = np.load(part_path(out, split, number, key, "npy"), mmap_mode="r")
+    except (OSError, ValueError, EOFError):
         return False
-    values = read_json(path)
-    return values["key"] == key and all(kind != "unreadable" for kind, _ in values["notes"])
+    return len(images) == len(values["classes"]) and all(kind != "unreadable" for kind, _ in values["notes"])
 
 
-def announce(out, pictures, settings, total, missing, workers):
+def announce(out, pictures, settings, total, missing, pool):
     """Say what it will take before it is taken; refuse what the disk cannot hold."""
     size = total * settings.size**2 * settings.channels
     there = sum(path.stat().st_size for path in (out / "parts").glob("*.npy")) if missing < total else 0
     need, free = 2 * size - there, shutil.disk_usage(out).free
     some = np.unique(np.linspace(0, len(pictures.names) - 1, TIMED).astype(int))
     began = time.perf_counter()
-    for i in some:
-        convert_one(pictures, int(i), settings=settings)
-    minutes = (time.perf_counter() - began) / len(some) * missing / workers / 60
+    list(pool.map(partial(convert_one, pictures, settings=settings), map(int, some)))
+    minutes = (time.perf_counter() - began) / len(some) * missing / 60
     log.info(
-        "%s: %d of %d pictures to convert, about %.1f min on %d threads by a trial of %d; %.2f GB when finished, twice "
-        "that while it works", out, missing, total, minutes, workers, len(some), size / 1e9,
+        "%s: %d of %d pictures to convert, about %.1f min by a trial of %d; %.2f GB when finished, twice that while it "
+        "works", out, missing, total, minutes, len(some), size / 1e9,
     )  # fmt: skip
     if need > free:
         raise InputError(f"{out} needs {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free: make room or move --out")
@@ -213,29 +219,45 @@ def gather_report(parts):
     return report
 
 
-def name_classes(recipe, classes, source):
-    """The recipe's classes, or the source's in order, with the names of its classes.txt where it has one."""
-    if recipe.class_names:
-        return recipe.class_names
-    found = sorted(set(classes["train"]), key=lambda c: (0, int(c), "") if c.isdigit() else (1, 0, c))
-    if all(c.isdigit() for c in found):  # labels: a gap would shift those after it
-        return tuple(str(k) for k in range(int(found[-1]) + 1))
+def class_words(source):
+    """{class: its line} of the source's classes.txt, where it has one."""
     table = Path(source) / "classes.txt" if source else None
-    lines = table.read_text().splitlines() if table and table.is_file() else []
-    words = {line.split(maxsplit=1)[0]: " ".join(line.split()) for line in lines if line.strip()}
-    return tuple(words.get(c, c) for c in found)
+    try:
+        lines = table.read_text().splitlines() if table and table.is_file() else []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not UTF-8 text: write it anew, or remove it") from error
+    return {line.split(maxsplit=1)[0]: " ".join(line.split()) for line in lines if line.strip()}
 
 
-def to_labels(classes, class_names, split):
-    """Classes by name, by synset or by number -> int32 labels."""
-    label = {str(k): k for k in range(len(class_names))}
-    label |= {name.split()[0]: k for k, name in enumerate(class_names)} | {n: k for k, n in enumerate(class_names)}
-    strange = sorted(set(classes) - label.keys())
-    if strange:
-        raise InputError(
-            f"{split} has classes that are none of this set's, such as {strange[0]}: remove or rename them"
-        )
-    return np.array([label[c] for c in classes], np.int32)
+def label_all(name, recipe, classes, words, partial_set):
+    """{split: class of each picture} -> (class_names, {split: int32 labels}), refused where one is strange or absent.
+
+    The classes are the recipe's, known by name, by synset, and of arrays by number; else the source's own in order.
+    """
+    found = set(classes["train"])
+    if not found:
+        raise InputError("no training picture can be read: report.json says why")
+    if recipe.class_names:
+        class_names = recipe.class_names
+        known = {c: k for k, c in enumerate(class_names)} | {c.split()[0]: k for k, c in enumerate(class_names)}
+        known |= {str(k): k for k in range(len(class_names))} if found <= set(map(str, range(len(class_names)))) else {}
+    elif name == "arrays":
+        class_names = tuple(str(k) for k in range(max(map(int, found)) + 1))
+        known = {c: k for k, c in enumerate(class_names)}
+    else:
+        known = {c: k for k, c in enumerate(sorted(found))}
+        class_names = tuple(words.get(c, c) for c in known)
+        if len(known) == 1 and not partial_set:
+            raise InputError(
+                f"all training pictures are of one class, {class_names[0]}: name the folder whose folders are the "
+                "classes, or take it as it is with --partial"
+            )
+    for split, of in classes.items():
+        if strange := sorted(set(of) - known.keys()):
+            raise InputError(f"{split} has classes that are none of this set's, such as {strange[0]}: remove or rename")
+    labels = {split: np.array([known[c] for c in of], np.int32) for split, of in classes.items()}
+    check_classes(labels, class_names, partial_set)
+    return class_names, labels
 
 
 def check_classes(labels, class_names, partial_set):
@@ -253,15 +275,15 @@ def images_path(out, split):
     return out / f"{split}-images.npy"
 
 
-def join(out, split, labels, shape, num_parts):
+def join(out, split, labels, shape, parts):
     """The parts as one array that can be memory-mapped -> the checksum of images and labels."""
     path, temporary = images_path(out, split), out / f".{split}-images.npy.tmp"
     try:
         with open(temporary, "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
             np.lib.format.write_array_header_1_0(file, header)
-            for number in range(num_parts):
-                file.write(np.load(part_path(out, split, number, "npy")).tobytes())
+            for number, _, _, key in parts:
+                file.write(np.load(part_path(out, split, number, key, "npy")).tobytes())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -66,7 +66,9 @@ def prepared(directory, split="train"):
         labels = np.load(directory / f"{split}-labels.npy")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{directory} is damaged ({error}): run its experiments.prepare_data again") from error
-    if images.shape != (card.counts[split], *card.image_shape) or len(labels) != len(images):
+    kinds = images.dtype == np.uint8 and labels.dtype == np.int32
+    right = kinds and images.shape == (card.counts[split], *card.image_shape) and labels.shape == images.shape[:1]
+    if not right or not 0 <= labels.min() <= labels.max() < len(card.class_names):
         raise InputError(f"{directory} is not what its card says: run its experiments.prepare_data again")
     return Source(images, labels, card)
 

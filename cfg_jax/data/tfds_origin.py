@@ -1,18 +1,11 @@
 """Data sets that tensorflow-datasets built: their files' bytes as they are, read without TensorFlow."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from cfg_jax.data.pictures import Pictures
 from cfg_jax.errors import InputError
-
-SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "validation",
-}
 
 
 def tfds_directory(path):
@@ -24,7 +17,7 @@ def tfds_directory(path):
 
 
 def from_tfds(directory):
-    """A data set that tensorflow-datasets prepared: its files' bytes as they are, its labels by name."""
+    """A data set that tensorflow-datasets prepared -> ({split: Pictures}, splits of no use); labels by name."""
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(str(directory))
@@ -32,7 +25,10 @@ def from_tfds(directory):
     if not {"image", "label"} <= set(features):
         raise InputError(f"{directory} has no image and label: name a data set of pictures with one class each")
     names = features["label"].names
-    splits = [s for s in builder.info.splits if not (s == "test" and "validation" in builder.info.splits)]
+    wanted = {"train": "train", "validation": "validation", "test": "validation"}
+    if "validation" in builder.info.splits:
+        del wanted["test"]
+    left_out = [f"split {split}" for split in builder.info.splits if split not in wanted]
 
     def pictures(split):
         try:
@@ -45,26 +41,28 @@ def from_tfds(directory):
 
         def read(i):
             record = records[i]
+            if not 0 <= record["label"] < len(names):
+                raise InputError(f"{directory} has label {record['label']} in {split}: leave that split out")
             return record["image"], names[record["label"]]
 
         version = f"{builder.name} {builder.info.version}"
-        return Pictures([f"{split}[{i}]" for i in range(len(records))], [version] * len(records), read)
+        return Pictures([f"{split}[{i}]" for i in range(len(records))], [version] * len(records), None, read)
 
-    return {SPLITS[split]: pictures(split) for split in splits if split in SPLITS}
+    return {name: pictures(split) for split, name in wanted.items() if split in builder.info.splits}, left_out
 
 
 def by_tfds(name):
     """Let tensorflow-datasets download and build `name` -> the directory it wrote."""
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(name, file_format="array_record")
-        builder.download_and_prepare()
-    except ImportError as error:
+    if not importlib.util.find_spec("tensorflow"):
         raise InputError(
             f"tensorflow-datasets builds {name} with TensorFlow, for this once: python -m pip install tensorflow-cpu; "
             "or give --source, a directory it wrote elsewhere or an .npz"
-        ) from error
+        )
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+        builder.download_and_prepare()
     except (OSError, AssertionError) as error:
         first = str(error).splitlines()[0][:160]
         raise InputError(f"tensorflow-datasets could not fetch {name} ({first}): give --source") from error

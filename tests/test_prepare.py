@@ -318,7 +318,7 @@ def test_arrays_keep_their_bytes(tmp_path):
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "labels.npy", labels)
-    np.savez(tmp_path / "adm.npz", arr_0=images, arr_1=labels)
+    np.savez(tmp_path / "adm.npz", arr_0=images, arr_1=labels.astype(np.uint8))
     found = [prepare.prepare("arrays", tmp_path / n, tmp_path / f"of-{n}") for n in ("a.npz", "images.npy", "adm.npz")]
     assert len({card.digest for card in found}) == 1 and found[0].class_names == ("0", "1", "2")
     np.testing.assert_array_equal(sources.prepared(tmp_path / "of-a.npz").images, images)

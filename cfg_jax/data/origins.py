@@ -208,7 +208,7 @@ def _of_arrays(path, images, labels):
         )
     if images.ndim == 4 and images.shape[3] not in (1, 3):
         raise InputError(f"{path} has images of {images.shape[3]} channels: give 1 (grey) or 3 (RGB)")
-    low, high = labels.min(initial=0), labels.max(initial=-1)
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if not 0 <= low <= high < len(labels):
         raise InputError(f"{path} has labels {low}..{high} on {len(labels)} images: number classes 0..K-1")
     names = [f"{path.name}[{i}]" for i in range(len(labels))]

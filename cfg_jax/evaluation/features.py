@@ -19,8 +19,8 @@ from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
 
 log = logging.getLogger(__name__)
-STEPS = 300
 HELD_OUT = 0.2
+EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE = 5, 300, 5000, 128
 REFERENCE_BATCH = 3000  # images
 
 
@@ -31,7 +31,8 @@ class ClassifierFeatures:
     """
 
     def __init__(self, source, cache):
-        self.net = classifier.Classifier(len(source.card.class_names))
+        num_classes = len(source.card.class_names)
+        self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
         self.name = source.card.name
         self.source = source
         self.cache = Path(cache)
@@ -57,9 +58,16 @@ class ClassifierFeatures:
         images, labels = self.source.images, self.source.labels
         order = np.random.default_rng(0).permutation(len(labels))
         held_out, rest = np.split(order, [int(HELD_OUT * len(order))])
-        params = classifier.train(images, labels, rest, self.net.num_classes, seed=0, num_steps=STEPS)
+        num_steps = int(np.clip(EPOCHS * len(rest) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
+        params = classifier.train(images, labels, rest, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE)
         _, logits = self._run(params, images[held_out])
         accuracy = float((np.argmax(logits, 1) == labels[held_out]).mean())
+        chance = 1 / self.net.num_classes
+        if accuracy < 3 * chance:
+            raise InputError(
+                f"the feature classifier gets {accuracy:.1%} of held-out {self.name} right, chance is {chance:.1%}: "
+                "its scores would mean nothing; set config.eval.features=inception"
+            )
         log.info("feature classifier: %.2f %% of %d held-out %s", 100 * accuracy, len(held_out), self.name)
         flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
         write_npz(self.cache, {**flat, "accuracy": np.float64(accuracy), "data": np.array(self.source.card.digest)})

@@ -1,4 +1,4 @@
-"""A small convolutional classifier whose penultimate layer is the feature space for digits."""
+"""A small convolutional classifier of a data set, whose penultimate layer is a feature space."""
 
 import flax.linen as nn
 import jax
@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from cfg_jax.images import to_float
+from cfg_jax.progress import progress
 
 
 class Classifier(nn.Module):
@@ -16,15 +17,17 @@ class Classifier(nn.Module):
     def __call__(self, x):
         """x [B, H, W, C] in [-1, 1] -> features [B, num_features], logits [B, num_classes]."""
         x = nn.relu(nn.Conv(32, (3, 3))(x))
+        while x.shape[1] > 8:
+            width = min(2 * x.shape[-1], 64) if x.shape[1] <= 32 else 32
+            x = nn.relu(nn.GroupNorm(8)(nn.Conv(width, (3, 3), strides=2)(x)))
         x = nn.relu(nn.Conv(64, (3, 3), strides=2)(x))
         x = nn.relu(nn.Conv(64, (3, 3))(x))
         features = nn.Dense(self.num_features)(x.reshape(len(x), -1))
         return features, nn.Dense(self.num_classes)(nn.relu(features))
 
 
-def train(images, labels, index, num_classes, *, seed, num_steps, batch_size=128, learning_rate=2e-3):
+def train(images, labels, index, net, *, seed, num_steps, batch_size, learning_rate=2e-3):
     """Adam with cosine decay on the uint8 images [N, H, W, C] of `index` -> params."""
-    net = Classifier(num_classes)
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def loss(params, x, c):
@@ -40,7 +43,7 @@ def train(images, labels, index, num_classes, *, seed, num_steps, batch_size=128
     params = jax.jit(net.init)(jax.random.key(seed), to_float(images[:1]))
     carry = params, tx.init(params)
     rng = np.random.default_rng(seed)
-    for _ in range(num_steps):
+    for _ in progress(range(num_steps), desc="feature classifier", unit="step"):
         batch = index[rng.integers(len(index), size=batch_size)]
         carry = step(carry, to_float(images[batch]), labels[batch])
     return carry[0]

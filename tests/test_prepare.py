@@ -288,6 +288,17 @@ def test_a_damaged_part_is_made_again(tmp_path, damaged):
     assert folder(source, tmp_path / "out").sha256 == folder(source, tmp_path / "clean").sha256
 
 
+def test_a_file_mended_at_equal_size_is_read_again(tmp_path):
+    source = tree(tmp_path / "in")
+    path = source / "train" / "bee" / "1.png"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    with pytest.raises(InputError, match="1 files cannot be read"):
+        folder(source, tmp_path / "out")
+    path.write_bytes(whole)
+    assert folder(source, tmp_path / "out").counts["train"] == 6
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

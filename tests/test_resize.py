@@ -113,6 +113,8 @@ CHECKS = {"area": check_area, "adm": check_adm, "lanczos": check_lanczos}
 def test_a_resize_is_its_definition(name):
     for sides in SIDES:
         CHECKS[name](picture(*sides))
+    twice = np.random.default_rng(0).integers(0, 256, (140, 128, 3), np.uint8)
+    CHECKS[name](Image.fromarray(twice))  # exactly twice the size: adm halves it once more
 
 
 @pytest.mark.parametrize("name", CHECKS)

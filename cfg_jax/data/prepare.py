@@ -43,6 +43,8 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
     settings = settings_of(name, recipe, resize, size, pictures)
     words = class_words(source)
     with only_one(out):
+        for path in out.glob(".*.tmp"):  # of one that was killed
+            path.unlink()
         plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
         keys = [key for parts in plans.values() for *_, key in parts]
         listing = digest([name, partial_set, skip_unreadable, sorted(words.items()), keys])
@@ -188,10 +190,10 @@ def is_done(out, split, part):
     number, _, _, key = part
     try:
         values = read_json(part_path(out, split, number, key, "json"))
-        images = np.load(part_path(out, split, number, key, "npy"), mmap_mode="r")
+        np.load(part_path(out, split, number, key, "npy"), mmap_mode="r")  # is it whole?
     except (OSError, ValueError, EOFError):
         return False
-    return len(images) == len(values["classes"]) and all(kind != "unreadable" for kind, _ in values["notes"])
+    return all(kind != "unreadable" for kind, _ in values["notes"])
 
 
 def announce(out, pictures, settings, total, missing, pool):

@@ -78,7 +78,7 @@ def by_class(entries):
         if has_splits:
             at = next((i for i, folder in enumerate(folders) if folder.lower() in SPLITS), None)
             split, folders = (None, []) if at is None else (SPLITS[folders[at].lower()], folders[at + 1 :])
-        label = synset_of.get(file) or validation_synset(file) or (folders[0] if folders else None)
+        label = synset_of.get(file) or (folders[0] if folders else validation_synset(file))
         if split and label and file.lower().endswith(PICTURES):
             found.setdefault(split, []).append((path, label, place))
         else:

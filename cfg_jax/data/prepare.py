@@ -20,7 +20,7 @@ import numpy as np
 import PIL
 from threadpoolctl import threadpool_limits
 
-from cfg_jax.data import cards, origins, tfds_origin
+from cfg_jax.data import cards, labels, origins, tfds_origin
 from cfg_jax.data.pictures import Settings, convert_one
 from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import InputError
@@ -41,7 +41,7 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
     recipe, out = cards.recipe(name), Path(out)
     pictures, unused = origins.find(source or tfds_origin.by_tfds(recipe.tfds))
     settings = settings_of(name, recipe, resize, size, pictures)
-    words = class_words(source)
+    words = labels.words_of(source)
     with only_one(out):
         for path in out.glob(".*.tmp"):  # of one that was killed
             path.unlink()
@@ -51,14 +51,12 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
         if card := finished(out, listing):
             shutil.rmtree(out / "parts", ignore_errors=True)
             return card
-        check_counts({split: len(found.names) for split, found in pictures.items()}, recipe, partial_set)
+        labels.check_counts({split: len(found.names) for split, found in pictures.items()}, recipe, partial_set)
         if all(found.classes is not None for found in pictures.values()):  # before the work, where it can be told
-            label_all(name, recipe, {split: found.classes for split, found in pictures.items()}, words, partial_set)
+            labels.of_all(name, recipe, {split: found.classes for split, found in pictures.items()}, words, partial_set)
         parts = convert(out, pictures, plans, settings, workers or os.cpu_count())
 
-        report = gather_report(parts) | (
-            {"of no use: in no class, no picture, or of another split": unused} if unused else {}
-        )
+        report = gather_report(parts, unused)
         write_json(out / "report.json", report)
         for kind, files in report.items():
             log.info("%d %s, such as %s", len(files), kind, files[0])
@@ -69,13 +67,13 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
                 "mend them and run the same command, or leave them out with --skip_unreadable"
             )
         classes = {split: [c for part in parts[split] for c in part["classes"]] for split in parts}
-        class_names, labels = label_all(name, recipe, classes, words, partial_set)
-        counts = {split: len(found) for split, found in labels.items()}
+        class_names, found = labels.of_all(name, recipe, classes, words, partial_set)
+        counts = {split: len(of) for split, of in found.items()}
         shape = (settings.size, settings.size, settings.channels)
         card = cards.Card(
             name=out.name, source=recipe.source, licence=recipe.licence, comparable=recipe.comparable,
             class_names=class_names, image_shape=shape, resize=settings.resize, counts=counts,
-            sha256={split: join(out, split, labels[split], shape, plans[split]) for split in labels},
+            sha256={split: join(out, split, of, shape, plans[split]) for split, of in found.items()},
             left_out=len(unreadable), complete=counts == (recipe.counts or counts) and not (unreadable or partial_set),
             pillow=PIL.__version__, listing=listing,
         )  # fmt: skip
@@ -142,16 +140,6 @@ def finished(out, listing):
     return card
 
 
-def check_counts(found, recipe, partial_set):
-    if partial_set or not recipe.counts or found == recipe.counts:
-        return
-    split = next(s for s in recipe.counts if found.get(s) != recipe.counts[s])
-    raise InputError(
-        f"--source has {found.get(split, 0):,} {split} pictures, the whole set {recipe.counts[split]:,}: complete it, "
-        "or take what is there with --partial"
-    )
-
-
 def convert(out, pictures, plans, settings, workers):
     """Every part that is not there yet -> {split: [what part_path's json says]}."""
     total = sum(len(found.names) for found in pictures.values())
@@ -213,64 +201,12 @@ def announce(out, pictures, settings, total, missing, pool):
         raise InputError(f"{out} needs {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free: make room or move --out")
 
 
-def gather_report(parts):
+def gather_report(parts, unused):
     """{kind: files}, in order."""
-    report = {}
+    report = {"of no use: in no class, no picture, or of another split": unused} if unused else {}
     for kind, file in (note for found in parts.values() for part in found for note in part["notes"]):
         report.setdefault(kind, []).append(file)
     return report
-
-
-def class_words(source):
-    """{class: its line} of the source's classes.txt, where it has one."""
-    table = Path(source) / "classes.txt" if source else None
-    try:
-        lines = table.read_text().splitlines() if table and table.is_file() else []
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 text: write it anew, or remove it") from error
-    return {line.split(maxsplit=1)[0]: " ".join(line.split()) for line in lines if line.strip()}
-
-
-def label_all(name, recipe, classes, words, partial_set):
-    """{split: class of each picture} -> (class_names, {split: int32 labels}), refused where one is strange or absent.
-
-    The classes are the recipe's, known by name, by synset, and of arrays by number; else the source's own in order.
-    """
-    found = set(classes["train"])
-    if not found:
-        raise InputError("no training picture can be read: report.json says why")
-    if recipe.class_names:
-        class_names = recipe.class_names
-        known = {c: k for k, c in enumerate(class_names)} | {c.split()[0]: k for k, c in enumerate(class_names)}
-        known |= {str(k): k for k in range(len(class_names))} if found <= set(map(str, range(len(class_names)))) else {}
-    elif name == "arrays":
-        class_names = tuple(str(k) for k in range(max(map(int, found)) + 1))
-        known = {c: k for k, c in enumerate(class_names)}
-    else:
-        known = {c: k for k, c in enumerate(sorted(found))}
-        class_names = tuple(words.get(c, c) for c in known)
-        if len(known) == 1 and not partial_set:
-            raise InputError(
-                f"all training pictures are of one class, {class_names[0]}: name the folder whose folders are the "
-                "classes, or take it as it is with --partial"
-            )
-    for split, of in classes.items():
-        if strange := sorted(set(of) - known.keys()):
-            raise InputError(f"{split} has classes that are none of this set's, such as {strange[0]}: remove or rename")
-    labels = {split: np.array([known[c] for c in of], np.int32) for split, of in classes.items()}
-    check_classes(labels, class_names, partial_set)
-    return class_names, labels
-
-
-def check_classes(labels, class_names, partial_set):
-    for split, found in labels.items():
-        absent = sorted(set(range(len(class_names))) - set(found.tolist()))
-        if absent and not partial_set:
-            names = ", ".join(class_names[k] for k in absent[:3])
-            raise InputError(
-                f"{split} has no picture of {len(absent)} of the {len(class_names)} classes ({names}): add them, or "
-                "take what is there with --partial"
-            )
 
 
 def images_path(out, split):

@@ -113,6 +113,13 @@ def test_a_file_of_another_sum_is_refused(tmp_path):
     assert done.stderr.count("\n") == 1 and not (tmp_path / "y").exists()
 
 
+def test_a_classifier_near_chance_is_refused(tmp_path):
+    """Of noise with labels in turn there is nothing to learn."""
+    with pytest.raises(InputError, match=r"of held-out synthetic right, chance is 25\.0%.*features=inception"):
+        features.ClassifierFeatures(sources.synthetic(8, 1, 4), tmp_path / "classifier.npz")
+    assert not (tmp_path / "classifier.npz").exists()
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="inception_2015_to_mixed_8.npz is not in CFG_JAX_ASSETS")
 def test_the_real_weights_tell_pictures_apart(tmp_path):
     """Features of the real network: two crops of one texture are nearer than of another, by far."""

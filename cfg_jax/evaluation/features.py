@@ -37,43 +37,44 @@ class ClassifierFeatures:
         self.source = source
         self.cache = Path(cache)
         self.apply = jax.jit(self.net.apply)
-        self.params, self.accuracy = self._read() if self.cache.exists() else self._train()
+        self.accuracy = self._read() if self.cache.exists() else self._train()
         flat = flax.traverse_util.flatten_dict(self.params, sep="/")
         self.digest = digest(*(np.asarray(flat[name]) for name in sorted(flat)))
 
     def __call__(self, images, batch_size=600):
         """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
-        return self._run(self.params, images, batch_size)
-
-    def _run(self, params, images, batch_size=600):
         parts = []
         for begin in range(0, len(images), batch_size):
             part = images[begin : begin + batch_size]
             filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)])
-            parts.append([np.asarray(a)[: len(part)] for a in self.apply(params, to_float(filled))])
+            parts.append([np.asarray(a)[: len(part)] for a in self.apply(self.params, to_float(filled))])
         features, logits = zip(*parts, strict=True)
         return np.concatenate(features), np.concatenate(logits)
 
     def _train(self):
+        """Set params -> accuracy on images held out."""
         images, labels = self.source.images, self.source.labels
         order = np.random.default_rng(0).permutation(len(labels))
         held_out, rest = np.split(order, [int(HELD_OUT * len(order))])
         num_steps = int(np.clip(EPOCHS * len(rest) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
-        params = classifier.train(images, labels, rest, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE)
-        _, logits = self._run(params, images[held_out])
+        self.params = classifier.train(
+            images, labels, rest, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE
+        )
+        _, logits = self(images[held_out])
         accuracy = float((np.argmax(logits, 1) == labels[held_out]).mean())
         chance = 1 / self.net.num_classes
-        if accuracy < 3 * chance:
+        if accuracy < min(3 * chance, (1 + chance) / 2):
             raise InputError(
                 f"the feature classifier gets {accuracy:.1%} of held-out {self.name} right, chance is {chance:.1%}: "
                 "its scores would mean nothing; set config.eval.features=inception"
             )
         log.info("feature classifier: %.2f %% of %d held-out %s", 100 * accuracy, len(held_out), self.name)
-        flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
+        flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(self.params, sep="/").items()}
         write_npz(self.cache, {**flat, "accuracy": np.float64(accuracy), "data": np.array(self.source.card.digest)})
-        return params, accuracy
+        return accuracy
 
     def _read(self):
+        """Set params -> accuracy, as they were kept."""
         try:
             with np.load(self.cache, allow_pickle=False) as file:
                 params = dict(file)
@@ -86,7 +87,8 @@ class ClassifierFeatures:
             raise InputError(f"{self.cache} cannot be read ({error}): remove it, it is trained again") from error
         if data != self.source.card.digest:
             raise InputError(f"{self.cache} was trained on other data than {self.name}: choose another sweep directory")
-        return flax.traverse_util.unflatten_dict(params, sep="/"), accuracy
+        self.params = flax.traverse_util.unflatten_dict(params, sep="/")
+        return accuracy
 
 
 class InceptionFeatures:

@@ -1,14 +1,12 @@
 """A run's config: checked before anything compiles, saved beside the weights, compared on resume."""
 
-import hashlib
-import json
 import math
 
 import ml_collections
 
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError
-from cfg_jax.files import read_json, write_json
+from cfg_jax.files import digest_json, read_json, write_json
 
 THRESHOLDS = {"none": None, "static": samplers.clip, "dynamic": samplers.dynamic_threshold}
 GRIDS = ("paper", "shifted")
@@ -167,7 +165,7 @@ def load(path):
 def digest(config):
     """Twelve hex digits that name what decides a run's parameters: the fields it may not be continued across."""
     fields = {f: v for f, v in _flat(tuples(config.to_dict())).items() if not f.startswith(FREE)}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    return digest_json(fields)
 
 
 def differences(old, new):

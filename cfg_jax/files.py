@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -30,6 +31,11 @@ def write_atomic(path, content):
 
 def write_json(path, value):
     write_atomic(path, json.dumps(value, indent=1) + "\n")
+
+
+def digest_json(value):
+    """Twelve hex digits of a value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_json(path):

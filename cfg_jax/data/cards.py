@@ -1,13 +1,11 @@
 """What is known of a data set: before it is prepared (RECIPES) and after (Card, the card.json beside the images)."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from cfg_jax.errors import InputError
-from cfg_jax.files import read_json, write_json
+from cfg_jax.files import digest_json, read_json, write_json
 
 FORMAT = 1  # of a prepared directory
 
@@ -33,7 +31,7 @@ class Card:
     def digest(self):
         """Twelve hex digits of the training images, the labels and their meaning."""
         content = [self.class_names, self.image_shape, self.resize, self.sha256["train"]]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+        return digest_json(content)
 
     def class_table(self):
         """Label and name of every class where they are few, of the first and last where they are many."""
@@ -41,13 +39,9 @@ class Card:
         return "; ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
 
 
-def seal(values):
-    """Of everything in a card, so that what was changed by hand shows."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def save(path, card):
-    write_json(path, {**asdict(card), "digest": card.digest, "seal": seal(asdict(card))})
+    """The seal is of everything in the card, so that what was changed by hand shows."""
+    write_json(path, {**asdict(card), "digest": card.digest, "seal": digest_json(asdict(card))})
 
 
 def load(path):
@@ -58,7 +52,7 @@ def load(path):
             raise InputError(f"{path} is of format {values.get('format')}, this version reads {FORMAT}: {again}")
         digest, sealed = values.pop("digest"), values.pop("seal")
         card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-        if (card.digest, seal(values)) != (digest, sealed):
+        if (card.digest, digest_json(values)) != (digest, sealed):
             raise InputError(f"{path} was changed by hand: {again}")
         return card
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -5,22 +5,17 @@ import io
 import os
 import re
 import tarfile
-import threading
-import zipfile
 import zlib
-from functools import cache, lru_cache
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
+from cfg_jax.data.array_origin import arrays, zipped_batches
 from cfg_jax.data.pictures import Pictures
 from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
 from cfg_jax.errors import InputError
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
-ARRAYS = (("train_images", "train_labels", "train"), ("images", "labels", "train"), ("arr_0", "arr_1", "train"),
-          ("test_images", "test_labels", "validation"), ("val_images", "val_labels", "validation"))  # fmt: skip
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -173,86 +168,3 @@ def validation_synsets():
     import tensorflow_datasets as tfds
 
     return tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
-
-
-def arrays(path):
-    """An .npz of uint8 images and integer labels under one of the usual names, or images.npy with labels.npy."""
-    if path.suffix == ".npy":
-        labels = path.with_name("labels.npy")
-        if path.name == labels.name or not labels.exists():
-            raise InputError(f"{path} has no labels: put them beside it as labels.npy")
-        loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
-    else:
-        with np.load(path, allow_pickle=False) as file:
-            loaded = {k: file[k] for names in ARRAYS for k in names[:2] if k in file}
-    found = {}
-    for images_name, labels_name, split in ARRAYS:
-        if images_name in loaded and labels_name in loaded and split not in found:
-            found[split] = _of_arrays(path, loaded[images_name], loaded[labels_name])
-    if "train" not in found:
-        names = " or ".join(f"{a} and {b}" for a, b, split in ARRAYS if split == "train")
-        raise InputError(f"{path} has no training images and labels: call the arrays {names}")
-    return found
-
-
-def _of_arrays(path, images, labels):
-    if (
-        images.dtype != np.uint8
-        or images.ndim not in (3, 4)
-        or labels.shape != images.shape[:1]
-        or labels.dtype.kind not in "iu"
-    ):
-        raise InputError(
-            f"{path} has images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}: "
-            "give uint8 [N, H, W] or [N, H, W, C] and integers [N]"
-        )
-    if images.ndim == 4 and images.shape[3] not in (1, 3):
-        raise InputError(f"{path} has images of {images.shape[3]} channels: give 1 (grey) or 3 (RGB)")
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-    if not 0 <= low <= high < len(labels):
-        raise InputError(f"{path} has labels {low}..{high} on {len(labels)} images: number classes 0..K-1")
-    names = [f"{path.name}[{i}]" for i in range(len(labels))]
-    stamps = [f"{zlib.crc32(image.tobytes()):08x} {label}" for image, label in zip(images, labels, strict=True)]
-    classes = [str(label) for label in labels]
-    return Pictures(names, stamps, classes, lambda i: (images[i], classes[i]))
-
-
-def zipped_batches(paths):
-    """Chrabaszcz et al.'s Imagenet64_*_npz.zip: batches of flat CHW images, labels 1..1000 in their own order."""
-    import tensorflow_datasets as tfds
-
-    synsets = tfds.core.tfds_path("image_classification/imagenet_resized_labels.txt").read_text().split()
-    lock = threading.Lock()
-
-    @lru_cache(maxsize=2)  # a shard may need the end of one batch and the start of the next
-    def batch(path, member):
-        with (
-            zipfile.ZipFile(path) as archive,
-            archive.open(member) as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            labels = arrays["labels"]
-            if not 1 <= labels.min() <= labels.max() <= len(synsets):
-                raise ValueError(f"{member} has labels {labels.min()}..{labels.max()}, not 1..{len(synsets)}")
-            return arrays["data"].reshape(len(labels), 3, 64, 64), labels
-
-    places = {"train": [], "validation": []}
-    for path in paths:
-        with zipfile.ZipFile(path) as archive:
-            members = sorted((m.filename, m.CRC) for m in archive.infolist() if m.filename.endswith(".npz"))
-        for member, crc in members:
-            places["validation" if "_val_" in path.name else "train"] += [
-                (path, member, crc, row, synsets[label - 1]) for row, label in enumerate(batch(path, member)[1])
-            ]
-
-    def pictures(places):
-        def read(i):
-            path, member, _, row, label = places[i]
-            with lock:
-                images, _ = batch(path, member)
-            return images[row].transpose(1, 2, 0), label
-
-        names = [f"{path.name}/{member}[{row}]" for path, member, _, row, _ in places]
-        return Pictures(names, [crc for _, _, crc, _, _ in places], [label for *_, label in places], read)
-
-    return {split: pictures(found) for split, found in places.items() if found}

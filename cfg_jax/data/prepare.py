@@ -6,7 +6,6 @@ any moment goes on with the part it was in. The end joins the parts and writes t
 
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -24,7 +23,7 @@ from cfg_jax.data import cards, labels, origins, tfds_origin
 from cfg_jax.data.pictures import Settings, convert_one
 from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import InputError
-from cfg_jax.files import only_one, read_json, write_atomic, write_json
+from cfg_jax.files import digest_json, only_one, read_json, write_atomic, write_json
 from cfg_jax.progress import progress
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
             path.unlink()
         plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
         keys = [key for parts in plans.values() for *_, key in parts]
-        listing = digest([name, partial_set, skip_unreadable, sorted(words.items()), keys])
+        listing = digest_json([name, partial_set, skip_unreadable, sorted(words.items()), keys])
         if card := finished(out, listing):
             shutil.rmtree(out / "parts", ignore_errors=True)
             return card
@@ -99,16 +98,12 @@ def settings_of(name, recipe, resize, size, pictures):
     return Settings(size, resize, channels, recipe.upright)
 
 
-def digest(value):
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
 def plan(split, pictures, settings):
     """[(number, begin, end, key)] of a split's parts; the key changes with anything that decides the content."""
     names = pictures.names
     ranges = [(begin, min(begin + PART, len(names))) for begin in range(0, len(names), PART)]
     return [
-        (number, begin, end, digest([split, asdict(settings), names[begin:end], pictures.stamps[begin:end]]))
+        (number, begin, end, digest_json([split, asdict(settings), names[begin:end], pictures.stamps[begin:end]]))
         for number, (begin, end) in enumerate(ranges)
     ]
 

@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 
 .PHONY: digits test test-slow smoke lint lock
 
-# three models, the sweep over w, the report: runs/digits-sweep/report.html
+# Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
-	$(BIN)/python -m experiments.digits
+	$(BIN)/python -m experiments.paper --table=1 --scale=digits
+	$(BIN)/python -m experiments.paper --table=2 --scale=digits
 
 test: $(VENV)/done
 	$(BIN)/python -m pytest -m "not slow"

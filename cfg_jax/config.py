@@ -70,6 +70,10 @@ def check_eval(evaluation):
     )
     few = evaluation.reference_images
     require(few == 0 or few >= 2, f"config.eval.reference_images={few} has no covariance: set 0 for all, or 2 and more")
+    require(
+        evaluation.neighbours == 0 or evaluation.neighbours > 3,
+        f"config.eval.neighbours={evaluation.neighbours} has no third neighbour: set 0 for none, or more",
+    )
     rule = evaluation.labels
     require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
     for field in ("batch_size", "splits"):

@@ -49,6 +49,26 @@ def write_npz(path, arrays):
 
 
 @contextmanager
+def claimed(path, wait=False):
+    """Whether `path` is this process's to make; with `wait`, not before every other has let go of it.
+
+    The system lets go of a claim when its process ends, however it ends: on a local disk, NFS, or Lustre with flock.
+    Look again whether `path` exists once it is claimed; what was made in the meantime is whole.
+    """
+    lock = Path(f"{path}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        if Path(path).exists():  # whoever waits on this lock finds the work done
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
 def only_one(directory):
     """Hold `directory` for this process; the system lets go of it when the process ends, however it ends."""
     path = Path(directory) / ".lock"

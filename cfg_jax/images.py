@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
 
 
@@ -15,6 +16,8 @@ def to_float(images):
 
 def to_uint8(x):
     """[-1, 1] -> uint8, rounded to the nearest level: the inverse of to_float."""
+    if not np.isfinite(x).all():
+        raise InputError("the images hold NaN or infinity: the weights diverged, or w is too large without a threshold")
     return np.clip(np.round((np.asarray(x, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
@@ -27,6 +30,20 @@ def grid(images, columns, side=32, gap=2):
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     whole = np.concatenate(rows, axis=0)[:-gap, :-gap]
     return Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
+
+
+def mosaic(rows, gap=12):
+    """Rows of PIL images of one height each -> one image on white."""
+    width = max(sum(panel.width + gap for panel in row) - gap for row in rows)
+    whole = Image.new("RGB", (width, sum(row[0].height + gap for row in rows) - gap), "white")
+    top = 0
+    for row in rows:
+        left = 0
+        for panel in row:
+            whole.paste(panel, (left, top))
+            left += panel.width + gap
+        top += row[0].height + gap
+    return whole
 
 
 def read_png(path):

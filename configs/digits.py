@@ -59,6 +59,9 @@ def get_config():
     evaluation.bootstrap = 100  # resamplings of the images for the spreads; 0 for none
     evaluation.features = "classifier"  # a small one trained on the data, or inception: FID's own network
     evaluation.inception = "data/inception.npz"  # its weights, by experiments.fetch_inception
+    evaluation.classifier = config_dict.placeholder(str)  # an imported ADM classifier for the accuracy
+    evaluation.reference = config_dict.placeholder(str)  # a file of statistics; None: of the training set
     evaluation.reference_images = 0  # of the training set; 0 for all
+    evaluation.neighbours = 10_000  # of them for KID, precision, recall; 0 for none. Keeps features of all N
     evaluation.w = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
     return config

@@ -61,6 +61,9 @@ def get_config():
     evaluation.bootstrap = 0
     evaluation.features = "inception"
     evaluation.inception = "data/inception.npz"
+    evaluation.classifier = config_dict.placeholder(str)
+    evaluation.reference = config_dict.placeholder(str)
     evaluation.reference_images = 0
+    evaluation.neighbours = 10_000
     evaluation.w = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0, 4.0)
     return config

@@ -12,7 +12,9 @@ from experiments import cli
 
 CONFIG = cli.define_config()
 DEVICES = flags.DEFINE_integer("devices", 8, "how many share the batch", lower_bound=1)
-UTILISATION = flags.DEFINE_float("utilisation", 0.35, "share of the peak that is reached; measure yours with benchmark")
+UTILISATION = flags.DEFINE_float(
+    "utilisation", cost.UTILISATION, "share of the peak that is reached; measure yours with benchmark"
+)
 P_UNCOND = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
 flags.mark_flags_as_required(["config"])
 
@@ -26,9 +28,10 @@ def main():
 
     forward, state = cost.forward_flops(config), cost.state_bytes(config)
     activations = cost.activation_bytes(config, 1) * batch / devices
-    training = 3 * forward * batch * config.train.num_steps
-    one_pass = forward * config.eval.num_images * config.sampler.num_steps
-    table = P_UNCOND.value * sum(one_pass * (1 if w == 0 else 2) for w in config.eval.w)
+    training = cost.training_flops(config, forward, config.train.num_steps)
+    of_eval = config.sampler.num_steps, config.eval.num_images
+    guided = cost.sampling_flops(forward, [1.0], *of_eval)
+    table = P_UNCOND.value * cost.sampling_flops(forward, config.eval.w, *of_eval)
 
     cell = f"{config.eval.num_images:,} images, T = {config.sampler.num_steps}"
     lower = "before the compiler fuses; config.model.remat=True and a smaller batch lower it"
@@ -36,7 +39,7 @@ def main():
         "parameters": f"{cost.num_parameters(config):,}",
         "forward pass": f"{forward / 1e9:,.1f} GFLOP an image; a trained image {3 * forward / 1e9:,.1f} GFLOP",
         "training": f"{training:.3g} FLOP: {config.train.num_steps:,} steps of {batch:,}",
-        "one guided cell": f"{2 * one_pass:.3g} FLOP: {cell}",
+        "one guided cell": f"{guided:.3g} FLOP: {cell}",
         "the table": f"{table:.3g} FLOP: {len(config.eval.w)} values of w, {P_UNCOND.value} models",
         "state": f"{state / 2**30:,.1f} GiB a device, or {state / devices / 2**30:,.1f} were it split over {devices}",
         "activations": f"{activations / 2**30:,.1f} GiB a device for {batch // devices} images, {lower}",
@@ -45,9 +48,9 @@ def main():
         print(f"{name:16} {value}")
     print(f"\nhours on {devices} devices (device-hours) at {UTILISATION.value:.0%} of the bf16 peak")
     print(f"{'':12} {'TFLOP/s':>8} {'training':>20} {'one cell':>18} {'table':>20}")
+    hours = [cost.hours(flop, UTILISATION.value) for flop in (training, guided, table)]
     for name, peak in PEAK_TFLOPS.items():
-        hours = [flop / (peak * 1e12 * UTILISATION.value) / 3600 for flop in (training, 2 * one_pass, table)]
-        cells = [f"{h / devices:,.1f} ({h:,.1f})" for h in hours]
+        cells = [f"{h[name] / devices:,.1f} ({h[name]:,.1f})" for h in hours]
         print(f"{name:12} {peak:>8} {cells[0]:>20} {cells[1]:>18} {cells[2]:>20}")
 
 

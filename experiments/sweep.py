@@ -2,6 +2,9 @@
 
 python -m experiments.sweep --config=configs/digits.py --runs=runs/digits-p0.1,runs/digits-p0.5 --w=0,0.1,1,4 \
     --workdir=runs/digits-sweep
+
+Several jobs may be given the same --workdir: each takes cells that no other has. Further axes, their product:
+    --vary=sampler.num_steps=128,256 --vary=sampler.threshold=static,dynamic --vary=eval.seed=0,1,2
 """
 
 from absl import flags
@@ -13,6 +16,10 @@ CONFIG = cli.define_config()
 RUNS = flags.DEFINE_list("runs", None, "run directories, with commas between them")
 W = flags.DEFINE_string("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
 WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
+VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of config.sampler or config.eval.seed; may be repeated")
+UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
+CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "guide by its gradient instead; w is its scale")
+NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, as ADM's evaluator reads them")
 OTHER = flags.DEFINE_bool("other_reference", False, "score runs against config.data though trained on another set")
 flags.mark_flags_as_required(["config", "runs", "workdir"])
 
@@ -20,8 +27,22 @@ flags.mark_flags_as_required(["config", "runs", "workdir"])
 def main():
     config = CONFIG.value
     ws = cli.numbers(W.value, float, "w") if W.value else config.eval.w
-    sweep.sweep(config, RUNS.value, ws, WORKDIR.value, OTHER.value)
+    sweep.sweep(
+        config, RUNS.value, ws, WORKDIR.value, vary=varied(config), uncond_run=UNCOND_RUN.value,
+        classifier_run=CLASSIFIER_RUN.value, other_reference=OTHER.value, save_npz=NPZ.value,
+    )  # fmt: skip
     print(report.write(WORKDIR.value))
+
+
+def varied(config):
+    """--vary=FIELD=A,B -> {FIELD: [A, B]}, of the field's type."""
+    axes = {}
+    for text in VARY.value:
+        field, _, values = text.partition("=")
+        sweep.combinations({field: []})
+        group, _, name = field.partition(".")
+        axes[field] = cli.numbers(values, type(config[group][name]), f"vary={field}")
+    return axes
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ TINY = [
 ]  # fmt: skip
 
 
+TABLE_1 = ("--table=1", "--scale=digits")
+
+
 def command(name, *args):
     return [sys.executable, "-m", f"experiments.{name}", *map(str, args)]
 
@@ -77,7 +80,7 @@ def test_help(name):
             ["train", "--config=configs/digits.py", "--workdir=x", "--config.data.name=cifar"],
             "make it with experiments.prepare_data",
         ),
-        (["digits", "--config.foo=1"], "--config.foo is no field of configs/digits.py"),
+        (["paper", "--scale=digits", "--config.foo=1"], "--config.foo is no field of configs/digits.py"),
         (["train", "--config=configs/digits.py", "--workdir=Makefile/run"], "Not a directory"),
         (["sample", "--run=tests"], "tests is no run directory"),
         (["report", "--sweep=tests"], "tests has no finished cells"),
@@ -96,7 +99,7 @@ def test_bad_input_ends_in_one_line(args, said):
 def digits_dir(tmp_path_factory):
     """The main job, tiny, killed without warning once and then run to its end."""
     runs = tmp_path_factory.mktemp("digits")
-    job = command("digits", f"--runs={runs}", *TINY)
+    job = command("paper", *TABLE_1, f"--runs={runs}", *TINY)
     process = subprocess.Popen(job, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (runs / "digits-p0.2" / "config.json").exists() and time.monotonic() < deadline:
@@ -115,9 +118,9 @@ def test_the_main_job_from_training_to_report(digits_dir):
     assert "digits-p0.1 is done: step 6 of 6" in done.stderr
     for name in ("results.csv", "table.md", "curves.png", "samples.png", "report.html"):
         assert (sweep / name).stat().st_size > 0
-    assert len(list((sweep / "cells").glob("*.json"))) == 21 + 2
+    assert len(list((sweep / "cells").glob("*.json"))) == 21
     assert "| w | s = 1 + w | fid_digits@40, p=0.1 |" in done.stdout and "The paper's claims" in done.stdout
-    row = json.loads((sweep / "cells" / "digits-p0.5_T3_w0.3.json").read_text())
+    row = json.loads((sweep / "cells" / "digits-p0.5_T3_v0.3_static_paper_seed0_w0.3.json").read_text())
     assert (row["p_uncond"], row["w"], row["s"], row["N"], row["T"]) == (0.5, 0.3, 1.3, 40, 3)
     assert row["classifier_accuracy"] >= 0.98
     assert len(row["resampled"]["is_digits@40"]) == 5
@@ -127,17 +130,17 @@ def test_again_it_finds_everything_done(digits_dir):
     runs, _ = digits_dir
     files = sorted((runs / "digits-sweep" / "cells").iterdir())
     before = [f.stat().st_mtime_ns for f in files]
-    done = run("digits", f"--runs={runs}", *TINY)
+    done = run("paper", *TABLE_1, f"--runs={runs}", *TINY)
     assert done.returncode == 0 and "21 of 21 cells are done" in done.stderr
     assert [f.stat().st_mtime_ns for f in files] == before
 
 
 def test_a_cell_of_other_settings_is_made_again(digits_dir):
     runs, _ = digits_dir
-    path = runs / "digits-sweep" / "cells" / "digits-p0.1_T3_w4.json"
+    path = runs / "digits-sweep" / "cells" / "digits-p0.1_T3_v0.3_static_paper_seed0_w4.json"
     row = json.loads(path.read_text())
     path.write_text(json.dumps(row | {"parameters": "of an older checkpoint"}))
-    done = run("digits", f"--runs={runs}", *TINY)
+    done = run("paper", *TABLE_1, f"--runs={runs}", *TINY)
     assert "20 of 21 cells are done" in done.stderr
     again = json.loads(path.read_text())
     assert again["parameters"] == row["parameters"] and again["scores"] == row["scores"]  # the same to the bit

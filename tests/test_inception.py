@@ -12,7 +12,7 @@ import pytest
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features, report, sweep
+from cfg_jax.evaluation import features, references, report, sweep
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.models import inception
 from cfg_jax.training import trainer
@@ -144,18 +144,24 @@ def test_a_sweep_on_the_networks_features(tmp_path, tiny):
     )
     trainer.train(tiny, tmp_path / "run")
     [row] = sweep.sweep(tiny, [tmp_path / "run"], [0.0], tmp_path / "sweep")
-    assert list(row["scores"])[:3] == ["fd_mixed8@24", "is_digits@24", "accuracy_digits@24"]
+    names = [
+        "fd_mixed8@24",
+        "sfid_inception@24",
+        "kid_mixed8@24",
+        "precision_mixed8@24",
+        "recall_mixed8@24",
+        "is_digits@24",
+    ]
+    assert list(row["scores"])[:6] == names
     assert row["reference_N"] == 32 and len(row["resampled"]["fd_mixed8@24"]) == 2
     assert "fd_mixed8@24, p=0.1" in report.write(tmp_path / "sweep")
 
     source, config = sources.load(tiny)
-    network = features.Features(config, source, tmp_path / "sweep")
-    kept = network.reference()["fd_mixed8"]
+    network = features.Features.of(config, source, tmp_path / "sweep")
     [path] = (tmp_path / "sweep").glob("reference-*.npz")
-    path.unlink()
-    again = network.reference()["fd_mixed8"]
-    assert kept.count == again.count == 32
-    np.testing.assert_allclose(kept.outer, again.outer)
+    kept = references.read(path)
+    assert kept.digest == row["reference"] and kept.about["resize"] == "none" and len(kept.images) == 32
     index = np.sort(np.random.default_rng(0).permutation(len(source))[:32])
-    direct = Moments.of(network.inception(source.images[index], batch_size=8)["mixed_8"])
-    np.testing.assert_allclose(direct.mean, kept.mean, rtol=1e-4, atol=1e-6)
+    direct = Moments.of(network.inception(source.images[index])["mixed_8"])
+    np.testing.assert_allclose(direct.mean, kept.moments["fd_mixed8"][0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(direct.cov, kept.moments["fd_mixed8"][1], rtol=1e-2, atol=1e-5)

@@ -1,15 +1,15 @@
 """The paper's testable claims, held against the rows of one sweep.
 
-A difference counts when it exceeds twice its bootstrap standard error: images resampled within their class,
-paired between cells. Without a bootstrap none counts. That is the spread over images; another training seed may
-differ by more.
+A difference counts when it exceeds twice its standard error: by a bootstrap, images resampled within their class, or
+over several seeds of the images; both paired between cells. Without either none counts. That is the spread over
+images; another training seed may differ by more.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-SUPPORTED, PARTLY, REFUTED, OPEN, UNTESTED = "supported", "partly", "not supported", "inconclusive", "not tested"
+SUPPORTED, PARTLY, REFUTED, OPEN, UNTESTED = "supported", "partly", "contradicted", "undecided", "not tested"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,20 @@ class Curve:
         return np.array([resamples(row, name) for row in self.rows]).T
 
 
+def over_seeds(rows):
+    """Rows that differ in the seed of the images alone -> one row of their means, and resamples of these.
+
+    Without a bootstrap the seeds are the resamples: drawn together by sqrt(n), so that they scatter as the mean does.
+    """
+    scores = {name: float(np.mean([row["scores"][name] for row in rows])) for name in rows[0]["scores"]}
+    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in rows[0]["resampled"]}
+    if not resampled and len(rows) > 1:
+        for name, mean in scores.items():
+            values = np.array([row["scores"][name] for row in rows])
+            resampled[name] = list(mean + (values - mean) / np.sqrt(len(rows)))
+    return rows[0] | {"seeds": [row["seed"] for row in rows], "scores": scores, "resampled": resampled}
+
+
 def score_name(row, name):
     """ "fid" -> "fid_digits@1000" as this row calls it, or "fd_mixed8@1000"; None if it was not measured."""
     prefixes = ("fid_", "fd_") if name == "fid" else (f"{name}_",)
@@ -49,7 +63,7 @@ def resamples(row, name):
 
 
 def spread(row, name):
-    """Bootstrap standard error, nan without a bootstrap."""
+    """Standard error by the resamples, nan without any."""
     return float(np.std(resamples(row, name), ddof=1))
 
 
@@ -77,7 +91,7 @@ def sign(change, error):
 
 
 def change(curve, name, start, end):
-    """(score at point `end` less that at `start`, its paired bootstrap standard error)."""
+    """(score at point `end` less that at `start`, its paired standard error)."""
     values, again = curve.values(name), curve.resampled(name)
     return float(values[end] - values[start]), float(np.std(again[:, end] - again[:, start], ddof=1))
 
@@ -164,11 +178,18 @@ def fid_at(inception, fid, level):
 
 
 def more_steps(rows):
+    """Judged where the paper reads it off: at the w whose FID is least with the most steps."""
     text = "Quality improves with T, and T = 256 is a good balance"
     groups = {}
     for row in rows:
-        groups.setdefault((row["run"], row["w"]), []).append(row)
-    curves = {key: Curve(group, "T") for key, group in groups.items() if len({row["T"] for row in group}) > 1}
+        groups.setdefault(row["run"], {}).setdefault(row["w"], []).append(row)
+    curves = {}
+    for run, of_run in groups.items():
+        several = [Curve(group, "T") for group in of_run.values() if len({row["T"] for row in group}) > 1]
+        if several:
+            most = max(curve.along[-1] for curve in several)
+            best = min((c for c in several if c.along[-1] == most), key=lambda curve: curve.values("fid")[-1])
+            curves[run, best.rows[0]["w"]] = best
     if not curves:
         return Claim(text, UNTESTED, "needs cells of several T")
     verdicts, figures = [], []

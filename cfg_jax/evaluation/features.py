@@ -1,4 +1,4 @@
-"""uint8 images -> features and logits, by networks whose hash goes into every row."""
+"""uint8 images -> features and logits, by networks whose digest goes into every row."""
 
 import hashlib
 import logging
@@ -11,17 +11,15 @@ import jax
 import numpy as np
 
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation.moments import Moments
-from cfg_jax.files import write_npz
+from cfg_jax.evaluation import generate
+from cfg_jax.files import claimed, write_npz
 from cfg_jax.images import to_float
 from cfg_jax.models import classifier, inception
-from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
 
 log = logging.getLogger(__name__)
 HELD_OUT = 0.2
 EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE = 5, 300, 5000, 128
-REFERENCE_BATCH = 3000  # images
 
 
 class ClassifierFeatures:
@@ -37,19 +35,14 @@ class ClassifierFeatures:
         self.source = source
         self.cache = Path(cache)
         self.apply = jax.jit(self.net.apply)
-        self.accuracy = self._read() if self.cache.exists() else self._train()
+        with claimed(self.cache, wait=True):  # another job of the same sweep may be training it
+            self.accuracy = self._read() if self.cache.exists() else self._train()
         flat = flax.traverse_util.flatten_dict(self.params, sep="/")
         self.digest = digest(*(np.asarray(flat[name]) for name in sorted(flat)))
 
-    def __call__(self, images, batch_size=600):
+    def __call__(self, images):
         """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
-        parts = []
-        for begin in range(0, len(images), batch_size):
-            part = images[begin : begin + batch_size]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)])
-            parts.append([np.asarray(a)[: len(part)] for a in self.apply(self.params, to_float(filled))])
-        features, logits = zip(*parts, strict=True)
-        return np.concatenate(features), np.concatenate(logits)
+        return in_batches(lambda part: self.apply(self.params, to_float(part)), images, 128)
 
     def _train(self):
         """Set params -> accuracy on images held out."""
@@ -91,86 +84,113 @@ class ClassifierFeatures:
         return accuracy
 
 
+class GivenClassifier:
+    """A run that experiments.import_adm made of ADM's classifiers, at the clean end of its log-SNR."""
+
+    def __init__(self, run_dir):
+        model = generate.load_classifier(run_dir)
+        self.name, self.num_classes, self.accuracy = Path(run_dir).name, model.config.data.num_classes, None
+        self.params, self.clean = model.params, model.config.logsnr_max
+        self.digest = digest(*map(np.asarray, jax.tree.leaves(model.params)))
+        self.apply = jax.jit(lambda params, z, logsnr: model.net.apply({"params": params}, z, logsnr))
+
+    def __call__(self, images):
+        def logits(part):
+            return self.apply(self.params, to_float(part), np.full(len(part), self.clean, np.float32))
+
+        return None, in_batches(logits, images, 64)
+
+
 class InceptionFeatures:
     """FID's own network as far as its weights go: to pool_3 and the logits, or to mixed_8, which gives no FID."""
 
     def __init__(self, path):
-        params, _, sha256, until = inception.load(path)
+        params, self.bias, sha256, until = inception.load(path)
         self.mesh = meshes.data_mesh()
         self.params = jax.device_put(params, meshes.replicated(self.mesh))
         self.apply = jax.jit(lambda params, images: inception.Inception(until).apply({"params": params}, images))
         self.digest = sha256[:12]
-        self.distances = {"fd_mixed8": "mixed_8"}
-        if until == "logits":
-            self.distances = {"fid_inception": "pool_3", "sfid_inception": "mixed_6_conv"}
+        first = {"fd_mixed8": "mixed_8"} if until == "mixed_8" else {"fid_inception": "pool_3"}
+        self.distances = first | {"sfid_inception": "mixed_6_conv"}
 
-    def __call__(self, images, batch_size=64):
+    def __call__(self, images):
         """uint8 [N, H, W, 1 or 3] -> {stage: float32 [N, ...]}."""
-        batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
-        parts = []
-        for begin in range(0, len(images), batch_size):
-            part = images[begin : begin + batch_size]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)])
-            filled = jax.device_put(np.repeat(filled, 3 // filled.shape[-1], -1), meshes.split(self.mesh))
-            parts.append({k: np.asarray(a)[: len(part)] for k, a in self.apply(self.params, filled).items()})
-        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+        batch_size = -(-64 // self.mesh.size) * self.mesh.size
+
+        def stages(part):
+            part = np.repeat(part, 3 // part.shape[-1], -1)
+            return self.apply(self.params, jax.device_put(part, meshes.split(self.mesh)))
+
+        return in_batches(stages, images, batch_size)
+
+
+def in_batches(network, images, batch_size):
+    """A tree of arrays [N, ...] by a network that is only ever given whole batches: one shape, one program."""
+    parts = []
+    for begin in range(0, len(images), batch_size):
+        part = images[begin : begin + batch_size]
+        filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)])
+        parts.append(network(filled))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *parts)
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What the scores of N images are made of, by the name of the score: [N, ...] each."""
+    """What the scores of N images are made of, [N, ...] each, by the name of the score or of the classifier."""
 
-    distances: dict[str, np.ndarray]  # features of a Frechet distance
-    logits: dict[str, np.ndarray]  # of an inception score
-    class_logits: np.ndarray | None  # by the data set's own classes
+    distances: dict[str, np.ndarray]  # features of the Frechet distances, the main one first
+    logits: dict[str, np.ndarray]  # of the inception scores, is_ and isc_
+    class_logits: dict[str, np.ndarray]  # by the data's own classes
 
 
 class Features:
-    """The feature networks of a config, and the moments of its data by them, kept in `directory`."""
+    """uint8 images -> Extracted, by an Inception network, a classifier of the data's classes, or both."""
 
-    def __init__(self, config, source, directory):
-        self.source, self.directory = source, Path(directory)
-        self.num_reference = min(config.eval.reference_images or len(source), len(source))
-        self.inception = InceptionFeatures(config.eval.inception) if config.eval.features == "inception" else None
-        self.classifier = None
-        if not (self.inception and "fid_inception" in self.inception.distances):
-            self.classifier = ClassifierFeatures(source, self.directory / "classifier.npz")
-        self.digest = digest(*(network.digest for network in (self.inception, self.classifier) if network))
-
-    def __call__(self, images):
-        distances, logits, class_logits = {}, {}, None
-        if self.inception:
-            stages = self.inception(images)
-            distances = {
-                name: stages[stage].reshape(len(images), -1) for name, stage in self.inception.distances.items()
-            }
-            logits = {"inception": stages["logits"]} if "logits" in stages else {}
-        if self.classifier:
-            features, class_logits = self.classifier(images)
-            distances = distances or {f"fid_{self.source.card.name}": features}
-            logits = {self.source.card.name: class_logits}
-        return Extracted(distances, logits, class_logits)
+    def __init__(self, inception=None, classifier=None):
+        self.inception, self.classifier = inception, classifier
+        self.digest = digest(*(network.digest for network in (inception, classifier) if network))
 
     @property
-    def reference_digest(self):
-        """Names what `reference` is computed from: these weights and these images."""
-        return digest(self.digest, self.source.card.digest, str(self.num_reference))
+    def distances_digest(self):
+        """Names the network of the distances alone, which is all that a reference depends on."""
+        return (self.inception or self.classifier).digest
 
-    def reference(self):
-        """{distance: Moments} of the training images, or of config.eval.reference_images of them drawn once."""
-        path = self.directory / f"reference-{self.reference_digest}.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as file:
-                names = sorted({name.partition("/")[0] for name in file.files})
-                return {n: Moments(int(file[f"{n}/count"]), file[f"{n}/sum"], file[f"{n}/outer"]) for n in names}
-        index = np.sort(np.random.default_rng(0).permutation(len(self.source))[: self.num_reference])
-        moments = {}
-        for begin in progress(range(0, len(index), REFERENCE_BATCH), desc="reference", unit="batch"):
-            for name, features in self(self.source.images[index[begin : begin + REFERENCE_BATCH]]).distances.items():
-                part = Moments.of(features)
-                moments[name] = moments[name].merge(part) if name in moments else part
-        write_npz(path, {f"{n}/{k}": v for n, m in moments.items() for k, v in vars(m).items()})
-        return moments
+    @property
+    def distances(self):
+        """Names of the Frechet distances, the main one first."""
+        return [*self.inception.distances] if self.inception else [f"fid_{self.classifier.name}"]
+
+    @classmethod
+    def of(cls, config, source, directory):
+        """Those of config.eval. A small classifier of the data is trained in `directory` where logits are lacking."""
+        evaluation, inception, classifier = config.eval, None, None
+        if evaluation.features == "inception":
+            inception = InceptionFeatures(evaluation.inception)
+        if evaluation.classifier:
+            classifier = GivenClassifier(evaluation.classifier)
+            if classifier.num_classes != config.data.num_classes:
+                raise InputError(
+                    f"config.eval.classifier={evaluation.classifier} has {classifier.num_classes} classes, "
+                    f"config.data.num_classes={config.data.num_classes}: name one of the same classes"
+                )
+        elif not inception or "fid_inception" not in inception.distances:
+            classifier = ClassifierFeatures(source, Path(directory) / "classifier.npz")
+        return cls(inception, classifier)
+
+    def __call__(self, images):
+        distances, logits, class_logits = {}, {}, {}
+        if self.inception:
+            stages = self.inception(images)
+            distances = {k: stages[stage].reshape(len(images), -1) for k, stage in self.inception.distances.items()}
+            if "logits" in stages:
+                logits["is_inception"] = stages["logits"]
+                logits["isc_inception"] = stages["logits"] + self.inception.bias
+        if self.classifier:
+            features, of_class = self.classifier(images)
+            class_logits[self.classifier.name] = of_class
+            distances = distances or {f"fid_{self.classifier.name}": features}
+            logits = logits or {f"is_{self.classifier.name}": of_class}
+        return Extracted(distances, logits, class_logits)
 
 
 def digest(*parts):

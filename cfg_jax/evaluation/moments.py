@@ -12,10 +12,14 @@ class Moments:
     outer: np.ndarray  # [D, D], sum of f f^T
 
     @classmethod
-    def of(cls, features):
-        """Moments of features [N, D]."""
+    def of(cls, features, weights=None):
+        """Moments of features [N, D], each counted `weights` [N] times: a bootstrap's resample is such a count."""
         f = np.asarray(features, np.float64)
-        return cls(len(f), f.sum(0), f.T @ f)
+        if weights is None:
+            return cls(len(f), f.sum(0), f.T @ f)
+        f, weights = f[weights > 0], weights[weights > 0]
+        weighted = f * weights[:, None]
+        return cls(int(weights.sum()), weighted.sum(0), f.T @ weighted)
 
     def merge(self, other):
         return Moments(self.count + other.count, self.sum + other.sum, self.outer + other.outer)

@@ -10,40 +10,74 @@ from pathlib import Path
 import jinja2
 import matplotlib.figure
 import numpy as np
-from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import claims
 from cfg_jax.evaluation.sweep import settings
 from cfg_jax.files import read_json, write_atomic
-from cfg_jax.images import read_png, save_png
+from cfg_jax.images import mosaic, read_png, save_png
 
 log = logging.getLogger(__name__)
 
 
 def write(workdir):
-    """Write every file of the report from workdir/cells -> the table and the claims as text."""
+    """Write every file of the report from workdir/cells -> its main table and the claims as text."""
     workdir = Path(workdir)
     if not any((workdir / "cells").glob("*.json")):
         raise InputError(f"{workdir} has no finished cells: run experiments.sweep with --workdir={workdir} first")
     config = configs.load(workdir / "config.json")
     cells = read_cells(workdir, settings(config))
-    rows = list(cells.values())
-    main = {path: row for path, row in cells.items() if row["T"] == config.sampler.num_steps}
+    groups = grouped(cells)
+    main = groups.pop(setting(config), None)
     if not main:
         raise InputError(
             f"{workdir} has no cells of T={config.sampler.num_steps}: run experiments.sweep for them first"
         )
-    judged = claims.judge(rows, config.sampler.num_steps)
+    rows = list(main.values())
+    others = [list(group.values()) for group in groups.values()]
+    by_steps = [row for group in [rows, *others] if setting(group[0])[1:] == setting(config)[1:] for row in group]
+    judged = claims.judge(by_steps, config.sampler.num_steps)
 
-    write_atomic(workdir / "results.csv", results_csv(rows))
-    text = table(list(main.values())) + "\n" + claims_text(judged)
-    write_atomic(workdir / "table.md", text)
-    write_atomic(workdir / "curves.png", curves_png(list(main.values())))
+    text = table(rows) + "\n" + claims_text(judged)
+    write_atomic(workdir / "results.csv", results_csv(list(cells.values())))
+    write_atomic(workdir / "table.md", "\n".join([text, more_scores(rows), *map(table, others)]))
+    write_atomic(workdir / "curves.png", curves_png(rows, "p_uncond"))
+    steps = curves_of_steps(by_steps)
+    if steps:
+        write_atomic(workdir / "curves_T.png", curves_png(steps, "T"))
     save_png(workdir / "samples.png", strip(main))
-    write_atomic(workdir / "report.html", page(main, rows, judged))
+    write_atomic(workdir / "report.html", page(main, list(cells.values()), judged))
     return text
+
+
+def curves_of_steps(rows):
+    """The rows of the first run that has several T for several w, or none."""
+    for run in dict.fromkeys(row["run"] for row in rows):
+        of_run = [row for row in rows if row["run"] == run]
+        ws = {t: len([row for row in of_run if row["T"] == t]) for t in {row["T"] for row in of_run}}
+        if sum(count > 1 for count in ws.values()) > 1:
+            return [row for row in of_run if ws[row["T"]] > 1]
+    return []
+
+
+def setting(of):
+    """What the cells of one table share, of a config or of a row; the seed apart, which is averaged over."""
+    if "sampler" in of and "eval" in of:
+        s = of.sampler
+        return (s.num_steps, s.variance_interp, s.threshold, s.grid, "classifier-free")
+    return tuple(of[field] for field in ("T", "v", "threshold", "grid", "guidance"))
+
+
+def grouped(cells):
+    """{setting: {path of the first seed: row over all seeds}}."""
+    groups = {}
+    for path, row in cells.items():
+        groups.setdefault(setting(row), {}).setdefault((row["run"], row["w"]), []).append((path, row))
+    return {
+        key: {of_seeds[0][0]: claims.over_seeds([row for _, row in of_seeds]) for of_seeds in group.values()}
+        for key, group in groups.items()
+    }
 
 
 def read_cells(workdir, wanted):
@@ -71,14 +105,16 @@ def read_cells(workdir, wanted):
         for path, row in cells.items():
             if seen.setdefault(of(row), row.get(field)) != row.get(field):
                 raise InputError(f"{path} was made with other {field} than the rest: remove it and run the sweep again")
-    return dict(sorted(cells.items(), key=lambda item: [item[1][field] for field in ("p_uncond", "run", "T", "w")]))
+    fields = ("p_uncond", "run", "T", "w", "seed")
+    return dict(sorted(cells.items(), key=lambda item: [item[1][field] for field in fields]))
 
 
 def results_csv(rows):
     """One line a cell: what was measured, its bootstrap standard error, and everything it was measured with."""
     lines = []
     for row in rows:
-        line = {k: v for k, v in row.items() if k not in ("scores", "resampled")} | row["scores"]
+        line = {k: v for k, v in row.items() if k not in ("scores", "resampled", "spreads")} | row["scores"]
+        line |= {f"{k}_std": f"{v:.4g}" for k, v in row["spreads"].items()}
         lines.append(line | {f"{k}_se": f"{np.std(v, ddof=1):.4g}" for k, v in row["resampled"].items()})
     fields = list(dict.fromkeys(field for line in lines for field in line))
     out = io.StringIO()
@@ -110,13 +146,38 @@ def table(rows):
                 row = by_cell.get((run, w))
                 line.append(cell_text(row, name, best[run, name]) if row else "")
         lines.append(line)
-    first = rows[0]
-    note = (
-        f"N={first['N']} images a cell, T={first['T']}, v={first['v']:g}, threshold {first['threshold']}, "
-        f"grid {first['grid']}, labels {first['labels']}, seed {first['seed']}, EMA weights. "
-        "± is the bootstrap standard error over images of this one training seed."
+    return markdown(lines) + "\n" + note(rows[0]) + "\n"
+
+
+def markdown(lines):
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def note(row):
+    """What the numbers of a table were measured with."""
+    seeds = "seed " if len(row["seeds"]) == 1 else "seeds "
+    seeds += ", ".join(map(str, row["seeds"]))
+    guidance = "" if row["guidance"] == "classifier-free" else f"guidance {row['guidance']} (w is its scale), "
+    if row["bootstrap"]:
+        error = "± is the bootstrap standard error over images of this one training seed."
+    elif len(row["seeds"]) > 1:
+        error = "± is the standard error over the images' seeds of this one training seed."
+    else:
+        error = "No spread is known: one seed of the images, no bootstrap."
+    return (
+        f"N={row['N']} images a cell, T={row['T']}, v={row['v']:g}, threshold {row['threshold']}, "
+        f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, EMA weights. {error}"
     )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + note + "\n"
+
+
+def more_scores(rows):
+    """Markdown of all that was measured beside FID and IS, a line a cell; KID's spread is over its subsets."""
+    names = [k for k in rows[0]["scores"] if k not in (claims.score_name(rows[0], n) for n in ("fid", "is"))]
+    lines = [["run", "w", *names], ["---", "---:", *["---:"] * len(names)]]
+    for row in rows:
+        values = [f"{row['scores'][name]:.4g}" for name in names]
+        lines.append([row["run"], f"{row['w']:g}", *values])
+    return markdown(lines) if names else ""
 
 
 def cell_text(row, name, best):
@@ -130,17 +191,18 @@ def claims_text(judged):
     return "The paper's claims, on this run:\n\n" + "\n".join(lines) + "\n"
 
 
-def curves_png(rows):
-    """FID against IS as w grows, a curve for each run: Figure 4 of the paper."""
+def curves_png(rows, key):
+    """FID against IS as w grows, a curve for each p_uncond (Figure 4 of the paper) or T (Figure 5)."""
     figure = matplotlib.figure.Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
-    for run in dict.fromkeys(row["run"] for row in rows):
-        curve = claims.Curve([row for row in rows if row["run"] == run])
+    curves = {}
+    for row in rows:
+        curves.setdefault((row[key], row["run"]), []).append(row)
+    for (value, _), of_curve in curves.items():
+        curve = claims.Curve(of_curve)
         x, y = curve.values("is"), curve.values("fid")
         errors = {f"{axis}err": [claims.spread(r, n) for r in curve.rows] for axis, n in (("x", "is"), ("y", "fid"))}
-        axes.errorbar(
-            x, y, **errors, marker="o", markersize=3.5, linewidth=1, label=f"p_uncond = {curve.rows[0]['p_uncond']:g}"
-        )
+        axes.errorbar(x, y, **errors, marker="o", markersize=3.5, linewidth=1, label=f"{key} = {value:g}")
     axes.set(xlabel=claims.score_name(rows[0], "is"), ylabel=claims.score_name(rows[0], "fid"))
     axes.set_title(f"w from {min(r['w'] for r in rows):g} to {max(r['w'] for r in rows):g}", fontsize=10)
     axes.legend(frameon=False)
@@ -154,11 +216,7 @@ def strip(cells):
     run = next(iter(cells.values()))["run"]
     panels = [read_png(path.with_suffix(".png")) for path, row in cells.items() if row["run"] == run]
     panels = [panel.crop((0, 0, panel.width // 2, panel.height)) for panel in panels]
-    gap = 12
-    whole = Image.new("RGB", (sum(p.width + gap for p in panels) - gap, panels[0].height), "white")
-    for i, panel in enumerate(panels):
-        whole.paste(panel, (i * (panel.width + gap), 0))
-    return whole
+    return mosaic([panels])
 
 
 def page(cells, rows, judged):
@@ -172,7 +230,11 @@ def page(cells, rows, judged):
         runs.setdefault(row["run"], {"p": row["p_uncond"], "points": []})["points"].append(point | {"image": picture})
     environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.evaluation", "."), autoescape=True)
     first = next(iter(cells.values()))
-    used = {k: v for k, v in first.items() if k not in ("scores", "resampled", "run", "p_uncond", "w", "s", "seconds")}
+    used = {
+        k: v
+        for k, v in first.items()
+        if k not in ("scores", "resampled", "spreads", "run", "p_uncond", "w", "s", "seconds")
+    }
     return environment.get_template("report.html.j2").render(
         runs=[{"name": name, **run} for name, run in runs.items()],
         fid_name=claims.score_name(first, "fid"),

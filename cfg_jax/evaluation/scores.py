@@ -3,26 +3,52 @@
 import numpy as np
 
 
-def frechet_distance(mu_a, cov_a, mu_b, cov_b):
-    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2): FID when the features are Inception's."""
+def frechet_distance(mu_a, cov_a, mu_b, cov_b, root_a=None):
+    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2): FID when the features are Inception's.
+
+    root_a is root(cov_a), where it is at hand.
+    """
     mu_a, cov_a, mu_b, cov_b = (np.asarray(a, np.float64) for a in (mu_a, cov_a, mu_b, cov_b))
-    values, vectors = np.linalg.eigh(cov_a)
-    root_a = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    root_a = root(cov_a) if root_a is None else root_a
     cross = np.linalg.eigvalsh(root_a @ cov_b @ root_a)
     trace = np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
     return float(np.square(mu_a - mu_b).sum() + trace)
 
 
+def root(cov):
+    """C^1/2 of a covariance, what rounding made negative taken as 0."""
+    values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
 def inception_score(logits, splits=10):
     """exp E_x KL(p(y|x) || p(y)) over `splits` consecutive parts of logits [N, K] -> (mean, std)."""
+    part = split_of(len(logits), splits)
+    p, negative_entropy = probabilities(logits)
+    onto = np.equal.outer(np.arange(splits), part).astype(np.float64)
+    values = split_scores(onto @ p, onto @ negative_entropy, onto.sum(1))
+    return float(np.mean(values)), float(np.std(values))
+
+
+def split_of(count, splits):
+    """The part [count] that each of the consecutive images is in: i N / splits to (i + 1) N / splits."""
+    bounds = np.arange(1, splits) * count // splits
+    return np.searchsorted(bounds, np.arange(count), side="right")
+
+
+def probabilities(logits):
+    """logits [N, K] -> p [N, K] and sum p log p [N], float64."""
     log_p = log_softmax(logits)
-    scores = []
-    for part in np.array_split(log_p, splits):
-        p = np.exp(part)
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0 log 0 is 0
-            kl = np.where(p > 0, p * (part - np.log(p.mean(0))), 0).sum(1)
-        scores.append(np.exp(kl.mean()))
-    return float(np.mean(scores)), float(np.std(scores))
+    p = np.exp(log_p)
+    return p, np.where(p > 0, p * log_p, 0).sum(1)  # 0 log 0 is 0
+
+
+def split_scores(sum_p, sum_negative_entropy, count):
+    """exp E_x KL(p(y|x) || p(y)) from the sums over a part's images: [..., K], [...], [...] -> [...]."""
+    marginal = sum_p / count[..., None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(marginal > 0, marginal * np.log(marginal), 0).sum(-1)
+    return np.exp(sum_negative_entropy / count + entropy)
 
 
 def log_softmax(logits):
@@ -43,7 +69,8 @@ def kernel_distance(a, b, rng, subsets=100, size=1000):
 
 
 def _cubic(x, y):
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    kernel = x @ y.T / x.shape[1] + 1
+    return kernel * kernel * kernel
 
 
 def precision_recall(fake, real, k=3, block=1000):

@@ -1,63 +1,150 @@
-"""Cells of (run, w): images, their scores and how far these spread, one JSON each, never computed twice."""
+"""Cells of (run, w, T, v, threshold, guidance, seed): scores of N images each and how far these spread, a JSON a cell.
 
+A cell is done when its file says it was made from the same weights, settings and reference, and is never computed
+twice: several jobs may work on one directory, each claims a cell before it makes it.
+"""
+
+import itertools
 import logging
 import time
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features as feature_networks
-from cfg_jax.evaluation import generate, scores
-from cfg_jax.evaluation.moments import Moments
-from cfg_jax.files import read_json, write_json
+from cfg_jax.evaluation import generate, measure, references, samples
+from cfg_jax.evaluation.features import Features, digest
+from cfg_jax.files import claimed, read_json, write_json
 from cfg_jax.progress import progress
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
+# of a row: what the reference says of itself; None where it is another project's file
+REFERENCE_FIELDS = {"scored_on": "card", "data": "data", "resize": "resize", "reference_N": "N"}
+VARIED = ("sampler.num_steps", "sampler.variance_interp", "sampler.threshold", "sampler.grid", "eval.seed")
 
 
-def sweep(config, run_dirs, ws, workdir, other_reference=False):
+@dataclass(frozen=True)
+class Guides:
+    """What the paper's guidance is replaced by: another run's unconditional eps, or a classifier's gradient.
+
+    A classifier's cells take w for its scale, and no other guidance.
+    """
+
+    name: str = "classifier-free"
+    uncond: generate.Model | None = None
+    classifier: generate.Classifier | None = None
+
+    @classmethod
+    def load(cls, uncond_run=None, classifier_run=None):
+        if uncond_run and classifier_run:
+            raise InputError("--uncond_run and --classifier_run are two kinds of guidance: choose one")
+        if uncond_run:
+            model = generate.load(uncond_run)
+            return cls(f"uncond {Path(uncond_run).name} {parameters_digest(model)}", uncond=model)
+        if classifier_run:
+            model = generate.load_classifier(classifier_run)
+            return cls(f"classifier {Path(classifier_run).name} {parameters_digest(model)}", classifier=model)
+        return cls()
+
+    def at(self, w):
+        """The arguments of sample_batches for a cell of w."""
+        if self.classifier:
+            return {"w": 0.0, "classifier": self.classifier, "classifier_scale": w}
+        return {"w": w, "uncond": self.uncond}
+
+
+@dataclass(frozen=True)
+class Cell:
+    path: Path
+    model: generate.Model
+    config: ml_collections.ConfigDict
+    row: dict  # everything that decides its numbers
+    npz: Path | None
+
+    def is_done(self):
+        if not (self.path.exists() and self.path.with_suffix(".png").exists()):
+            return False
+        if self.npz and not self.npz.exists():
+            return False
+        try:
+            row = read_json(self.path)
+        except ValueError:  # damaged: made again
+            return False
+        return all(row.get(field) == value for field, value in self.row.items())
+
+
+def sweep(
+    config, run_dirs, ws, workdir, *, vary=None, uncond_run=None, classifier_run=None, other_reference=False,
+    save_npz=False,
+):  # fmt: skip
     """Score every run at every w with config.sampler and config.eval -> rows, in that order.
 
-    A cell is done when its file says it was made from the same weights, settings and reference. The same
-    images' noise is shared by all w and all runs. other_reference: score against config.data even if a run was
-    trained on something else.
+    vary: {field of VARIED: values}, whose every combination is made. The same images' noise is shared by all cells of
+    a seed. other_reference: score against config.data, or config.eval.reference, even if a run was trained on
+    something else.
     """
     source, config = sources.load(config)
     workdir = Path(workdir)
-    ws = list(dict.fromkeys(float(w) for w in ws))
+    variants = [changed(config, v) for v in combinations(vary or {})]
     models = [generate.load(run) for run in run_dirs]
+    guides = Guides.load(uncond_run, classifier_run)
     names = [Path(run).name for run in run_dirs]
     if len(set(names)) < len(names):
         raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
     for model in models:
         check_same_data(config, model, workdir, other_reference)
         for w in ws:
-            configs.check_w(w, model.config.p_uncond, "--w")
-    configs.check_sampler(config.sampler)
-    configs.check_eval(config.eval)
+            configs.check_w(w, 0.5 if guides.uncond or guides.classifier else model.config.p_uncond, "--w")
+    for variant in variants:
+        configs.check_sampler(variant.sampler)
+        configs.check_eval(variant.eval)
     configs.save(workdir / "config.json", config)
-    network = feature_networks.Features(config, source, workdir)
 
+    features = Features.of(config, source, workdir)
+    reference = references.of_config(config, features, source, workdir, other_reference)
+    real = None
     todo = []
-    for name, model in zip(names, models, strict=True):
-        for w in ws:
-            path = cell_path(workdir, name, w, config)
-            todo.append((path, model, identity(config, name, model, w, network)))
-    missing = [cell for cell in todo if not is_done(*cell)]
+    for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
+        for w in dict.fromkeys(map(float, ws)):
+            path = cell_path(workdir, name, w, variant, guides)
+            row = identity(variant, name, model, w, guides, features, reference)
+            todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
+    missing = [cell for cell in todo if not cell.is_done()]
     log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
-    if missing:
-        reference = network.reference()
-        for path, model, cell in progress(missing, desc="sweep", unit="cell"):
-            row, picture = score_cell(config, model, cell, network, reference)
-            images.save_png(path.with_suffix(".png"), picture)
-            write_json(path, row)
-    return [read_json(path) for path, _, _ in todo]
+    # what another job holds is waited for when nothing else is left, and made after all should that job have died
+    for wait in (False, True):
+        for cell in progress([cell for cell in missing if not cell.is_done()], desc="sweep", unit="cell"):
+            with claimed(cell.path, wait) as mine:
+                if mine and not cell.is_done():
+                    if real is None:
+                        real = reference.features(features, config.eval.neighbours)
+                    row, picture = score_cell(cell, guides, features, reference, real)
+                    images.save_png(cell.path.with_suffix(".png"), picture)
+                    write_json(cell.path, row)
+    return [read_json(cell.path) for cell in todo]
+
+
+def combinations(vary):
+    """{field: values} -> a {field: value} for every combination of them."""
+    unknown = [field for field in vary if field not in VARIED]
+    if unknown:
+        raise InputError(f"--vary={unknown[0]} is not varied within a sweep: choose from {', '.join(VARIED)}")
+    return [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
+
+
+def changed(config, fields):
+    """A copy of the config with some of its fields set."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(fields)
+    return config
 
 
 def check_same_data(config, model, workdir, other_reference):
@@ -71,124 +158,100 @@ def check_same_data(config, model, workdir, other_reference):
         )
 
 
-def cell_path(workdir, name, w, config):
-    return workdir / "cells" / f"{name}_T{config.sampler.num_steps}_w{w:.12g}.json"
+def cell_path(workdir, name, w, config, guides):
+    sampler = config.sampler
+    settings = f"T{sampler.num_steps}_v{sampler.variance_interp:g}_{sampler.threshold}_{sampler.grid}"
+    guidance = "" if guides.name == "classifier-free" else "_" + guides.name.replace(" ", "-")
+    return workdir / "cells" / f"{name}_{settings}_seed{config.eval.seed}{guidance}_w{w:.12g}.json"
 
 
-def identity(config, name, model, w, network):
+def identity(config, name, model, w, guides, features, reference):
     """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
+    sampler = config.sampler
     return {
         "run": name,
         "p_uncond": model.config.p_uncond,
         "w": w,
         "s": 1 + w,
-        "T": config.sampler.num_steps,
+        "T": sampler.num_steps,
+        "v": sampler.variance_interp,
+        "sampler": "ancestral",
+        "threshold": sampler.threshold,
+        "grid": sampler.grid,
+        "guidance": guides.name,
+        "seed": config.eval.seed,
         **settings(config),
         "step": model.step,
         "weights": "ema",
         "config": configs.digest(model.config),
         "trained_on": model.config.data.get("card"),
-        "scored_on": config.data.card,
-        "parameters": feature_networks.digest(*map(np.asarray, jax.tree.leaves(model.params))),
-        "features": network.digest,
-        "reference": network.reference_digest,
-        "reference_N": network.num_reference,
+        "image_shape": [config.data.image_size, config.data.image_size, config.data.channels],
+        **{field: (reference.about or {}).get(of) for field, of in REFERENCE_FIELDS.items()},
+        "parameters": parameters_digest(model),
+        "features": features.digest,
+        "reference": reference.digest,
     }
 
 
 def settings(config):
-    """What the cells of one table share, T apart."""
-    sampler, evaluation = config.sampler, config.eval
+    """What no two cells of one sweep may differ in."""
+    evaluation = config.eval
     return {
         "N": evaluation.num_images,
-        "v": sampler.variance_interp,
-        "sampler": "ancestral",
-        "threshold": sampler.threshold,
-        "grid": sampler.grid,
-        "seed": evaluation.seed,
         "labels": evaluation.labels,
         "splits": evaluation.splits,
         "bootstrap": evaluation.bootstrap,
+        "neighbours": evaluation.neighbours,
         "quantize": "round",
     }
 
 
-def is_done(path, _, cell):
-    if not (path.exists() and path.with_suffix(".png").exists()):
-        return False
-    try:
-        row = read_json(path)
-    except ValueError:  # damaged: made again
-        return False
-    return all(row.get(field) == value for field, value in cell.items())
+def parameters_digest(model):
+    return digest(*map(np.asarray, jax.tree.leaves(model.params)))
 
 
-def score_cell(config, model, cell, network, reference):
-    """(row, grid of its first images) of one cell."""
-    evaluation = config.eval
-    labels = generate.labels_by_rule(evaluation.labels, cell["N"], config.data.num_classes, evaluation.seed)
-    began = time.perf_counter()
+def score_cell(cell, guides, features, reference, real_features):
+    """(row, grid of its first images) of one cell: generated, measured and let go a batch at a time."""
+    evaluation, data = cell.config.eval, cell.config.data
+    num_images = evaluation.num_images
+    labels = generate.labels_by_rule(evaluation.labels, num_images, data.num_classes, evaluation.seed)
+    tally = measure.Tally(
+        num_images, labels, data.name, splits=evaluation.splits, bootstrap=evaluation.bootstrap, seed=evaluation.seed,
+        neighbours=real_features is not None,
+    )  # fmt: skip
+    shape = (num_images, data.image_size, data.image_size, data.channels)
+    index = grid_index(labels)
+    shown, done, began = [], 0, time.perf_counter()
     batches = generate.sample_batches(
-        model, labels, cell["w"], config.sampler, seed=evaluation.seed, batch_size=evaluation.batch_size
-    )
-    uint8 = np.concatenate([images.to_uint8(x) for x in batches])
-    seconds = time.perf_counter() - began
-    extracted = network(uint8)
-    for name, features in extracted.distances.items():
-        if features.shape[1] >= cell["N"]:
-            rank = f"{cell['N']} images give a covariance of rank {cell['N'] - 1} of {features.shape[1]}"
-            log.warning("%s: %s, a distance far too large: raise config.eval.num_images", name, rank)
-
-    def measure(index):
-        values = measurements(uint8, extracted, labels, index, reference, evaluation.splits, config.data.name)
-        return {f"{name}@{cell['N']}": value for name, value in values.items()}
-
-    rng = np.random.default_rng(evaluation.seed)
-    resampled = [measure(resample(labels, rng)) for _ in range(evaluation.bootstrap)]
-    row = cell | {
-        "scores": measure(np.arange(len(labels))),
-        "resampled": {k: [float(f"{r[k]:.6g}") for r in resampled] for k in (resampled or [{}])[0]},
-        "classifier_accuracy": network.classifier and network.classifier.accuracy,
-        "seconds": round(seconds, 2),
+        cell.model, labels, settings=cell.config.sampler, seed=evaluation.seed, batch_size=evaluation.batch_size,
+        **guides.at(cell.row["w"]),
+    )  # fmt: skip
+    with samples.writer(cell.npz, shape, labels) if cell.npz else nullcontext() as save:
+        for x in batches:
+            uint8 = images.to_uint8(x)
+            tally.add(uint8, features(uint8))
+            if save:
+                save(uint8)
+            shown += [(i, uint8[i - done]) for i in index.ravel() if done <= i < done + len(uint8)]
+            done += len(uint8)
+    measured, spreads = tally.scores(reference, real_features)
+    row = cell.row | {
+        "scores": {name: float(value[0]) for name, value in measured.items()},
+        "resampled": {
+            name: [float(f"{v:.6g}") for v in value[1:]] for name, value in measured.items() if len(value) > 1
+        },
+        "spreads": spreads,
+        "classifier_accuracy": features.classifier and features.classifier.accuracy,
+        "seconds": round(time.perf_counter() - began, 2),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "code": __version__,
     }
-    return row, class_grid(uint8, labels)
+    of_index = dict(shown)
+    return row, images.grid(np.stack([of_index[i] for i in index.ravel()]), columns=index.shape[1])
 
 
-def measurements(uint8, extracted, labels, index, reference, splits, data):
-    """{measure_of: value} of the images at `index`, with repetitions where it is a bootstrap's."""
-    values = {}
-    for name, features in extracted.distances.items():
-        moments, of = Moments.of(features[index]), reference[name]
-        values[name] = scores.frechet_distance(moments.mean, moments.cov, of.mean, of.cov)
-    for name, logits in extracted.logits.items():
-        values[f"is_{name}"] = scores.inception_score(logits[index], splits)[0]
-    uint8, labels = uint8[index], labels[index]
-    if extracted.class_logits is not None:
-        log_p = scores.log_softmax(extracted.class_logits[index])
-        values[f"accuracy_{data}"] = float((log_p.argmax(1) == labels).mean())
-        values[f"log_p_class_{data}"] = float(log_p[np.arange(len(labels)), labels].mean())
-    per_class = [uint8[labels == c].astype(np.float32) for c in np.unique(labels)]
-    values[f"saturated_{data}"] = float(np.isin(uint8, (0, 255)).mean())
-    values[f"variety_{data}"] = float(np.mean([c.std(axis=0).mean() for c in per_class]) / 127.5)
-    return values
-
-
-def resample(labels, rng):
-    """Bootstrap indices [N]: each image gives way to a random one of its own class, so the label rule holds.
-
-    They depend on the labels and the seed alone: differences between cells are paired.
-    """
-    index = np.empty(len(labels), int)
-    for c in np.unique(labels):
-        own = np.flatnonzero(labels == c)
-        index[own] = rng.choice(own, len(own))
-    return index
-
-
-def class_grid(uint8, labels, max_classes=10):
+def grid_index(labels, max_classes=10):
     """The first GRID_COLUMNS images of each of the first classes, a row each."""
     rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:max_classes]]
     full = [row for row in rows if len(row) == GRID_COLUMNS] or [rows[0]]
-    return images.grid(uint8[np.concatenate(full)], columns=len(full[0]))
+    return np.stack(full)

@@ -94,6 +94,12 @@ def restore_params(run_dir, step=None, item="ema"):
         raise _damaged(directory, step, error) from error
 
 
+def latest(run_dir):
+    """Step of the newest checkpoint of a run, 0 where there is none."""
+    directory = Path(run_dir) / "checkpoints"
+    return max(_steps(directory), default=0) if directory.is_dir() else 0
+
+
 def _steps(directory):
     """Finished checkpoints: one being written has another name."""
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())

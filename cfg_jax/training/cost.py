@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from cfg_jax.training import state as states
+from cfg_jax.training.mesh import PEAK_TFLOPS
+
+UTILISATION = 0.35  # of the peak, where none is stated
 
 
 def abstract(config, batch_size):
@@ -27,6 +30,21 @@ def forward_flops(config):
     return matmul_flops(
         jax.make_jaxpr(lambda params, *args: net.apply({"params": params}, *args))(params, *inputs).jaxpr
     )
+
+
+def training_flops(config, forward, num_steps):
+    """FLOP of `num_steps` steps; `forward` is forward_flops(config), and the backward pass takes twice that."""
+    return 3 * forward * config.train.batch_size * num_steps
+
+
+def sampling_flops(forward, ws, num_steps, num_images):
+    """FLOP of `num_images` for each w at T = num_steps: guided ones take two passes a step."""
+    return sum(forward * num_images * num_steps * (1 if w == 0 else 2) for w in ws)
+
+
+def hours(flop, utilisation=UTILISATION):
+    """Device-hours by accelerator at a share of its bf16 peak."""
+    return {name: flop / (peak * 1e12 * utilisation) / 3600 for name, peak in PEAK_TFLOPS.items()}
 
 
 def matmul_flops(jaxpr):

@@ -1,0 +1,178 @@
+"""Reference statistics: mean and covariance of a data set's features, in the layout of ADM's published files.
+
+mu, sigma are FID's, mu_s, sigma_s are sFID's, those of another feature set carry its name (mu_mixed8), arr_0 holds some
+of the images, for KID, precision and recall. `about` is ours: what all of it was made from, as JSON.
+"""
+
+import hashlib
+import json
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from cfg_jax import __version__
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import samples, scores
+from cfg_jax.evaluation.measure import warn_of_rank
+from cfg_jax.evaluation.moments import Moments
+from cfg_jax.files import claimed, digest_json, write_npz
+from cfg_jax.progress import progress
+
+SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
+BATCH = 3000  # images
+
+
+class Reference:
+    """What samples are held against: `distance(name, moments)`, and `images` for the scores of neighbours."""
+
+    def __init__(self, moments, images, about, digest):
+        self.moments, self.images, self.about, self.digest = moments, images, about, digest
+        self.roots = {}
+
+    def distance(self, name, moments):
+        mean, cov = self.moments[name]
+        if name not in self.roots:
+            self.roots[name] = scores.root(cov)
+        return scores.frechet_distance(mean, cov, moments.mean, moments.cov, self.roots[name])
+
+    def features(self, features, count):
+        """Those of up to `count` images for KID, precision and recall, by the main distance's network; or None."""
+        if not count or not len(self.images):
+            return None
+        return next(iter(features(self.images[:count]).distances.values()))
+
+
+def of_config(config, features, source, directory, other_reference=False):
+    """The Reference that config.eval asks for: a file, or of config.data's training images, kept in `directory`."""
+    evaluation = config.eval
+    if evaluation.reference:
+        reference = read(evaluation.reference)
+        check(reference, evaluation.reference, features, source.card, other_reference)
+        return reference
+    about, _ = of_data(features, source, evaluation.reference_images, evaluation.neighbours)
+    path = Path(directory) / f"reference-{digest_of(about)}.npz"
+    return compute(features, source, evaluation.reference_images, evaluation.neighbours, path)
+
+
+def suffix(name):
+    return SUFFIXES.get(name, "_" + name.partition("_")[2])
+
+
+def of_data(features, source, num_images, num_neighbours):
+    """(about, and the indices into `source` that it is taken over): all its images, or those drawn once."""
+    index = np.sort(np.random.default_rng(0).permutation(len(source))[: num_images or len(source)])
+    card = source.card
+    about = {
+        "data": card.name, "card": card.digest, "resize": card.resize, "image_shape": list(card.image_shape),
+        "N": len(index), "neighbours": min(num_neighbours, len(index)), "features": features.distances_digest,
+        "code": __version__,
+    }  # fmt: skip
+    return about, index
+
+
+def digest_of(about):
+    return digest_json({k: v for k, v in about.items() if k not in ("code", "distances")})
+
+
+def compute(features, source, num_images, num_neighbours, path):
+    """The Reference of `source`, read from `path` if it is there, written to it if not."""
+    about, index = of_data(features, source, num_images, num_neighbours)
+    with claimed(path, wait=True):
+        if not Path(path).exists():
+            starts = progress(range(0, len(index), BATCH), desc="reference", unit="batch")
+            moments = moments_of((source.images[index[i : i + BATCH]] for i in starts), features)
+            neighbours = np.sort(np.random.default_rng(1).permutation(index)[: about["neighbours"]])
+            about |= {"distances": [*moments]}
+            arrays = {"arr_0": source.images[neighbours], "about": np.array(json.dumps(about))}
+            for name, m in moments.items():
+                arrays |= {f"mu{suffix(name)}": m.mean, f"sigma{suffix(name)}": m.cov}
+            write_npz(path, arrays)
+    return read(path)
+
+
+def moments_of(batches, features):
+    """{distance: Moments} of batches of uint8 images."""
+    moments = {}
+    for batch in batches:
+        for name, array in features(batch).distances.items():
+            part = Moments.of(array)
+            moments[name] = moments[name].merge(part) if name in moments else part
+    for name, m in moments.items():
+        warn_of_rank(name, f"{m.count} reference images", m)
+    return moments
+
+
+def of_path(path, features, num_neighbours):
+    """The Reference of a file of statistics, or of one of pictures, which are then measured."""
+    if Path(path).suffix != ".npz":
+        raise InputError(f"--reference={path} is no .npz: make one of it with experiments.reference_stats")
+    with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
+        if "arr_0" in file and "mu" not in "".join(file.files):
+            given = samples.load(path)
+            moments = moments_of(progress(given.batches(), desc="reference", unit="batch"), features)
+            kept = np.unique(np.linspace(0, given.shape[0] - 1, min(num_neighbours, given.shape[0])).astype(int))
+            images = file["arr_0"][kept].reshape(-1, *given.shape[1:])
+            return Reference({k: (m.mean, m.cov) for k, m in moments.items()}, images, None, digest_of_file(path))
+    return read(path)
+
+
+def read(path):
+    """The Reference in a file of `compute`, of ADM, or of pytorch-fid, which has no more than mu and sigma."""
+    again = "give a file of experiments.reference_stats, or a published one with mu and sigma"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"])) if "about" in file else None
+            names = about["distances"] if about else [name for name in SUFFIXES if f"mu{suffix(name)}" in file]
+            moments = {name: (file[f"mu{suffix(name)}"], file[f"sigma{suffix(name)}"]) for name in names}
+            images = file["arr_0"] if "arr_0" in file else np.zeros((0, 0, 0, 0), np.uint8)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no reference ({error}): {again}") from error
+    if not moments:
+        raise InputError(f"{path} is no reference (it has no mu): {again}")
+    for name, (mean, cov) in moments.items():
+        if mean.ndim != 1 or cov.shape != 2 * mean.shape or not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+            raise InputError(f"{path} has no mean and covariance for {name}: {again}")
+    return Reference(moments, images, about, digest_of(about) if about else digest_of_file(path))
+
+
+def check(reference, path, features, card, other_reference=False):
+    """Refuse a reference by another network, or of pictures of another shape, resize or set than the card's."""
+    check_network(reference, path, features)
+    check_shape(reference, path, card.image_shape)
+    about = reference.about
+    same = about and (about["resize"], about["card"]) == (card.resize, card.digest)
+    if not same and not other_reference:
+        found = f"{about['data']}, resize {about['resize']}" if about else "it does not say which pictures and resize"
+        raise InputError(
+            f"{path} is no reference of the run's data ({found}; they are {card.name}, resize {card.resize}): name one "
+            "that is, or score against it all the same with --other_reference"
+        )
+
+
+def check_network(reference, path, features):
+    about = reference.about
+    if about and about["features"] != features.distances_digest:
+        raise InputError(
+            f"{path} was made by another feature network ({about['features']}, not {features.distances_digest}): "
+            "make it again with experiments.reference_stats, or name the weights it was made with"
+        )
+    missing = [name for name in features.distances if name not in reference.moments]
+    if missing:
+        raise InputError(f"{path} has no statistics for {missing[0]}: make it again with experiments.reference_stats")
+
+
+def check_shape(reference, path, image_shape):
+    """Height, width, channels: what shows another resize at once."""
+    of_images = reference.images.shape[1:] if len(reference.images) else tuple(image_shape)
+    shape = tuple((reference.about or {}).get("image_shape", of_images))
+    if shape != tuple(image_shape):
+        raise InputError(
+            f"{path} is of pictures of {shape}, not of {tuple(image_shape)}: a reference of another resize"
+        )
+
+
+def digest_of_file(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

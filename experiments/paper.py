@@ -1,0 +1,135 @@
+"""The paper's tables and figures, one command each, at its own size or on a smaller rung. `make digits` runs it.
+
+python -m experiments.paper --table=1                    # and Figure 4: ImageNet 64x64, p_uncond 0.1, 0.2, 0.5
+python -m experiments.paper --table=2                    # and Figure 5: ImageNet 128x128, three T
+python -m experiments.paper --figure=6 --scale=digits    # samples over w; 2 is the mixture of Gaussians
+python -m experiments.paper --table=1 --scale=tiny_imagenet --plan
+
+It says what it needs and costs, trains what is missing, and goes on where it stopped.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+import cfg_jax
+from cfg_jax import config as configs
+from cfg_jax import images
+from cfg_jax.data import sources
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import generate, paper, report, sweep
+from cfg_jax.models import inception
+from cfg_jax.training import checkpoint, cost, trainer
+from experiments import cli
+
+SCALES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
+AT_128 = ("--table=2", "--figure=3", "--figure=5", "--figure=7", "--figure=8")
+
+
+def scale_of(argv):
+    """--scale, or the size that the paper's own table or figure has."""
+    named = [argument.partition("=")[2] for argument in argv if argument.startswith(("--scale=", "-scale="))]
+    default = "imagenet128" if any(argument in AT_128 for argument in argv) else "imagenet64"
+    return named[-1] if named and named[-1] in SCALES else default
+
+
+TABLE = flags.DEFINE_integer("table", None, "1 or 2", lower_bound=1, upper_bound=2)
+FIGURE = flags.DEFINE_integer("figure", None, "1 to 8", lower_bound=1, upper_bound=8)
+SCALE = flags.DEFINE_enum("scale", None, SCALES, "which configs/ file; default: the paper's size")
+CONFIG = cli.define_config(f"configs/{scale_of(sys.argv)}.py")
+FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
+PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
+RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
+LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; default: the malamute, or 0")
+
+
+def main():
+    configs.require((TABLE.value is None) != (FIGURE.value is None), "give either --table or --figure")
+    if FIGURE.value == 2:
+        out = f"--out={Path(RUNS.value) / 'gaussians'}"
+        sys.exit(subprocess.run([sys.executable, "-m", "experiments.gaussians", out]).returncode)
+    table = TABLE.value or {4: 1, 5: 2}.get(FIGURE.value)
+    config = CONFIG.value
+    ps = paper.P_UNCOND if table == 1 else (config.p_uncond,)
+    runs = {Path(RUNS.value) / f"{scale_of(sys.argv)}-p{p:g}": sweep.changed(config, {"p_uncond": p}) for p in ps}
+    for model in runs.values():
+        configs.check(model)
+    ws = paper.ALL_W if FULL.value else config.eval.w
+    for model in runs.values():
+        for w in ws:
+            configs.check_w(w, model.p_uncond, "config.eval.w")
+    steps = paper.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
+    print(plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, table))
+    if PLAN.value:
+        return
+    for run, model in runs.items():
+        trainer.train(model, run)
+    workdir = Path(RUNS.value) / f"{scale_of(sys.argv)}-sweep"
+    if table:
+        rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps})
+        print(report.write(workdir))
+        print(paper.beside(rows, table))
+        print(f"{workdir}/report.html has the slider over w, table.md every score")
+    else:
+        sheet(config, next(iter(runs)), ws)
+
+
+def plan(config, runs, ws, steps, table):
+    """What is needed and whether it is there; FLOP, and hours on one of each accelerator, of what is not done."""
+    needs = {"data": lambda: sources.load(config)}
+    if table and config.eval.features == "inception":
+        needs["features"] = lambda: inception.load(config.eval.inception)
+    lines = []
+    for name, load in needs.items():
+        try:
+            load()
+            lines.append(f"{name:10} there")
+        except InputError as error:
+            configs.require(PLAN.value, str(error))
+            lines.append(f"{name:10} missing: {error}")
+    left = {run: max(0, config.train.num_steps - checkpoint.latest(run)) for run in runs}
+    for run, num_steps in left.items():
+        lines.append(f"{'model':10} {run}: {num_steps:,} of {config.train.num_steps:,} steps to train")
+    forward = cost.forward_flops(config)
+    count = config.eval.num_images if table else paper.SHEETS[FIGURE.value].num_images
+    training = cost.training_flops(config, forward, sum(left.values()))
+    sampling = len(runs) * sum(cost.sampling_flops(forward, ws, t, count) for t in steps)
+    hours = ", ".join(
+        f"{name} {h:,.0f}" if h > 10 else f"{name} {h:.2g}" for name, h in cost.hours(training + sampling).items()
+    )
+    lines += [
+        f"{'cells':10} {len(runs) * len(ws) * len(steps)} of {count:,} images: T = {steps}, w = {list(ws)}",
+        f"{'cost':10} {training:.3g} FLOP of training left, {sampling:.3g} FLOP for all cells",
+        f"{'':10} hours on one device at {cost.UTILISATION:.0%} of its bf16 peak: {hours}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def sheet(config, run, ws):
+    """Samples of one noise over w: a PNG."""
+    of, model = paper.SHEETS[FIGURE.value], cfg_jax.load(run)
+    source, _ = sources.load(config)
+    names = source.card.class_names
+    malamute = next((k for k, name in enumerate(names) if "malamute" in name), 0)
+    single = malamute if LABEL.value is None else LABEL.value
+    rows = []
+    for kind in of.kinds:
+        labels = np.full(of.num_images, single)
+        if kind == "random":
+            labels = generate.labels_by_rule("random", of.num_images, len(names), config.eval.seed)
+        sampled = [model.sample(labels, w, config.sampler.num_steps, config.eval.seed) for w in of.ws or ws]
+        rows.append([images.grid(panel, of.columns) for panel in sampled])
+    out = Path(RUNS.value) / f"{scale_of(sys.argv)}-figure{FIGURE.value}.png"
+    images.save_png(out, images.mosaic(rows))
+    print(
+        f"{out}: w = {list(of.ws or ws)} from left to right, T = {config.sampler.num_steps}, one noise; rows {of.kinds}"
+    )
+    if "single" in of.kinds:
+        print(f"the single class is {single}, {names[single]}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,46 @@
+"""Mean and covariance of a data set's Inception features, to score samples against: ADM's layout, which others read.
+
+python -m experiments.reference_stats --dataset=imagenet64-area --out=data/imagenet64-area-reference.npz
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.data import sources
+from cfg_jax.evaluation import references
+from cfg_jax.evaluation.features import Features, InceptionFeatures
+from experiments import cli
+
+DATASET = flags.DEFINE_string("dataset", None, "digits, or a directory of --root that experiments.prepare_data wrote")
+ROOT = flags.DEFINE_string("root", "data", "where prepared data sets are")
+SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "pictures of which split")
+INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
+NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "take this many, drawn once; 0 for all", lower_bound=0)
+NEIGHBOURS = flags.DEFINE_integer(
+    "neighbours", 10_000, "how many of the images to keep in it, for KID, precision and recall", lower_bound=0
+)
+OUT = flags.DEFINE_string("out", None, "the .npz to write")
+flags.mark_flags_as_required(["dataset", "out"])
+
+
+def main():
+    digits = DATASET.value == "digits"
+    source = sources.digits() if digits else sources.prepared(Path(ROOT.value, DATASET.value), SPLIT.value)
+    features = Features(InceptionFeatures(INCEPTION.value))
+    out = OUT.value
+    if Path(out).exists():
+        about, _ = references.of_data(features, source, NUM_IMAGES.value, NEIGHBOURS.value)
+        same = references.read(out).digest == references.digest_of(about)
+        configs.require(same, f"{out} is of other pictures, another number or another network: choose another --out")
+    reference = references.compute(features, source, NUM_IMAGES.value, NEIGHBOURS.value, out)
+    about = reference.about or {}
+    print(
+        f"{out}: {', '.join(reference.moments)} of {about['N']} {SPLIT.value} pictures of {about['data']}, resize "
+        f"{about['resize']}, and {len(reference.images)} of the pictures; features {about['features']}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,74 @@
+"""Anyone's samples against a reference: FID, sFID, IS, KID, precision and recall by FID's own network.
+
+python -m experiments.score --samples=admnet_imagenet64.npz --reference=VIRTUAL_imagenet64_labeled.npz
+
+--reference is a file of experiments.reference_stats, of ADM or of pytorch-fid (mu, sigma), a directory that
+experiments.prepare_data wrote, or an .npz of pictures (arr_0).
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.evaluation import measure, references, samples
+from cfg_jax.evaluation.features import Features, GivenClassifier, InceptionFeatures
+from cfg_jax.files import write_json
+from cfg_jax.progress import progress
+from experiments import cli
+
+SAMPLES = flags.DEFINE_string("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
+REFERENCE = flags.DEFINE_string("reference", None, "what to score against")
+INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
+CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, for the accuracy by labels")
+SPLITS = flags.DEFINE_integer("splits", 10, "of IS", lower_bound=1)
+NEIGHBOURS = flags.DEFINE_integer(
+    "neighbours", 10_000, "reference pictures for KID, precision and recall; 0 for none", lower_bound=0
+)
+BOOTSTRAP = flags.DEFINE_integer("bootstrap", 0, "resamples of the images, for standard errors", lower_bound=0)
+OUT = flags.DEFINE_string("out", None, "also write what is printed, as JSON")
+flags.mark_flags_as_required(["samples", "reference"])
+
+
+def main():
+    given = samples.load(SAMPLES.value)
+    count, *shape = given.shape
+    configs.require(
+        count >= 2 * SPLITS.value, f"--samples={SAMPLES.value} has {count} images, too few for --splits={SPLITS.value}"
+    )
+    classifier = GivenClassifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
+    configs.require(
+        not classifier or given.labels is not None,
+        f"--samples={SAMPLES.value} has no labels: put them in it as arr_1, or leave out --classifier_run",
+    )
+    features = Features(InceptionFeatures(INCEPTION.value), classifier)
+    reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
+    references.check_network(reference, REFERENCE.value, features)
+    references.check_shape(reference, REFERENCE.value, shape)
+    tally = measure.Tally(
+        count, given.labels, Path(SAMPLES.value).stem, splits=SPLITS.value, bootstrap=BOOTSTRAP.value,
+        neighbours=bool(NEIGHBOURS.value and len(reference.images)),
+    )  # fmt: skip
+    for batch in progress(given.batches(), total=-(-count // samples.BATCH), desc="score", unit="batch"):
+        tally.add(batch, features(batch))
+    measured, spreads = tally.scores(reference, reference.features(features, NEIGHBOURS.value))
+    result = {
+        "samples": SAMPLES.value,
+        "reference": REFERENCE.value,
+        "about": reference.about,
+        "features": features.digest,
+        "scores": {name: float(values[0]) for name, values in measured.items()},
+        "standard_errors": {
+            name: float(values[1:].std(ddof=1)) for name, values in measured.items() if len(values) > 2
+        },
+        "spreads": spreads,
+    }
+    for name, value in result["scores"].items():
+        error = result["standard_errors"].get(name)
+        print(f"{name:28} {value:.6g}" + (f" ± {error:.2g}" if error else ""))
+    if OUT.value:
+        write_json(OUT.value, result)
+
+
+if __name__ == "__main__":
+    cli.run(main)

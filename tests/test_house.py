@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem not in ("__init__", "cli"))
@@ -85,6 +86,19 @@ def test_help(name):
         (["sample", "--run=tests"], "tests is no run directory"),
         (["report", "--sweep=tests"], "tests has no finished cells"),
         (["sample", "stray", "--run=x"], "unexpected argument 'stray'"),
+        (["paper", "--scale=digits"], "give either --table or --figure"),
+        (["paper", "--table=1"], "make it with experiments.prepare_data"),
+        (
+            ["sweep", "--config=configs/digits.py", "--runs=x", "--workdir=x", "--vary=eval.splits=1"],
+            "choose from sampler",
+        ),
+        (
+            ["sweep", "--config=configs/digits.py", "--runs=x", "--workdir=x", "--vary=eval.seed=a"],
+            "--vary=eval.seed=a",
+        ),
+        (["score", "--samples=tests/data/torch_fidelity_scores.npz", "--reference=x"], "give uint8 images 0..255"),
+        (["score", "--samples=nowhere.npz", "--reference=x"], "nowhere.npz cannot be read"),
+        (["reference_stats", "--dataset=digits", "--out=x", "--inception=x.npz"], "fetch_inception --out=x.npz"),
     ],
 )
 def test_bad_input_ends_in_one_line(args, said):
@@ -179,3 +193,55 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
         seconds = result[part]["seconds"]
         assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
         assert result[part]["mfu"] == pytest.approx(result[part]["tflops"] / result["peak_tflops"])
+
+
+def test_the_paper_s_table_2_and_figures(digits_dir, tmp_path):
+    """Further T of the first model, then samples over w; the sweep of Table 1 stays as it is."""
+    runs, _ = digits_dir
+    ws = "--config.eval.w=(0.0,4.0)"
+    plan = run("paper", "--table=2", "--scale=digits", f"--runs={runs}", "--plan", *TINY, ws)
+    assert plan.returncode == 0 and "T = [1, 3, 12], w = [0.0, 4.0]" in plan.stdout and "0 of 6 steps to" in plan.stdout
+    assert not (runs / "digits-sweep" / "curves_T.png").exists()
+    done = run("paper", "--table=2", "--scale=digits", f"--runs={runs}", *TINY, ws)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 6 cells are done" in done.stderr
+    assert "fid_digits@40, T=12 (paper's FID, T1024)" in done.stdout and "no difference is taken" in done.stdout
+    assert (runs / "digits-sweep" / "curves_T.png").exists()
+    assert "N=40 images a cell, T=12" in (runs / "digits-sweep" / "table.md").read_text()
+    done = run("paper", "--figure=6", "--scale=digits", f"--runs={runs}", "--label=3", *TINY)
+    assert done.returncode == 0 and "the single class is 3, 3" in done.stdout, done.stderr
+    with Image.open(runs / "digits-figure6.png") as image:
+        panel = 4 * 34 - 2
+        assert image.size == (3 * panel + 2 * 12, 2 * panel + 12)
+
+
+def test_jobs_share_a_sweep(digits_dir, tmp_path):
+    """Three at once on one directory, one of them killed: every cell is made, and none twice."""
+    runs, _ = digits_dir
+    args = ("--config=configs/digits.py", f"--runs={runs / 'digits-p0.1'}", f"--workdir={tmp_path}", "--w=0,0.5,1,2",
+            "--vary=eval.seed=0,1,2", "--vary=sampler.threshold=static,none", *TINY)  # fmt: skip
+    jobs = [subprocess.Popen(command("sweep", *args), cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    killed = subprocess.Popen(command("sweep", *args), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("cells/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    logs = [job.communicate()[1] for job in (*jobs, killed)]
+    assert [job.returncode for job in jobs] == [0, 0], logs
+    names = [path.stem for path in tmp_path.glob("cells/*.json")]
+    assert len(names) == 4 * 3 * 2 and not list(tmp_path.glob("cells/*.lock"))
+    made = [name for log in logs for name in names if f"{name}: fid" in log]
+    assert len(made) >= len(names) - 1 and len(set(made)) == len(made)  # what the killed one made may be unsaid
+    assert all(any(name in log for name in made) for log in logs[:2])
+    table = (tmp_path / "table.md").read_text()
+    assert "seeds 0, 1, 2" in table and "threshold none" in table
+
+
+def test_an_image_that_is_not_finite_is_an_error():
+    import numpy as np
+
+    from cfg_jax import images
+    from cfg_jax.errors import InputError
+
+    with pytest.raises(InputError, match="NaN or infinity: the weights diverged"):
+        images.to_uint8(np.array([0.0, np.nan]))

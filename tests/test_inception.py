@@ -165,3 +165,51 @@ def test_a_sweep_on_the_networks_features(tmp_path, tiny):
     direct = Moments.of(network.inception(source.images[index])["mixed_8"])
     np.testing.assert_allclose(direct.mean, kept.moments["fd_mixed8"][0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(direct.cov, kept.moments["fd_mixed8"][1], rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_anyones_samples_by_the_commands(tmp_path, state):
+    """ADM's layout out and in, on random weights: the same pictures are at no distance, others at some."""
+    params, bias = inception.from_torch(state)
+    flat = {f"{layer}/{leaf}": a for layer, leaves in params.items() for leaf, a in leaves.items()}
+    weights = tmp_path / "inception.npz"
+    np.savez(weights, **flat, bias_of_logits=bias, sha256=np.array("f" * 64), until=np.array("logits"))
+
+    def command(name, *args):
+        line = [sys.executable, "-m", f"experiments.{name}", f"--inception={weights}", *map(str, args)]
+        return subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+
+    reference = tmp_path / "reference.npz"
+    made = command("reference_stats", "--dataset=digits", "--num_images=24", "--neighbours=24", f"--out={reference}")
+    assert made.returncode == 0, made.stderr
+    assert "24 train pictures of digits, resize none" in made.stdout
+    assert "fid_inception: 24 reference images give a covariance of rank 23 of 2048" in made.stderr
+    with np.load(reference, allow_pickle=False) as file:
+        assert {k: file[k].shape for k in ("mu", "sigma", "mu_s", "sigma_s", "arr_0")} == {
+            "mu": (2048,), "sigma": (2048, 2048), "mu_s": (2023,), "sigma_s": (2023, 2023), "arr_0": (24, 8, 8, 1),
+        }  # fmt: skip
+        pictures = file["arr_0"]
+    again = command("reference_stats", "--dataset=digits", "--num_images=30", f"--out={reference}")
+    assert again.returncode == 1 and "another number" in again.stderr and again.stderr.count("\n") == 1
+
+    np.savez(tmp_path / "same.npz", arr_0=pictures, arr_1=np.arange(24) % 10)
+    out = tmp_path / "score.json"
+    same = command(
+        "score", f"--samples={tmp_path / 'same.npz'}", f"--reference={reference}", "--splits=2", f"--out={out}"
+    )
+    assert same.returncode == 0, same.stderr
+    scores = json.loads(out.read_text())["scores"]
+    names = ["fid_inception", "sfid_inception", "kid_inception", "precision_inception", "recall_inception",
+             "is_inception", "isc_inception", "saturated_same", "variety_same"]  # fmt: skip
+    assert list(scores) == [f"{name}@24" for name in names]
+    assert scores["fid_inception@24"] == pytest.approx(0, abs=1e-5) and scores["precision_inception@24"] == 1
+    np.savez(tmp_path / "other.npz", arr_0=255 - pictures)
+    pair = f"--samples={tmp_path / 'other.npz'}", f"--reference={tmp_path / 'same.npz'}"
+    other = command("score", *pair, "--splits=2", "--bootstrap=3")
+    printed = dict(line.split()[:2] for line in other.stdout.splitlines())
+    assert float(printed["fid_inception@24"]) > 1e-3 and "variety_other@24" not in printed and " ± " in other.stdout
+
+    np.savez(tmp_path / "large.npz", arr_0=np.zeros((24, 16, 16, 1), np.uint8))
+    bad = command("score", f"--samples={tmp_path / 'large.npz'}", f"--reference={reference}")
+    assert "of pictures of (8, 8, 1), not of (16, 16, 1): a reference of another resize" in bad.stderr
+    assert bad.returncode == 1 and bad.stderr.count("\n") == 1

@@ -129,6 +129,7 @@ def sweep(
                     row, picture = score_cell(cell, guides, features, reference, real)
                     images.save_png(cell.path.with_suffix(".png"), picture)
                     write_json(cell.path, row)
+                    log.info("%s: %s", cell.path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
     return [read_json(cell.path) for cell in todo]
 
 

@@ -1,0 +1,86 @@
+"""The paper's numbers against the code that reads and judges them."""
+
+import pytest
+
+from cfg_jax.evaluation import claims, paper
+from tests.test_report import cell
+
+
+def rows_of_table(table, name="fid_inception@50000", noise=1e-3, **more):
+    """The paper's own table as a sweep's rows."""
+    published = paper.published(table)
+    rows = []
+    for column in dict.fromkeys(c for _, c in published):
+        for w, fid in published["FID", column].items():
+            p, t = (float(column[1:]), 256) if table == 1 else (0.1, int(column[1:]))
+            row = cell(f"p{p:g}", p, w, fid, published["IS", column][w], num_steps=t, noise=noise)
+            for field in ("scores", "resampled"):
+                renamed = {"fid_digits@8": name, "is_digits@8": "is_" + name.partition("_")[2]}
+                row[field] = {renamed.get(k, k): v for k, v in row[field].items()}
+            rows.append(row | {"N": 50_000, "data": f"imagenet{64 * table}", "resize": "area", **more})
+    return rows
+
+
+def test_the_tables_are_whole():
+    for table, columns in ((1, ("p0.1", "p0.2", "p0.5")), (2, ("T128", "T256", "T1024"))):
+        published = paper.published(table)
+        assert published.keys() == {(s, c) for s in ("FID", "IS") for c in columns}
+        assert all(len(values) == 14 and list(values)[-1] == 4 for values in published.values())
+    assert paper.published(1)["FID", "p0.1"][0.1] == 1.55 and paper.published(2)["IS", "T256"][0.3] == 158.47
+    assert len(paper.ALL_W) == 41 and paper.ALL_W[-1] == 4 and set(paper.published(1)["FID", "p0.1"]) < set(paper.ALL_W)
+
+
+def test_the_papers_numbers_support_its_claims_on_fid_and_is():
+    first = claims.judge(rows_of_table(1), num_steps=256)
+    assert [claim.verdict for claim in first[:3]] == ["supported"] * 3
+    second = claims.judge(rows_of_table(2), num_steps=256)
+    assert second[3].verdict == "supported" and "w=0.3" in second[3].figure
+
+
+def test_the_papers_numbers_differ_from_the_paper_by_nothing():
+    for table in (1, 2):
+        text = paper.beside(rows_of_table(table), table)
+        assert len([line for line in text.splitlines() if line.startswith("|")]) == 16
+        assert text.count(", +0.00)") == 14 * 6 and "ours less the paper's" in text
+    assert "p_uncond=0.1 at w=0.1 (paper 0.1)" in paper.beside(rows_of_table(1), 1)
+    rows = rows_of_table(1)
+    rows[0]["scores"]["fid_inception@50000"] += 0.25
+    assert "2.05 (1.8, +0.25)" in paper.beside(rows, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "fid_inception@10000"}, {"name": "fd_mixed8@50000"}, {"resize": "adm"}, {"data": "tiny_imagenet"}],
+)
+def test_no_difference_is_taken_from_what_does_not_compare(change):
+    name = change.pop("name", "fid_inception@50000")
+    rows = rows_of_table(1, name=name, **change)
+    text = paper.beside(rows, 1)
+    assert ", +0.00" not in text and "no difference is taken" in text and "1.55 (1.55)" in text
+    assert f"{name} and" in text
+
+
+def test_a_rungs_t_stand_for_the_papers():
+    assert paper.fewer_and_more(256) == [128, 256, 1024] and paper.fewer_and_more(16) == [8, 16, 64]
+    assert paper.fewer_and_more(1) == [1, 1, 4]
+    rows = [row | {"T": row["T"] // 16, "data": "digits"} for row in rows_of_table(2, "fid_digits@800")]
+    text = paper.beside(rows, 2)
+    assert "T=8 (paper's FID, T128)" in text and "T=64 (paper's IS, T1024)" in text
+
+
+def test_w_between_the_papers_has_no_number_beside_it():
+    rows = [cell("p0.1", 0.1, w, 3.0, 2.0) | {"resize": "none"} for w in (0.0, 0.15)]
+    lines = paper.beside(rows, 1).splitlines()
+    assert lines[2].startswith("| 0 | 1 | 3.00 (1.8) | 2.00 (53.71) |")
+    assert lines[3].startswith("| 0.15 | 1.15 | 3.00 | 2.00 |")
+
+
+def test_seeds_are_averaged_and_are_the_spread_where_there_is_no_bootstrap():
+    one, two = cell("a", 0.1, 0.0, 3.0, 10.0), cell("a", 0.1, 0.0, 5.0, 12.0) | {"seed": 1}
+    merged = claims.over_seeds([one, two])
+    assert merged["seeds"] == [0, 1] and claims.score(merged, "fid") == 4
+    assert claims.spread(merged, "fid") == pytest.approx(claims.spread(one, "fid"))  # of a mean of paired resamples
+    bare = [row | {"resampled": {}} for row in (one, two)]
+    merged = claims.over_seeds(bare)
+    assert claims.spread(merged, "fid") == pytest.approx(2**0.5 / 2**0.5)  # std 1.414 over root 2
+    assert claims.over_seeds(bare[:1])["resampled"] == {}

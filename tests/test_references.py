@@ -1,0 +1,181 @@
+"""References and samples as files: what is written, what is read, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cfg_jax.data import sources
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import features, references, samples
+from cfg_jax.evaluation.moments import Moments
+
+
+class Mean:
+    """A feature network in three lines: an image's mean and its first pixel."""
+
+    digest = "mean"
+
+    def __call__(self, images):
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        return np.stack([flat.mean(1), flat[:, 0], flat.std(1)], 1), flat[:, :10]
+
+
+class Network(features.Features):
+    def __init__(self, name="x"):
+        super().__init__(classifier=Mean())
+        self.classifier.name = name
+
+
+@pytest.fixture(scope="module")
+def source():
+    return sources.digits()
+
+
+def test_statistics_in_the_published_layout(tmp_path, source):
+    path = tmp_path / "r.npz"
+    reference = references.compute(Network(), source, 100, 12, path)
+    with np.load(path, allow_pickle=False) as file:
+        assert set(file.files) == {"mu_x", "sigma_x", "arr_0", "about"}
+        about = json.loads(str(file["about"]))
+    assert (about["N"], about["resize"], about["card"]) == (100, "none", source.card.digest)
+    assert reference.images.shape == (12, 8, 8, 1) and reference.images.dtype == np.uint8
+    index = np.sort(np.random.default_rng(0).permutation(len(source))[:100])
+    direct = Moments.of(Mean()(source.images[index])[0])
+    np.testing.assert_allclose(reference.moments["fid_x"][0], direct.mean)
+    np.testing.assert_allclose(reference.moments["fid_x"][1], direct.cov)
+    assert reference.distance("fid_x", direct) == pytest.approx(0, abs=1e-9)
+    assert len(reference.features(Network(), 5)) == 5 and reference.features(Network(), 0) is None
+    before = path.stat().st_mtime_ns
+    assert references.compute(Network(), source, 100, 12, path).digest == reference.digest
+    assert path.stat().st_mtime_ns == before
+    assert references.suffix("fid_inception") == "" and references.suffix("sfid_inception") == "_s"
+    assert references.suffix("fd_mixed8") == "_mixed8"
+
+
+def test_what_others_publish_is_read(tmp_path, rng):
+    """ADM's VIRTUAL_*.npz and pytorch-fid's statistics."""
+    mu, sigma = rng.standard_normal(4), np.eye(4)
+    images = np.zeros((5, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "adm.npz", mu=mu, sigma=sigma, mu_s=mu[:2], sigma_s=sigma[:2, :2], arr_0=images)
+    adm = references.read(tmp_path / "adm.npz")
+    assert list(adm.moments) == ["fid_inception", "sfid_inception"] and adm.about is None and len(adm.images) == 5
+    np.savez(tmp_path / "fid.npz", mu=mu, sigma=sigma)
+    alone = references.read(tmp_path / "fid.npz")
+    assert list(alone.moments) == ["fid_inception"] and not len(alone.images)
+    assert alone.digest != adm.digest
+    assert alone.features(None, 100) is None
+
+
+def test_pictures_are_a_reference_too(tmp_path, source):
+    np.savez(tmp_path / "pictures.npz", arr_0=source.images[:50])
+    reference = references.of_path(tmp_path / "pictures.npz", Network(), 10)
+    direct = Moments.of(Mean()(source.images[:50])[0])
+    np.testing.assert_allclose(reference.moments["fid_x"][1], direct.cov)
+    assert reference.images.shape == (10, 8, 8, 1)
+    np.testing.assert_array_equal(reference.images[-1], source.images[49])
+
+
+def test_another_reference_is_refused(tmp_path, source):
+    path = tmp_path / "r.npz"
+    reference = references.compute(Network(), source, 0, 12, path)
+    references.check(reference, path, Network(), source.card)
+
+    other = Network()
+    other.classifier.digest = "other"
+    with pytest.raises(InputError, match=r"made by another feature network \(mean, not other\).*reference_stats"):
+        references.check(reference, path, other, source.card)
+    with pytest.raises(InputError, match="no statistics for fid_y"):
+        references.check(reference, path, Network("y"), source.card)
+    synthetic = sources.synthetic(8, 1, 10).card
+    with pytest.raises(InputError, match=r"digits, resize none; they are synthetic, resize none.*--other_reference"):
+        references.check(reference, path, Network(), synthetic)
+    references.check(reference, path, Network(), synthetic, other_reference=True)
+    larger = sources.synthetic(16, 1, 10).card
+    with pytest.raises(InputError, match=r"of pictures of \(8, 8, 1\), not of \(16, 16, 1\): a reference of another"):
+        references.check(reference, path, Network(), larger, other_reference=True)
+
+
+def test_an_unlabelled_reference_is_on_trust(tmp_path, source):
+    np.savez(tmp_path / "r.npz", mu=np.zeros(3), sigma=np.eye(3))
+    reference = references.read(tmp_path / "r.npz")
+    reference.moments["fid_x"] = reference.moments.pop("fid_inception")
+    with pytest.raises(InputError, match=r"it does not say which pictures and resize.*--other_reference"):
+        references.check(reference, "r.npz", Network(), source.card)
+    references.check(reference, "r.npz", Network(), source.card, other_reference=True)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"arr_1": np.zeros(3)}, "it has no mu"),
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "no mean and covariance for fid_inception"),
+        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "no mean and covariance for fid_inception"),
+        ({"mu": np.zeros(3)}, "sigma is not a file in the archive"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3), "about": np.array("{")}, "is no reference"),
+        ({"mu": np.zeros(3), "sigma": np.array([object()])}, "allow_pickle=False"),
+    ],
+)
+def test_what_is_no_reference(tmp_path, arrays, said):
+    np.savez(tmp_path / "r.npz", **arrays)
+    with pytest.raises(InputError, match=r"is no reference|has no mean") as error:
+        references.read(tmp_path / "r.npz")
+    assert said in str(error.value)
+
+
+def test_samples_go_out_and_in_a_batch_at_a_time(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(samples, "BATCH", 4)
+    images, labels = rng.integers(0, 256, (11, 8, 8, 3)).astype(np.uint8), np.arange(11) % 3
+    path = tmp_path / "new" / "x.npz"
+    with samples.writer(path, images.shape, labels) as write:
+        for begin in range(0, 11, 5):
+            write(images[begin : begin + 5])
+        assert not path.exists()
+    with np.load(path, allow_pickle=False) as file:  # as ADM's evaluator reads it
+        np.testing.assert_array_equal(file["arr_0"], images)
+        assert file["arr_1"].tolist() == labels.tolist()
+    given = samples.load(path)
+    assert given.shape == (11, 8, 8, 3) and given.labels.tolist() == labels.tolist()
+    parts = list(given.batches())
+    assert [len(part) for part in parts] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate(parts), images)
+    with pytest.raises(RuntimeError), samples.writer(tmp_path / "y.npz", images.shape, labels):
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_samples_of_other_kinds(tmp_path, rng):
+    images = rng.integers(0, 256, (3, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "grey.npy", images)
+    grey = samples.load(tmp_path / "grey.npy")
+    assert grey.shape == (3, 8, 8, 1) and grey.labels is None
+    np.testing.assert_array_equal(next(grey.batches())[..., 0], images)
+    np.savez_compressed(tmp_path / "one.npz", images=images[..., None].repeat(3, -1))
+    assert samples.load(tmp_path / "one.npz").shape == (3, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"arr_0": np.linspace(-1, 1, 192, dtype="f4").reshape(3, 8, 8, 1)}, "holds float32 from -1 to 1: give uint8"),
+        ({"arr_0": np.full((3, 8, 8, 1), np.nan)}, "holds NaN: give uint8"),
+        ({"arr_0": np.zeros((3, 8, 8, 4), np.uint8)}, "give uint8 images"),
+        ({"arr_0": np.zeros((0, 8, 8, 1), np.uint8)}, "give uint8 images"),
+        ({"arr_0": np.zeros((3, 8, 8, 1), np.int64)}, "holds int64"),
+        ({"arr_0": np.zeros((3, 8, 8, 1), np.uint8), "arr_1": np.zeros(2, int)}, "has labels int64 (2,) for 3 images"),
+        ({"arr_0": np.array([object()])}, "cannot be read"),
+    ],
+)
+def test_what_are_no_samples(tmp_path, arrays, said):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError) as error:
+        samples.load(tmp_path / "x.npz")
+    assert said in str(error.value)
+
+
+def test_a_file_that_is_none(tmp_path):
+    for name, content in (("x.npz", b"PK"), ("x.npy", b""), ("y.npz", None)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            samples.load(tmp_path / name)

@@ -33,9 +33,17 @@ def write_json(path, value):
     write_atomic(path, json.dumps(value, indent=1) + "\n")
 
 
+def digest(*parts):
+    """Twelve hex digits of arrays and strings."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return sha.hexdigest()[:12]
+
+
 def digest_json(value):
     """Twelve hex digits of a value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    return digest(json.dumps(value, sort_keys=True))
 
 
 def read_json(path):

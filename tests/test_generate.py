@@ -62,6 +62,15 @@ def test_w_0_in_one_pass_is_w_0_in_two(model):
     np.testing.assert_allclose(draw(model, w=w)[:-1], draw(model, w=0)[:-1], atol=1e-5)
 
 
+def test_one_program_serves_every_w_and_v(model):
+    draw(model)
+    compiled = generate.draw._cache_size()
+    first = model.sample(LABELS, w=0.5, num_steps=3, v=0.1)
+    assert not np.array_equal(first, model.sample(LABELS, w=4.0, num_steps=3, v=0.9, seed=5))
+    draw(model, w=np.linspace(0.1, 4, 12))
+    assert generate.draw._cache_size() <= compiled + 1  # sample has a mesh of its own
+
+
 def test_w_minus_1_is_the_unconditional_model(model):
     one, other = draw(model, w=-1), draw(model, labels=(LABELS + 3) % 10, w=-1)
     np.testing.assert_allclose(one, other, atol=1e-5)  # whatever the label

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -161,7 +162,6 @@ def test_a_cell_of_other_settings_is_made_again(digits_dir):
 
 
 def test_sample_writes_a_grid_and_an_npz(digits_dir, tmp_path):
-    import numpy as np
 
     runs, _ = digits_dir
     args = (f"--run={runs / 'digits-p0.1'}", "--labels=3,3,7", f"--out={tmp_path / 'g.png'}")
@@ -238,10 +238,25 @@ def test_jobs_share_a_sweep(digits_dir, tmp_path):
 
 
 def test_an_image_that_is_not_finite_is_an_error():
-    import numpy as np
 
     from cfg_jax import images
     from cfg_jax.errors import InputError
 
     with pytest.raises(InputError, match="NaN or infinity: the weights diverged"):
         images.to_uint8(np.array([0.0, np.nan]))
+
+
+def test_other_guidance_has_cells_of_its_own(digits_dir, tmp_path):
+    runs, _ = digits_dir
+    args = ("--config=configs/digits.py", f"--runs={runs / 'digits-p0.1'}", f"--workdir={tmp_path}", "--w=0.5", *TINY)
+    done = run("sweep", *args, f"--uncond_run={runs / 'digits-p0.5'}", "--save_npz")
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.glob("cells/*.json")
+    row = json.loads(path.read_text())
+    assert row["guidance"].startswith("uncond digits-p0.5 ") and row["guidance"] in done.stdout
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+        assert file["arr_0"].shape == (40, 8, 8, 1) and file["arr_1"].shape == (40,)
+    path.with_suffix(".npz").unlink()
+    assert "1 of 1 cells are done" in run("sweep", *args, f"--uncond_run={runs / 'digits-p0.5'}").stderr
+    both = run("sweep", *args, f"--uncond_run={runs / 'digits-p0.5'}", "--classifier_run=x")
+    assert both.returncode == 1 and "two kinds of guidance: choose one" in both.stderr

@@ -200,7 +200,7 @@ def test_anyones_samples_by_the_commands(tmp_path, state):
     assert same.returncode == 0, same.stderr
     scores = json.loads(out.read_text())["scores"]
     names = ["fid_inception", "sfid_inception", "kid_inception", "precision_inception", "recall_inception",
-             "is_inception", "isc_inception", "saturated_same", "variety_same"]  # fmt: skip
+             "is_inception", "isc_inception", "isc_biased_inception", "saturated_same", "variety_same"]  # fmt: skip
     assert list(scores) == [f"{name}@24" for name in names]
     assert scores["fid_inception@24"] == pytest.approx(0, abs=1e-5) and scores["precision_inception@24"] == 1
     np.savez(tmp_path / "other.npz", arr_0=255 - pictures)

@@ -1,6 +1,5 @@
 """uint8 images -> features and logits, by networks whose digest goes into every row."""
 
-import hashlib
 import logging
 import zipfile
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate
-from cfg_jax.files import claimed, write_npz
+from cfg_jax.files import claimed, digest, write_npz
 from cfg_jax.images import to_float
 from cfg_jax.models import classifier, inception
 from cfg_jax.training import mesh as meshes
@@ -91,7 +90,7 @@ class GivenClassifier:
         model = generate.load_classifier(run_dir)
         self.name, self.num_classes, self.accuracy = Path(run_dir).name, model.config.data.num_classes, None
         self.params, self.clean = model.params, model.config.logsnr_max
-        self.digest = digest(*map(np.asarray, jax.tree.leaves(model.params)))
+        self.digest = model.digest
         self.apply = jax.jit(lambda params, z, logsnr: model.net.apply({"params": params}, z, logsnr))
 
     def __call__(self, images):
@@ -183,19 +182,11 @@ class Features:
             stages = self.inception(images)
             distances = {k: stages[stage].reshape(len(images), -1) for k, stage in self.inception.distances.items()}
             if "logits" in stages:
-                logits["is_inception"] = stages["logits"]
-                logits["isc_inception"] = stages["logits"] + self.inception.bias
+                logits["is_inception"] = logits["isc_inception"] = stages["logits"]
+                logits["isc_biased_inception"] = stages["logits"] + self.inception.bias
         if self.classifier:
             features, of_class = self.classifier(images)
             class_logits[self.classifier.name] = of_class
             distances = distances or {f"fid_{self.classifier.name}": features}
             logits = logits or {f"is_{self.classifier.name}": of_class}
         return Extracted(distances, logits, class_logits)
-
-
-def digest(*parts):
-    """Twelve hex digits of arrays and strings."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
-    return sha.hexdigest()[:12]

@@ -1,7 +1,8 @@
 """Images from a run. Image i is a function of (seed, i), its label and w: not of batch size or device count."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 from cfg_jax import config as configs
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.errors import InputError
+from cfg_jax.files import digest
 from cfg_jax.images import to_uint8
 from cfg_jax.models import unet
 from cfg_jax.training import mesh as meshes
@@ -26,6 +28,10 @@ class Model:
     params: dict
     step: int
     net: unet.UNet
+
+    @cached_property
+    def digest(self):
+        return digest(*map(np.asarray, jax.tree.leaves(self.params)))
 
     def eps_fn(self, z, logsnr, c):
         """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C]."""
@@ -59,9 +65,43 @@ class Classifier:
     params: dict
     net: unet.Encoder
 
+    @cached_property
+    def digest(self):
+        return digest(*map(np.asarray, jax.tree.leaves(self.params)))
+
     def log_prob(self, z, logsnr, c):
         """log p(c | z): z [B, H, W, C], logsnr [B], c int32 [B] -> [B]."""
         return unet.log_prob_of(self.net, self.params)(z, logsnr, c)
+
+
+@dataclass(frozen=True)
+class Guides:
+    """What the paper's guidance is replaced by: another run's unconditional eps, or a classifier's gradient.
+
+    A classifier's cells take w for its scale, and no other guidance.
+    """
+
+    name: str = "classifier-free"
+    uncond: Model | None = None
+    classifier: Classifier | None = None
+
+    @classmethod
+    def load(cls, uncond_run=None, classifier_run=None):
+        if uncond_run and classifier_run:
+            raise InputError("--uncond_run and --classifier_run are two kinds of guidance: choose one")
+        if uncond_run:
+            model = load(uncond_run)
+            return cls(f"uncond {Path(uncond_run).name} {model.digest}", uncond=model)
+        if classifier_run:
+            model = load_classifier(classifier_run)
+            return cls(f"classifier {Path(classifier_run).name} {model.digest}", classifier=model)
+        return cls()
+
+    def at(self, w):
+        """The arguments of sample_batches for a cell of w."""
+        if self.classifier:
+            return {"w": 0.0, "classifier": self.classifier, "classifier_scale": w}
+        return {"w": w, "uncond": self.uncond}
 
 
 def load(run_dir, step=None, params="ema"):

@@ -29,14 +29,15 @@ def write(workdir):
     config = configs.load(workdir / "config.json")
     cells = read_cells(workdir, settings(config))
     groups = grouped(cells)
-    main = groups.pop(setting(config), None)
+    own = [key for key in groups if key[:-1] == setting(config)[:-1]]  # of other guidance where that is all there is
+    main = groups.pop(setting(config) if setting(config) in own else own[0]) if own else None
     if not main:
         raise InputError(
             f"{workdir} has no cells of T={config.sampler.num_steps}: run experiments.sweep for them first"
         )
     rows = list(main.values())
     others = [list(group.values()) for group in groups.values()]
-    by_steps = [row for group in [rows, *others] if setting(group[0])[1:] == setting(config)[1:] for row in group]
+    by_steps = [row for group in [rows, *others] if setting(group[0])[1:] == setting(rows[0])[1:] for row in group]
     judged = claims.judge(by_steps, config.sampler.num_steps)
 
     text = table(rows) + "\n" + claims_text(judged)
@@ -170,9 +171,14 @@ def note(row):
     )
 
 
+def other_scores(row):
+    """Names of what is measured beside FID and IS."""
+    return [name for name in row["scores"] if name not in (claims.score_name(row, n) for n in ("fid", "is"))]
+
+
 def more_scores(rows):
-    """Markdown of all that was measured beside FID and IS, a line a cell; KID's spread is over its subsets."""
-    names = [k for k in rows[0]["scores"] if k not in (claims.score_name(rows[0], n) for n in ("fid", "is"))]
+    """Markdown of all that was measured beside FID and IS, a line a cell."""
+    names = other_scores(rows[0])
     lines = [["run", "w", *names], ["---", "---:", *["---:"] * len(names)]]
     for row in rows:
         values = [f"{row['scores'][name]:.4g}" for name in names]
@@ -221,12 +227,13 @@ def strip(cells):
 
 def page(cells, rows, judged):
     """One self-contained page with a slider over w; every string from a config or a run is escaped by jinja2."""
-    runs = {}
+    runs, others = {}, other_scores(next(iter(cells.values())))
     for path, row in cells.items():
         picture = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
         point = {"w": row["w"], "s": row["s"], "fid": claims.score(row, "fid"), "is": claims.score(row, "is")}
         point |= {"fid_se": claims.spread(row, "fid"), "is_se": claims.spread(row, "is")}
         point = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in point.items()}
+        point["others"] = [row["scores"][name] for name in others]
         runs.setdefault(row["run"], {"p": row["p_uncond"], "points": []})["points"].append(point | {"image": picture})
     environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.evaluation", "."), autoescape=True)
     first = next(iter(cells.values()))
@@ -239,6 +246,7 @@ def page(cells, rows, judged):
         runs=[{"name": name, **run} for name, run in runs.items()],
         fid_name=claims.score_name(first, "fid"),
         is_name=claims.score_name(first, "is"),
+        others=others,
         claims=judged,
         used=used,
         seconds=sum(row["seconds"] for row in rows),

@@ -20,7 +20,7 @@ from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate, measure, references, samples
-from cfg_jax.evaluation.features import Features, digest
+from cfg_jax.evaluation.features import Features
 from cfg_jax.files import claimed, read_json, write_json
 from cfg_jax.progress import progress
 
@@ -29,36 +29,6 @@ GRID_COLUMNS = 8
 # of a row: what the reference says of itself; None where it is another project's file
 REFERENCE_FIELDS = {"scored_on": "card", "data": "data", "resize": "resize", "reference_N": "N"}
 VARIED = ("sampler.num_steps", "sampler.variance_interp", "sampler.threshold", "sampler.grid", "eval.seed")
-
-
-@dataclass(frozen=True)
-class Guides:
-    """What the paper's guidance is replaced by: another run's unconditional eps, or a classifier's gradient.
-
-    A classifier's cells take w for its scale, and no other guidance.
-    """
-
-    name: str = "classifier-free"
-    uncond: generate.Model | None = None
-    classifier: generate.Classifier | None = None
-
-    @classmethod
-    def load(cls, uncond_run=None, classifier_run=None):
-        if uncond_run and classifier_run:
-            raise InputError("--uncond_run and --classifier_run are two kinds of guidance: choose one")
-        if uncond_run:
-            model = generate.load(uncond_run)
-            return cls(f"uncond {Path(uncond_run).name} {parameters_digest(model)}", uncond=model)
-        if classifier_run:
-            model = generate.load_classifier(classifier_run)
-            return cls(f"classifier {Path(classifier_run).name} {parameters_digest(model)}", classifier=model)
-        return cls()
-
-    def at(self, w):
-        """The arguments of sample_batches for a cell of w."""
-        if self.classifier:
-            return {"w": 0.0, "classifier": self.classifier, "classifier_scale": w}
-        return {"w": w, "uncond": self.uncond}
 
 
 @dataclass(frozen=True)
@@ -95,7 +65,7 @@ def sweep(
     workdir = Path(workdir)
     variants = [changed(config, v) for v in combinations(vary or {})]
     models = [generate.load(run) for run in run_dirs]
-    guides = Guides.load(uncond_run, classifier_run)
+    guides = generate.Guides.load(uncond_run, classifier_run)
     names = [Path(run).name for run in run_dirs]
     if len(set(names)) < len(names):
         raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
@@ -188,7 +158,7 @@ def identity(config, name, model, w, guides, features, reference):
         "trained_on": model.config.data.get("card"),
         "image_shape": [config.data.image_size, config.data.image_size, config.data.channels],
         **{field: (reference.about or {}).get(of) for field, of in REFERENCE_FIELDS.items()},
-        "parameters": parameters_digest(model),
+        "parameters": model.digest,
         "features": features.digest,
         "reference": reference.digest,
     }
@@ -205,10 +175,6 @@ def settings(config):
         "neighbours": evaluation.neighbours,
         "quantize": "round",
     }
-
-
-def parameters_digest(model):
-    return digest(*map(np.asarray, jax.tree.leaves(model.params)))
 
 
 def score_cell(cell, guides, features, reference, real_features):

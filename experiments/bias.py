@@ -1,0 +1,72 @@
+"""How the Frechet distance and IS of a data set's own held-out pictures depend on how many are taken: a plot.
+
+python -m experiments.bias --config=configs/fashion_mnist.py --config.eval.features=classifier --out=docs/bias.png
+
+Held-out pictures are as good as samples can be, so what the distance adds at small N is bias, not quality.
+"""
+
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.data import sources
+from cfg_jax.evaluation import measure, references
+from cfg_jax.evaluation.features import Extracted, Features
+from cfg_jax.files import write_json
+from cfg_jax.progress import progress
+from experiments import cli
+
+CONFIG = cli.define_config()
+COUNTS = flags.DEFINE_string("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures")
+DRAWS = flags.DEFINE_integer("draws", 5, "subsets of each number, for the spread", lower_bound=2)
+WORKDIR = flags.DEFINE_string("workdir", "runs/bias", "where the reference and the classifier are kept")
+OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write, and the numbers beside it as JSON")
+flags.mark_flags_as_required(["config"])
+
+
+def main():
+    source, config = sources.load(CONFIG.value)
+    held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")
+    counts = cli.numbers(COUNTS.value, int, "counts")
+    most, splits = max(counts), config.eval.splits
+    configs.require(most <= len(held_out), f"--counts={COUNTS.value}: {config.data.name} holds out {len(held_out)}")
+    configs.require(min(counts) >= 2 * splits, f"--counts={COUNTS.value} has too few for config.eval.splits={splits}")
+    features = Features.of(config, source, WORKDIR.value)
+    reference = references.of_config(config, features, source, WORKDIR.value)
+    rng = np.random.default_rng(config.eval.seed)
+    index = np.sort(rng.permutation(len(held_out))[:most])
+    images, labels = held_out.images[index], held_out.labels[index]
+    extracted = features(images)
+
+    rows = []
+    for count in progress(counts, desc="scores", unit="N"):
+        for _ in range(DRAWS.value):
+            drawn = rng.permutation(most)[:count]
+            tally = measure.Tally(count, labels[drawn], config.data.name, splits=splits)
+            fields = ({name: array[drawn] for name, array in field.items()} for field in vars(extracted).values())
+            tally.add(images[drawn], Extracted(*fields))
+            measured, _ = tally.scores(reference)
+            rows.append({"N": count} | {name.partition("@")[0]: float(value[0]) for name, value in measured.items()})
+    main_distance = features.distances[0]
+    inception_score = next(name for name in rows[0] if name.startswith("is_"))
+    figure = matplotlib.figure.Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, name in zip(axes, (main_distance, inception_score), strict=True):
+        mean, std = (np.array([f([r[name] for r in rows if r["N"] == n]) for n in counts]) for f in (np.mean, np.std))
+        ax.errorbar(counts, mean, std, marker="o", markersize=3.5, linewidth=1)
+        ax.set(xscale="log", xlabel="N", ylabel=name)
+        for n, m, s in zip(counts, mean, std, strict=True):
+            print(f"{name}@{n}: {m:.3f} ± {s:.3f}")
+    axes[0].set(yscale="log")
+    taken_from = f"{reference.about['N']:,} training pictures" if reference.about else config.eval.reference
+    figure.suptitle(f"held-out {config.data.name} against {taken_from}", fontsize=10)
+    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(OUT.value, dpi=150)
+    write_json(Path(OUT.value).with_suffix(".json"), {"reference": reference.about, "rows": rows})
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,251 @@
+"""How far our Inception network and scores are from torch-fidelity's and from scipy's plain formulas, as a table.
+
+python -m pip install torch torchvision torch-fidelity
+python -m experiments.parity --out=docs/parity.md
+
+Weights are random, or --weights names the published .pth. ADM's formulas are written out here: FID by scipy's matrix
+square root, IS over consecutive parts, precision and recall by all pairs of distances.
+"""
+
+# pyright: reportMissingImports=false
+import importlib.util
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from scipy import linalg
+from scipy.spatial.distance import cdist
+
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import measure
+from cfg_jax.evaluation.features import Extracted, Features, InceptionFeatures
+from cfg_jax.evaluation.moments import Moments
+from cfg_jax.evaluation.references import Reference
+from cfg_jax.evaluation.report import markdown
+from cfg_jax.files import write_atomic, write_npz
+from cfg_jax.models import inception
+from experiments import cli
+
+OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
+WEIGHTS = flags.DEFINE_string("weights", None, "the published .pth; default: random ones")
+NUM_IMAGES = flags.DEFINE_integer("num_images", 240, "a set, end to end", lower_bound=20)
+SIZE = flags.DEFINE_integer("size", 32, "side of the images, end to end", lower_bound=8)
+
+
+def main():
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise InputError("torch-fidelity is not installed: python -m pip install torch torchvision torch-fidelity")
+    import torch
+    import torch_fidelity
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    with tempfile.TemporaryDirectory() as directory:
+        pth, npz = Path(WEIGHTS.value or f"{directory}/weights.pth"), Path(directory, "inception.npz")
+        if not WEIGHTS.value:
+            torch.save(random_weights(FeatureExtractorInceptionV3, pth), pth)
+        params, bias = inception.from_torch({k: v.numpy() for k, v in torch.load(pth, weights_only=True).items()})
+        flat = {f"{layer}/{leaf}": a for layer, leaves in params.items() for leaf, a in leaves.items()}
+        write_npz(npz, {**flat, "bias_of_logits": bias, "sha256": np.array("0" * 64), "until": np.array("logits")})
+        ours = InceptionFeatures(npz)
+        rows = [*stages(ours, FeatureExtractorInceptionV3, pth), *formulas(), *end_to_end(ours, pth)]
+    head = ["what", "against", "ours", "theirs", "difference, relative"]
+    lines = [head, ["---", "---", "---:", "---:", "---:"]]
+    lines += [[what, against, *(f"{v:.8g}" for v in values), f"{error:.1e}"] for what, against, values, error in rows]
+    lines = [[cell.replace("nan", "") for cell in line] for line in lines]
+    weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
+    about = (
+        f"Made by `python -m experiments.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}` with {weights}, "
+        f"float32 on CPU, torch-fidelity {torch_fidelity.__version__}, torch {torch.__version__}. Arrays differ by "
+        "relative L2, numbers by their relative difference."
+    )
+    text = f"# Parity of the evaluation\n\n{about}\n\n{markdown(lines)}"
+    write_atomic(OUT.value, text)
+    print(text)
+
+
+def random_weights(network, path):
+    """A state dict of the network's own shapes."""
+    import torch
+
+    from tests.inception_state import make
+
+    kept = network.load_state_dict
+    network.load_state_dict = lambda self, state: None  # build it without its download
+    torch.save({}, path)
+    net = network("shapes", ["2048"], feature_extractor_weights_path=str(path))
+    network.load_state_dict = kept
+    return {name: torch.tensor(a) for name, a in make({k: tuple(v.shape) for k, v in net.state_dict().items()}).items()}
+
+
+def images_of(seed, count, size):
+    """Coarse random textures: neighbouring pixels belong together."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, size // 4, size // 4, 3))
+    fine = coarse.repeat(4, 1).repeat(4, 2) + rng.normal(0, 12 + 8 * seed, (count, size, size, 3))
+    return np.clip(fine, 0, 255).astype(np.uint8)
+
+
+def relative(a, b):
+    return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
+
+
+def stages(ours, network, pth):
+    """Stage by stage on the same images, and ours alone and in a batch."""
+    import torch
+
+    names = ["768", "2048", "logits_unbiased", "logits"]
+    net = network("stages", names, feature_extractor_weights_path=str(pth))
+    inside = {}
+
+    def keep(module, name, of):
+        def hook(_, given, out):
+            inside[name] = of(given[0], out).numpy()  # what a hook returns would replace the output
+
+        module.register_forward_hook(hook)
+
+    keep(net.Conv2d_1a_3x3, "resize", lambda given, out: given)
+    keep(net.Mixed_6d.branch1x1, "mixed_6", lambda given, out: out)
+    keep(net.Mixed_7a, "mixed_8", lambda given, out: out.mean((2, 3)))
+    images = images_of(0, 8, 64)
+    with torch.no_grad():
+        _, pool_3, logits, biased = (a.numpy() for a in net(torch.tensor(images.transpose(0, 3, 1, 2).copy())))
+    got = ours(images)
+    resized = (np.asarray(inception.resize(images.astype(np.float32), 299)) - 128) / 128
+    pairs = {
+        "resize to 299 (TF1 bilinear)": (resized, inside["resize"].transpose(0, 2, 3, 1)),
+        "mixed_6, first 7 channels (sFID)": (got["mixed_6_conv"], inside["mixed_6"].transpose(0, 2, 3, 1)[..., :7]),
+        "mixed_8, averaged": (got["mixed_8"], inside["mixed_8"]),
+        "pool_3 (FID)": (got["pool_3"], pool_3),
+        "logits without bias": (got["logits"], logits),
+        "logits with bias": (got["logits"] + ours.bias, biased),
+    }
+    none = (float("nan"), float("nan"))
+    for what, (a, b) in pairs.items():
+        yield what, "torch-fidelity", none, relative(a, b)
+    alone = np.concatenate([ours(images[i : i + 1])["pool_3"] for i in range(len(images))])
+    yield "pool_3, one image at a time", "ours, eight at once", none, relative(alone, got["pool_3"])
+
+
+def formulas():
+    """On features given: random, of unequal spread, fewer dimensions than images."""
+    import torch
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((96, 96)) / 8
+    real, fake = (rng.standard_normal((n, 96)) @ mixing + shift for n, shift in ((1500, 0.0), (1200, 0.05)))
+    real, fake = real.astype(np.float32), fake.astype(np.float32)
+    logits = (3 * rng.standard_normal((1200, 1008))).astype(np.float32)
+    of_real = Moments.of(real)
+    counted = measure.Tally(len(fake), None, "x", splits=10, neighbours=True)
+    extracted = Extracted({"fid_x": fake}, {"is_x": logits, "isc_x": logits}, {})
+    counted.add(np.zeros((len(fake), 1, 1, 1), np.uint8), extracted)
+    reference = Reference({"fid_x": (of_real.mean, of_real.cov)}, np.zeros((0, 0, 0, 0)), None, "")
+    measured, spreads = counted.scores(reference, real)
+    ours = {name.partition("_")[0]: float(value[0]) for name, value in measured.items()}
+
+    a, b, given = torch.tensor(fake), torch.tensor(real), torch.tensor(logits)
+    statistics = [fid_features_to_statistics(f) for f in (a, b)]
+    kid = kid_features_to_metric(
+        a, b, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly", kid_kernel_poly_degree=3,
+        kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False,
+    )  # fmt: skip
+    prc = prc_features_to_metric(
+        a, b, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False
+    )  # fmt: skip
+    shuffled = isc_features_to_metric(given, splits=10, shuffle=True, rng_seed=2020)
+    theirs = {
+        "fid": ("torch-fidelity", fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]),
+        "isc": ("torch-fidelity", shuffled["inception_score_mean"]),
+        "kid": ("torch-fidelity", kid["kernel_inception_distance_mean"]),
+        "precision": ("torch-fidelity", prc["precision"]),
+        "recall": ("torch-fidelity", prc["recall"]),
+    }
+    words = {"fid": "FID", "isc": "IS shuffled", "kid": "KID", "precision": "precision", "recall": "recall"}
+    for name, (against, value) in theirs.items():
+        yield f"{words[name]}, features given", against, (ours[name], float(value)), abs(ours[name] / float(value) - 1)
+    spread = float(kid["kernel_inception_distance_std"])
+    yield (
+        "KID's spread, features given",
+        "torch-fidelity",
+        (spreads["kid_x@1200"], spread),
+        abs(spreads["kid_x@1200"] / spread - 1),
+    )
+    for name, value in plain(fake.astype(np.float64), real.astype(np.float64), logits.astype(np.float64)).items():
+        words = {"fid": "FID", "is": "IS consecutive"}.get(name, name)
+        yield f"{words}, features given", "ADM's formula by scipy", (ours[name], value), abs(ours[name] / value - 1)
+
+
+def plain(fake, real, logits):
+    """ADM's scores as they are defined, nothing shared with this project."""
+    cov_a, cov_b = np.cov(fake.T), np.cov(real.T)
+    cross = linalg.sqrtm(cov_a @ cov_b).real
+    fid = np.square(fake.mean(0) - real.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * cross)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    parts = np.split(p, 10)
+    inception_score = np.mean([np.exp((q * (np.log(q) - np.log(q.mean(0)))).sum(1).mean()) for q in parts])
+
+    def covered(points, centres):
+        radii = np.sort(cdist(centres, centres), axis=1)[:, 3]
+        return (cdist(points, centres) <= radii).any(1).mean()
+
+    return {"fid": fid, "is": inception_score, "precision": covered(fake, real), "recall": covered(real, fake)}
+
+
+def end_to_end(ours, pth):
+    """Two sets of images through the whole of torch-fidelity, and through the whole of ours."""
+    import torch
+    from torch_fidelity import calculate_metrics
+
+    class Pictures(torch.utils.data.Dataset):
+        def __init__(self, images):
+            self.images = torch.tensor(images.transpose(0, 3, 1, 2).copy())
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, i):
+            return self.images[i]
+
+    count, size = NUM_IMAGES.value, SIZE.value
+    fake, real = images_of(1, count, size), images_of(0, count, size)
+    theirs = calculate_metrics(
+        input1=Pictures(fake), input2=Pictures(real),
+        cuda=False, isc=True, fid=True, kid=True, prc=True, kid_subset_size=min(1000, count), verbose=False,
+        feature_extractor="inception-v3-compat", feature_layer_prc="2048", feature_extractor_weights_path=str(pth),
+        cache=False, save_cpu_ram=True,
+    )  # fmt: skip
+    features = Features(ours)
+    extracted = features(real)
+    moments = {name: Moments.of(f) for name, f in extracted.distances.items()}
+    reference = Reference({k: (m.mean, m.cov) for k, m in moments.items()}, real, None, "")
+    counted = measure.Tally(count, None, "x", splits=10, neighbours=True)
+    for begin in range(0, count, 100):
+        counted.add(fake[begin : begin + 100], features(fake[begin : begin + 100]))
+    measured, _ = counted.scores(reference, extracted.distances["fid_inception"])
+    values = {name.partition("@")[0]: float(value[0]) for name, value in measured.items()}
+    biased = calculate_metrics(
+        input1=Pictures(fake), cuda=False, isc=True, feature_layer_isc="logits", verbose=False, save_cpu_ram=True,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(pth), cache=False,
+    )  # fmt: skip
+    theirs["biased"] = biased["inception_score_mean"]
+    names = {
+        "FID": ("fid_inception", "frechet_inception_distance"),
+        "IS shuffled, without bias (its default)": ("isc_inception", "inception_score_mean"),
+        "IS shuffled, with bias": ("isc_biased_inception", "biased"),
+        "KID": ("kid_inception", "kernel_inception_distance_mean"),
+        "precision": ("precision_inception", "precision"),
+        "recall": ("recall_inception", "recall"),
+    }
+    for what, (mine, other) in names.items():
+        pair = values[mine], float(theirs[other])
+        yield f"{what}, {count} images of {size}x{size} end to end", "torch-fidelity", pair, abs(pair[0] / pair[1] - 1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

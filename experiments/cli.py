@@ -31,6 +31,16 @@ def define_config(default=None):
     )
 
 
+def given(name, argv=None):
+    """The last --name=VALUE or --name VALUE on the command line, before the flags are parsed; "" if there is none."""
+    argv = argv or sys.argv
+    values = [""]
+    for i, argument in enumerate(argv):
+        if found := re.match(rf"--?{name}(?:=(.*))?$", argument, re.DOTALL):
+            values.append("".join(argv[i + 1 : i + 2]) if found[1] is None else found[1])
+    return values[-1]
+
+
 def run(main):
     """main() under absl's flags: bad input ends in one line and status 1, a stop in one line and status 130."""
 
@@ -69,16 +79,15 @@ def parse(argv):
 
 def check_config_flags(argv, default):
     """A config file that is not there, or a field that is not in it, is an error that names the near misses."""
-    named = [re.match(r"--?config(?:=(.*)|(\.[^=]*).*)?$", argument, re.DOTALL) for argument in argv]
-    files = [m[1] or "".join(argv[i + 1 : i + 2]) for i, m in enumerate(named) if m and not m[2]]
-    path = files[-1] if files else default
+    fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in argv) if m]
+    path = given("config", argv) or default
     if not path:
         return
     if not Path(path).is_file():  # config_flags' own message is a page
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*flat(runpy.run_path(path)["get_config"]())]
-    for field in (m[2][1:] for m in named if m and m[2]):
+    for field in fields:
         if field not in known:
             group, _, last = field.rpartition(".")
             close = [k for k in known if difflib.get_close_matches(last, [k.rpartition(".")[2]])]

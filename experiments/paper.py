@@ -26,20 +26,15 @@ from cfg_jax.training import checkpoint, cost, trainer
 from experiments import cli
 
 SCALES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
-AT_128 = ("--table=2", "--figure=3", "--figure=5", "--figure=7", "--figure=8")
-
-
-def scale_of(argv):
-    """--scale, or the size that the paper's own table or figure has."""
-    named = [argument.partition("=")[2] for argument in argv if argument.startswith(("--scale=", "-scale="))]
-    default = "imagenet128" if any(argument in AT_128 for argument in argv) else "imagenet64"
-    return named[-1] if named and named[-1] in SCALES else default
-
+AT_128 = (("table", "2"), ("figure", "3"), ("figure", "5"), ("figure", "7"), ("figure", "8"))
+# --scale, or the size that the paper's own table or figure has: the config's file depends on it
+RUNG = cli.given("scale") or ("imagenet128" if any(cli.given(k) == v for k, v in AT_128) else "imagenet64")
+RUNG = RUNG if RUNG in SCALES else SCALES[0]  # the flag itself says what it takes
 
 TABLE = flags.DEFINE_integer("table", None, "1 or 2", lower_bound=1, upper_bound=2)
 FIGURE = flags.DEFINE_integer("figure", None, "1 to 8", lower_bound=1, upper_bound=8)
 SCALE = flags.DEFINE_enum("scale", None, SCALES, "which configs/ file; default: the paper's size")
-CONFIG = cli.define_config(f"configs/{scale_of(sys.argv)}.py")
+CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
 PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
@@ -54,7 +49,7 @@ def main():
     table = TABLE.value or {4: 1, 5: 2}.get(FIGURE.value)
     config = CONFIG.value
     ps = paper.P_UNCOND if table == 1 else (config.p_uncond,)
-    runs = {Path(RUNS.value) / f"{scale_of(sys.argv)}-p{p:g}": sweep.changed(config, {"p_uncond": p}) for p in ps}
+    runs = {Path(RUNS.value) / f"{RUNG}-p{p:g}": sweep.changed(config, {"p_uncond": p}) for p in ps}
     for model in runs.values():
         configs.check(model)
     ws = paper.ALL_W if FULL.value else config.eval.w
@@ -67,7 +62,7 @@ def main():
         return
     for run, model in runs.items():
         trainer.train(model, run)
-    workdir = Path(RUNS.value) / f"{scale_of(sys.argv)}-sweep"
+    workdir = Path(RUNS.value) / f"{RUNG}-sweep"
     if table:
         rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps})
         print(report.write(workdir))
@@ -122,7 +117,7 @@ def sheet(config, run, ws):
             labels = generate.labels_by_rule("random", of.num_images, len(names), config.eval.seed)
         sampled = [model.sample(labels, w, config.sampler.num_steps, config.eval.seed) for w in of.ws or ws]
         rows.append([images.grid(panel, of.columns) for panel in sampled])
-    out = Path(RUNS.value) / f"{scale_of(sys.argv)}-figure{FIGURE.value}.png"
+    out = Path(RUNS.value) / f"{RUNG}-figure{FIGURE.value}.png"
     images.save_png(out, images.mosaic(rows))
     print(
         f"{out}: w = {list(of.ws or ws)} from left to right, T = {config.sampler.num_steps}, one noise; rows {of.kinds}"

@@ -88,6 +88,8 @@ def test_help(name):
         (["report", "--sweep=tests"], "tests has no finished cells"),
         (["sample", "stray", "--run=x"], "unexpected argument 'stray'"),
         (["paper", "--scale=digits"], "give either --table or --figure"),
+        (["paper", "--table=1", "--scale=mnist"], "digits|fashion_mnist"),
+        (["paper", "--table", "2", "--scale", "tiny_imagenet"], "data/tiny_imagenet is no prepared data set"),
         (["paper", "--table=1"], "make it with experiments.prepare_data"),
         (
             ["sweep", "--config=configs/digits.py", "--runs=x", "--workdir=x", "--vary=eval.splits=1"],

@@ -51,7 +51,7 @@ def comparable(row, table):
 
 
 def beside(rows, table):
-    """Markdown: FID and IS of a sweep's rows (over seeds), the paper's, and the difference where there can be one."""
+    """Markdown: FID and IS of a sweep's rows, the paper's, and the difference where there can be one."""
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"
     columns = sorted({row[key] for row in rows})

@@ -65,7 +65,7 @@ def main():
 
 
 def random_weights(network, path):
-    """A state dict of the network's own shapes."""
+    """A state dict of the network's own shapes, with batch norms measured on pictures, so that features differ."""
     import torch
 
     from tests.inception_state import make
@@ -75,7 +75,15 @@ def random_weights(network, path):
     torch.save({}, path)
     net = network("shapes", ["2048"], feature_extractor_weights_path=str(path))
     network.load_state_dict = kept
-    return {name: torch.tensor(a) for name, a in make({k: tuple(v.shape) for k, v in net.state_dict().items()}).items()}
+    net.load_state_dict(
+        {k: torch.tensor(a) for k, a in make({k: v.shape for k, v in net.state_dict().items()}).items()}
+    )
+    for module in net.train().modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net(torch.tensor(images_of(0, 16, SIZE.value).transpose(0, 3, 1, 2).copy()))
+    return net.state_dict()
 
 
 def images_of(seed, count, size):
@@ -138,6 +146,7 @@ def formulas():
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((96, 96)) / 8
     real, fake = (rng.standard_normal((n, 96)) @ mixing + shift for n, shift in ((1500, 0.0), (1200, 0.05)))
+    fake *= 0.9  # or precision and recall would be alike
     real, fake = real.astype(np.float32), fake.astype(np.float32)
     logits = (3 * rng.standard_normal((1200, 1008))).astype(np.float32)
     of_real = Moments.of(real)
@@ -151,8 +160,8 @@ def formulas():
     a, b, given = torch.tensor(fake), torch.tensor(real), torch.tensor(logits)
     statistics = [fid_features_to_statistics(f) for f in (a, b)]
     kid = kid_features_to_metric(
-        a, b, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly", kid_kernel_poly_degree=3,
-        kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False,
+        a.double(), b.double(), kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly",
+        kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False,
     )  # fmt: skip
     prc = prc_features_to_metric(
         a, b, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False

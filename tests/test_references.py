@@ -49,6 +49,8 @@ def test_statistics_in_the_published_layout(tmp_path, source):
     before = path.stat().st_mtime_ns
     assert references.compute(Network(), source, 100, 12, path).digest == reference.digest
     assert path.stat().st_mtime_ns == before
+    fewer, _ = references.of_data(Network(), source, 50, 12)
+    assert references.digest_of(fewer) != reference.digest  # or its file would be taken for this one
     assert references.suffix("fid_inception") == "" and references.suffix("sfid_inception") == "_s"
     assert references.suffix("fd_mixed8") == "_mixed8"
 

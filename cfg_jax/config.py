@@ -69,7 +69,11 @@ def check_eval(evaluation):
         f"config.eval.features={evaluation.features!r} is unknown: choose {' or '.join(FEATURES)}",
     )
     few = evaluation.reference_images
-    require(few == 0 or few >= 2, f"config.eval.reference_images={few} has no covariance: set 0 for all, or 2 and more")
+    require(few == 0 or few >= 4, f"config.eval.reference_images={few} are too few: set 0 for all, or 4 and more")
+    require(
+        evaluation.features == "inception" or not evaluation.classifier,
+        f"config.eval.classifier={evaluation.classifier} needs config.eval.features=inception: set it or drop this",
+    )
     require(
         evaluation.neighbours == 0 or evaluation.neighbours > 3,
         f"config.eval.neighbours={evaluation.neighbours} has no third neighbour: set 0 for none, or more",
@@ -79,7 +83,7 @@ def check_eval(evaluation):
     for field in ("batch_size", "splits"):
         require(evaluation[field] >= 1, f"config.eval.{field}={evaluation[field]} must be at least 1")
     require(
-        evaluation.num_images >= 2 * evaluation.splits,
+        evaluation.num_images >= max(4, 2 * evaluation.splits),
         f"config.eval.num_images={evaluation.num_images} is too few for {evaluation.splits} config.eval.splits",
     )
     for w in evaluation.w:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import socket
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def write_atomic(path, content):
     """Write str or bytes so that a reader, or a kill at any moment, sees the old file or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(temporary, "wb") as f:
             f.write(content.encode() if isinstance(content, str) else content)

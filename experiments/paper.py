@@ -57,6 +57,8 @@ def main():
         for w in ws:
             configs.check_w(w, model.p_uncond, "config.eval.w")
     steps = paper.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
+    last = config.data.num_classes - 1
+    configs.require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
     print(plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, table))
     if PLAN.value:
         return
@@ -66,7 +68,7 @@ def main():
     if table:
         rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps})
         print(report.write(workdir))
-        print(paper.beside(rows, table))
+        print(paper.beside(rows, table, config.sampler.num_steps))
         print(f"{workdir}/report.html has the slider over w, table.md every score")
     else:
         sheet(config, next(iter(runs)), ws)
@@ -89,7 +91,8 @@ def plan(config, runs, ws, steps, table):
     for run, num_steps in left.items():
         lines.append(f"{'model':10} {run}: {num_steps:,} of {config.train.num_steps:,} steps to train")
     forward = cost.forward_flops(config)
-    count = config.eval.num_images if table else paper.SHEETS[FIGURE.value].num_images
+    of = paper.SHEETS.get(FIGURE.value)
+    count = config.eval.num_images if table else of.num_images * len(of.kinds)
     training = cost.training_flops(config, forward, sum(left.values()))
     sampling = len(runs) * sum(cost.sampling_flops(forward, ws, t, count) for t in steps)
     hours = ", ".join(

@@ -26,15 +26,18 @@ flags.mark_flags_as_required(["dataset", "out"])
 
 
 def main():
+    few = NEIGHBOURS.value
+    configs.require(few == 0 or few > 3, f"--neighbours={few} has no third neighbour: give 0 for none, or more")
     digits = DATASET.value == "digits"
+    configs.require(not digits or SPLIT.value == "train", "--split=validation: digits has training pictures alone")
     source = sources.digits() if digits else sources.prepared(Path(ROOT.value, DATASET.value), SPLIT.value)
     features = Features(InceptionFeatures(INCEPTION.value))
     out = OUT.value
     if Path(out).exists():
-        about, _ = references.of_data(features, source, NUM_IMAGES.value, NEIGHBOURS.value)
+        about, _ = references.of_data(features, source, NUM_IMAGES.value, NEIGHBOURS.value, SPLIT.value)
         same = references.read(out).digest == references.digest_of(about)
         configs.require(same, f"{out} is of other pictures, another number or another network: choose another --out")
-    reference = references.compute(features, source, NUM_IMAGES.value, NEIGHBOURS.value, out)
+    reference = references.compute(features, source, NUM_IMAGES.value, NEIGHBOURS.value, out, SPLIT.value)
     about = reference.about or {}
     print(
         f"{out}: {', '.join(reference.moments)} of {about['N']} {SPLIT.value} pictures of {about['data']}, resize "

@@ -2,8 +2,7 @@
 
 python -m experiments.score --samples=admnet_imagenet64.npz --reference=VIRTUAL_imagenet64_labeled.npz
 
---reference is a file of experiments.reference_stats, of ADM or of pytorch-fid (mu, sigma), a directory that
-experiments.prepare_data wrote, or an .npz of pictures (arr_0).
+--reference is a file of experiments.reference_stats, of ADM or of pytorch-fid (mu, sigma), or an .npz of pictures.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax import config as configs
-from cfg_jax.evaluation import measure, references, samples
+from cfg_jax.evaluation import generate, measure, references, samples
 from cfg_jax.evaluation.features import Features, GivenClassifier, InceptionFeatures
 from cfg_jax.files import write_json
 from cfg_jax.progress import progress
@@ -31,20 +30,29 @@ flags.mark_flags_as_required(["samples", "reference"])
 
 
 def main():
+    few, resamples = NEIGHBOURS.value, BOOTSTRAP.value
+    configs.require(few == 0 or few > 3, f"--neighbours={few} has no third neighbour: give 0 for none, or more")
+    configs.require(resamples != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
     given = samples.load(SAMPLES.value)
     count, *shape = given.shape
     configs.require(
-        count >= 2 * SPLITS.value, f"--samples={SAMPLES.value} has {count} images, too few for --splits={SPLITS.value}"
+        count >= max(4, 2 * SPLITS.value),
+        f"--samples={SAMPLES.value} has {count} images, too few for --splits={SPLITS.value}",
     )
     classifier = GivenClassifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     configs.require(
         not classifier or given.labels is not None,
         f"--samples={SAMPLES.value} has no labels: put them in it as arr_1, or leave out --classifier_run",
     )
+    if classifier:
+        classifier.check(shape)
+        generate.check_labels(given.labels, classifier.num_classes)
     features = Features(InceptionFeatures(INCEPTION.value), classifier)
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
     references.check_network(reference, REFERENCE.value, features)
     references.check_shape(reference, REFERENCE.value, shape)
+    for name, (mean, _) in reference.moments.items():
+        measure.warn_of_rank(name, f"images of --samples={SAMPLES.value}", count, len(mean))
     tally = measure.Tally(
         count, given.labels, Path(SAMPLES.value).stem, splits=SPLITS.value, bootstrap=BOOTSTRAP.value,
         neighbours=bool(NEIGHBOURS.value and len(reference.images)),

@@ -41,7 +41,7 @@ def varied(config):
         field, _, values = text.partition("=")
         sweep.combinations({field: []})
         group, _, name = field.partition(".")
-        axes[field] = cli.numbers(values, type(config[group][name]), f"vary={field}")
+        axes[field] = axes.get(field, []) + cli.numbers(values, type(config[group][name]), f"vary={field}")
     return axes
 
 

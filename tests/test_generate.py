@@ -124,6 +124,7 @@ def test_guidance_needs_a_model_that_saw_the_null_label(model):
 
 
 def test_label_rules():
+    assert not generate.labels_by_rule("random", 5, 0, seed=0).any()  # unconditional
     balanced = generate.labels_by_rule("balanced", 25, 10, seed=0)
     assert set(np.bincount(balanced)) == {2, 3}
     random = generate.labels_by_rule("random", 5000, 10, seed=0)

@@ -89,8 +89,11 @@ def test_help(name):
         (["sample", "stray", "--run=x"], "unexpected argument 'stray'"),
         (["paper", "--scale=digits"], "give either --table or --figure"),
         (["paper", "--table=1", "--scale=mnist"], "digits|fashion_mnist"),
-        (["paper", "--table", "2", "--scale", "tiny_imagenet"], "data/tiny_imagenet is no prepared data set"),
-        (["paper", "--table=1"], "make it with experiments.prepare_data"),
+        (
+            ["paper", "--table", "2", "--scale", "tiny_imagenet", "--config.data.root=nowhere"],
+            "nowhere/tiny_imagenet is no prepared data set",
+        ),
+        (["paper", "--table=1", "--config.data.root=nowhere"], "make it with experiments.prepare_data"),
         (
             ["sweep", "--config=configs/digits.py", "--runs=x", "--workdir=x", "--vary=eval.splits=1"],
             "choose from sampler",
@@ -207,7 +210,7 @@ def test_the_paper_s_table_2_and_figures(digits_dir, tmp_path):
     done = run("paper", "--table=2", "--scale=digits", f"--runs={runs}", *TINY, ws)
     assert done.returncode == 0, done.stderr
     assert "2 of 6 cells are done" in done.stderr
-    assert "fid_digits@40, T=12 (paper's FID, T1024)" in done.stdout and "no difference is taken" in done.stdout
+    assert "fid_digits@40, T=12 (T1024)" in done.stdout and "no difference is taken" in done.stdout
     assert (runs / "digits-sweep" / "curves_T.png").exists()
     assert "N=40 images a cell, T=12" in (runs / "digits-sweep" / "table.md").read_text()
     done = run("paper", "--figure=6", "--scale=digits", f"--runs={runs}", "--label=3", *TINY)
@@ -234,7 +237,6 @@ def test_jobs_share_a_sweep(digits_dir, tmp_path):
     assert len(names) == 4 * 3 * 2 and not list(tmp_path.glob("cells/*.lock"))
     made = [name for log in logs for name in names if f"{name}: fid" in log]
     assert len(made) >= len(names) - 1 and len(set(made)) == len(made)  # what the killed one made may be unsaid
-    assert all(any(name in log for name in made) for log in logs[:2])
     table = (tmp_path / "table.md").read_text()
     assert "seeds 0, 1, 2" in table and "threshold none" in table
 

@@ -129,15 +129,12 @@ def test_the_sums_do_not_grow_with_the_number_of_images(rng):
     assert held(60) == held(600)
 
 
-def test_few_images_warn_of_the_rank(caplog, rng, stream):
+def test_few_images_warn_of_the_rank(caplog):
     with caplog.at_level("WARNING", "cfg_jax"):
-        tally(stream).scores(reference_of(rng))
+        measure.warn_of_rank("fid_x", "images", 8, 7)
         assert not caplog.records
-        f = rng.standard_normal((6, 7))
-        counted = measure.Tally(6, None, "x", splits=2)
-        counted.add(np.zeros((6, 2, 2, 1), np.uint8), Extracted({"fid_x": f}, {}, {}))
-        counted.scores(reference_of(rng))
-    assert "fid_x: 6 images give a covariance of rank 5 of 7" in caplog.text
+        measure.warn_of_rank("fid_x", "images", 7, 7)
+    assert "fid_x: 7 images give a covariance of rank 6 of 7" in caplog.text and "take more than 7" in caplog.text
 
 
 def test_the_bootstrap_resamples_within_a_class(rng):
@@ -146,6 +143,37 @@ def test_the_bootstrap_resamples_within_a_class(rng):
     np.testing.assert_array_equal(labels[index], labels)
     assert 0.5 < len(np.unique(index)) / len(labels) < 0.75  # 1 - 1/e of them are drawn
     assert not np.array_equal(index, measure.resample(labels, rng))
+
+
+def test_labels_drawn_at_random_are_part_of_the_chance(rng):
+    """Resampled within classes of one image each, nothing would ever scatter."""
+    for labels, varies in ((np.arange(12), False), (np.r_[np.arange(11), 0], True)):
+        index = measure.Tally(12, labels, "x", splits=2, bootstrap=3).index
+        assert (not np.array_equal(index[1], index[0])) == varies
+    labels = np.r_[np.arange(11), 0]
+    uint8 = rng.integers(0, 256, (12, 4, 4, 1)).astype(np.uint8)
+    counted = measure.Tally(12, labels, "x", splits=2, bootstrap=3)
+    counted.add(uint8, Extracted({}, {}, {}))
+    variety = counted.scores(None)[0]["variety_x@12"]
+    for index, got in zip(counted.index, variety, strict=True):
+        present = [uint8[index][labels[index] == c].std(0).mean() for c in np.unique(labels[index])]
+        assert got == pytest.approx(np.mean(present) / 127.5)
+
+
+def test_large_pictures_are_averaged_down_for_their_variety(rng):
+    uint8 = rng.integers(0, 256, (3, 70, 70, 3)).astype(np.uint8)
+    small = measure.coarse(uint8)
+    assert small.shape == (3, 35, 35, 3)
+    np.testing.assert_allclose(small[1, 2, 3], uint8[1, 4:6, 6:8].mean((0, 1)))
+    np.testing.assert_array_equal(measure.coarse(uint8[:, :32, :32]), uint8[:, :32, :32])
+
+
+def test_a_distance_without_a_reference_is_left_out(stream, rng):
+    """Most published statistics have no sFID's."""
+    reference = reference_of(rng)
+    del reference.moments["sfid_x"]
+    measured, _ = tally(stream).scores(reference)
+    assert "fid_x@60" in measured and "sfid_x@60" not in measured
 
 
 def test_shuffled_is_agrees_with_torch_fidelity():

@@ -3,7 +3,11 @@
 import pytest
 
 from cfg_jax.evaluation import claims, paper
+from configs import imagenet64, imagenet128
 from tests.test_report import cell
+
+# what prepare_data calls what the configs name
+DATA = {1: imagenet64.get_config().data.name, 2: imagenet128.get_config().data.name}
 
 
 def rows_of_table(table, name="fid_inception@50000", noise=1e-3, **more):
@@ -17,7 +21,7 @@ def rows_of_table(table, name="fid_inception@50000", noise=1e-3, **more):
             for field in ("scores", "resampled"):
                 renamed = {"fid_digits@8": name, "is_digits@8": "is_" + name.partition("_")[2]}
                 row[field] = {renamed.get(k, k): v for k, v in row[field].items()}
-            rows.append(row | {"N": 50_000, "data": f"imagenet{64 * table}", "resize": "area", **more})
+            rows.append(row | {"N": 50_000, "data": DATA[table], "resize": "area", **more})
     return rows
 
 
@@ -39,13 +43,13 @@ def test_the_papers_numbers_support_its_claims_on_fid_and_is():
 
 def test_the_papers_numbers_differ_from_the_paper_by_nothing():
     for table in (1, 2):
-        text = paper.beside(rows_of_table(table), table)
+        text = paper.beside(rows_of_table(table), table, 256)
         assert len([line for line in text.splitlines() if line.startswith("|")]) == 16
         assert text.count(", +0.00)") == 14 * 6 and "ours less the paper's" in text
-    assert "p_uncond=0.1 at w=0.1 (paper 0.1)" in paper.beside(rows_of_table(1), 1)
+    assert "p_uncond=0.1 at w=0.1 (paper 0.1)" in paper.beside(rows_of_table(1), 1, 256)
     rows = rows_of_table(1)
     rows[0]["scores"]["fid_inception@50000"] += 0.25
-    assert "2.05 (1.8, +0.25)" in paper.beside(rows, 1)
+    assert "2.05 (1.8, +0.25)" in paper.beside(rows, 1, 256)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_the_papers_numbers_differ_from_the_paper_by_nothing():
 def test_no_difference_is_taken_from_what_does_not_compare(change):
     name = change.pop("name", "fid_inception@50000")
     rows = rows_of_table(1, name=name, **change)
-    text = paper.beside(rows, 1)
+    text = paper.beside(rows, 1, 256)
     assert ", +0.00" not in text and "no difference is taken" in text and "1.55 (1.55)" in text
     assert f"{name} and" in text
 
@@ -64,13 +68,20 @@ def test_a_rungs_t_stand_for_the_papers():
     assert paper.fewer_and_more(256) == [128, 256, 1024] and paper.fewer_and_more(16) == [8, 16, 64]
     assert paper.fewer_and_more(1) == [1, 1, 4]
     rows = [row | {"T": row["T"] // 16, "data": "digits"} for row in rows_of_table(2, "fid_digits@800")]
-    text = paper.beside(rows, 2)
-    assert "T=8 (paper's FID, T128)" in text and "T=64 (paper's IS, T1024)" in text
+    text = paper.beside(rows, 2, 16)
+    assert "fid_digits@800, T=8 (T128)" in text and "is_digits@800, T=64 (T1024)" in text
+
+
+def test_the_papers_own_t_is_not_taken_for_another():
+    rows = [row | {"T": 2 * row["T"]} for row in rows_of_table(2) if row["T"] != 1024]
+    text = paper.beside(rows, 2, 512)
+    assert "T=256 (T256)" in text and "T=512 (T256)" in text and "8.11 (7.27, +0.84)" in text  # 512 takes no difference
+    assert text.count(", +") + text.count(", -") == 2 * 14
 
 
 def test_w_between_the_papers_has_no_number_beside_it():
     rows = [cell("p0.1", 0.1, w, 3.0, 2.0) | {"resize": "none"} for w in (0.0, 0.15)]
-    lines = paper.beside(rows, 1).splitlines()
+    lines = paper.beside(rows, 1, 256).splitlines()
     assert lines[2].startswith("| 0 | 1 | 3.00 (1.8) | 2.00 (53.71) |")
     assert lines[3].startswith("| 0.15 | 1.15 | 3.00 | 2.00 |")
 

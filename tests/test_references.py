@@ -67,6 +67,14 @@ def test_what_others_publish_is_read(tmp_path, rng):
     assert list(alone.moments) == ["fid_inception"] and not len(alone.images)
     assert alone.digest != adm.digest
     assert alone.features(None, 100) is None
+    wide = references.Reference({"fid_inception": (np.zeros(768), np.eye(768))}, alone.images, None, "")
+    inception = Network()
+    inception.inception = Mean()
+    inception.inception.distances = {"fid_inception": "pool_3", "sfid_inception": "mixed_6_conv"}
+    with pytest.raises(InputError, match="768 features for fid_inception, which has 2048"):
+        references.check_network(wide, "fid.npz", inception)
+    of_2048 = references.Reference({"fid_inception": (np.zeros(2048), np.eye(2048))}, alone.images, None, "")
+    references.check_network(of_2048, "fid.npz", inception)  # without sFID's
 
 
 def test_pictures_are_a_reference_too(tmp_path, source):
@@ -75,7 +83,38 @@ def test_pictures_are_a_reference_too(tmp_path, source):
     direct = Moments.of(Mean()(source.images[:50])[0])
     np.testing.assert_allclose(reference.moments["fid_x"][1], direct.cov)
     assert reference.images.shape == (10, 8, 8, 1)
-    np.testing.assert_array_equal(reference.images[-1], source.images[49])
+    kept = [next(i for i in range(50) if np.array_equal(source.images[i], image)) for image in reference.images]
+    assert len(set(kept)) == 10 and max(kept) > 25  # a sample of them, not the first ones
+    none = references.of_path(tmp_path / "pictures.npz", Network(), 0)
+    with pytest.raises(InputError, match="a reference of another resize"):
+        references.check_shape(none, "pictures.npz", (16, 16, 1))
+    np.savez(tmp_path / "floats.npz", arr_0=np.zeros((4, 8, 8, 1), np.float32))
+    with pytest.raises(InputError, match=r"holds float32 from 0 to 0: give uint8 images 0\.\.255"):
+        references.of_path(tmp_path / "floats.npz", Network(), 0)
+
+
+def test_the_first_of_the_kept_pictures_are_a_sample_too(tmp_path, source):
+    """Prepared sets are in the order of their classes."""
+    by_class = sources.Source(
+        source.images[np.argsort(source.labels, kind="stable")], np.sort(source.labels), source.card
+    )
+    images = references.compute(Network(), by_class, 0, 100, tmp_path / "r.npz").images[:30]
+    places = [next(i for i in range(len(source)) if np.array_equal(by_class.images[i], image)) for image in images]
+    assert len({by_class.labels[i] for i in places}) >= 8
+
+
+def test_the_other_split_is_another_reference(source):
+    card = source.card
+    both = type(card)(**{**vars(card), "sha256": {**card.sha256, "validation": "0" * 64}})
+    of = sources.Source(source.images, source.labels, both)
+    digests = {references.digest_of(references.of_data(Network(), of, 100, 12, s)[0]) for s in ("train", "validation")}
+    assert len(digests) == 2
+
+
+def test_too_few_pictures_for_neighbours(source):
+    reference = references.Reference({}, source.images[:3], None, "")
+    with pytest.raises(InputError, match=r"has 3 pictures.*config\.eval\.neighbours=0"):
+        reference.features(Network(), 10)
 
 
 def test_another_reference_is_refused(tmp_path, source):
@@ -90,7 +129,9 @@ def test_another_reference_is_refused(tmp_path, source):
     with pytest.raises(InputError, match="no statistics for fid_y"):
         references.check(reference, path, Network("y"), source.card)
     synthetic = sources.synthetic(8, 1, 10).card
-    with pytest.raises(InputError, match=r"digits, resize none; they are synthetic, resize none.*--other_reference"):
+    with pytest.raises(
+        InputError, match=r"digits, train, resize none; they are synthetic, train, resize none.*--other_reference"
+    ):
         references.check(reference, path, Network(), synthetic)
     references.check(reference, path, Network(), synthetic, other_reference=True)
     larger = sources.synthetic(16, 1, 10).card
@@ -173,6 +214,15 @@ def test_what_are_no_samples(tmp_path, arrays, said):
     with pytest.raises(InputError) as error:
         samples.load(tmp_path / "x.npz")
     assert said in str(error.value)
+
+
+def test_a_file_that_ends_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "BATCH", 4)
+    np.save(tmp_path / "x.npy", np.zeros((10, 8, 8, 1), np.uint8))
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content[:-100])
+    with pytest.raises(InputError, match="damaged after 8 images"):
+        list(samples.load(tmp_path / "x.npy").batches())
 
 
 def test_a_file_that_is_none(tmp_path):

@@ -117,6 +117,29 @@ def test_cells_of_other_settings_or_weights_do_not_share_a_table(sweep_dir):
         report.write(sweep_dir)
 
 
+def test_a_table_has_the_same_seeds_in_every_cell(sweep_dir):
+    """Where a seed has not all of its cells yet, it waits."""
+    row = json.loads((sweep_dir / "cells" / "3.json").read_text())
+    path = sweep_dir / "cells" / "3b.json"
+    path.write_text(json.dumps(row | {"seed": 1, "scores": {k: 0.0 for k in row["scores"]}}))
+    Image.new("L", (66, 34)).save(path.with_suffix(".png"))
+    text = report.write(sweep_dir)
+    assert ", seed 0," in text and f"{row['scores']['fid_digits@8']:.2f}" in text
+
+
+def test_cells_beside_the_configs_own_setting_have_a_report_too(sweep_dir):
+    config = configs.load(sweep_dir / "config.json")
+    config.sampler.threshold = "none"
+    configs.save(sweep_dir / "config.json", config)
+    assert "threshold static" in report.write(sweep_dir)
+
+
+def test_a_curve_of_points_with_other_numbers_of_resamples_has_no_spread():
+    one, two = cell("a", 0.1, 0.0, 3.0, 10.0), cell("a", 0.1, 1.0, 5.0, 12.0)
+    two["resampled"] = {}
+    assert np.isnan(claims.Curve([one, two]).resampled("fid")).all()
+
+
 def test_fid_at_a_level_of_is():
     inception, fid = np.array([1.0, 2.0, 4.0]), np.array([10.0, 6.0, 2.0])
     assert [claims.fid_at(inception, fid, level) for level in (0.5, 1.5, 3.0, 9.0)] == [10, 8, 4, 2]

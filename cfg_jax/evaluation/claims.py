@@ -30,8 +30,9 @@ class Curve:
         return np.array([score(row, name) for row in self.rows])
 
     def resampled(self, name):
-        """[resamples, points]."""
-        return np.array([resamples(row, name) for row in self.rows]).T
+        """[resamples, points]; nan where the points do not have the same."""
+        drawn = [resamples(row, name) for row in self.rows]
+        return np.array(drawn if len({*map(len, drawn)}) == 1 else [[np.nan] * 2] * len(drawn)).T
 
 
 def over_seeds(rows):

@@ -88,7 +88,8 @@ class GivenClassifier:
 
     def __init__(self, run_dir):
         model = generate.load_classifier(run_dir)
-        self.name, self.num_classes, self.accuracy = Path(run_dir).name, model.config.data.num_classes, None
+        self.name, self.data, self.accuracy = Path(run_dir).name, model.config.data, None
+        self.num_classes = self.data.num_classes
         self.params, self.clean = model.params, model.config.logsnr_max
         self.digest = model.digest
         self.apply = jax.jit(lambda params, z, logsnr: model.net.apply({"params": params}, z, logsnr))
@@ -98,6 +99,13 @@ class GivenClassifier:
             return self.apply(self.params, to_float(part), np.full(len(part), self.clean, np.float32))
 
         return None, in_batches(logits, images, 64)
+
+    def check(self, image_shape):
+        own = (self.data.image_size, self.data.image_size, self.data.channels)
+        if own != tuple(image_shape):
+            raise InputError(
+                f"the classifier {self.name} is of images {own}, these are {tuple(image_shape)}: name another"
+            )
 
 
 class InceptionFeatures:
@@ -167,6 +175,7 @@ class Features:
             inception = InceptionFeatures(evaluation.inception)
         if evaluation.classifier:
             classifier = GivenClassifier(evaluation.classifier)
+            classifier.check(source.card.image_shape)
             if classifier.num_classes != config.data.num_classes:
                 raise InputError(
                     f"config.eval.classifier={evaluation.classifier} has {classifier.num_classes} classes, "
@@ -176,7 +185,8 @@ class Features:
             classifier = ClassifierFeatures(source, Path(directory) / "classifier.npz")
         return cls(inception, classifier)
 
-    def __call__(self, images):
+    def __call__(self, images, classify=True):
+        """classify=False: of an Inception network the distances and logits alone."""
         distances, logits, class_logits = {}, {}, {}
         if self.inception:
             stages = self.inception(images)
@@ -184,7 +194,7 @@ class Features:
             if "logits" in stages:
                 logits["is_inception"] = logits["isc_inception"] = stages["logits"]
                 logits["isc_biased_inception"] = stages["logits"] + self.inception.bias
-        if self.classifier:
+        if self.classifier and (classify or not self.inception):
             features, of_class = self.classifier(images)
             class_logits[self.classifier.name] = of_class
             distances = distances or {f"fid_{self.classifier.name}": features}

@@ -97,6 +97,13 @@ class Guides:
             return cls(f"classifier {Path(classifier_run).name} {model.digest}", classifier=model)
         return cls()
 
+    def check(self, w, model):
+        """Raise InputError where the model cannot be guided so."""
+        if self.classifier:
+            configs.check_finite(w, "--w")
+        else:
+            configs.check_w(w, 0.5 if self.uncond else model.config.p_uncond, "--w")
+
     def at(self, w):
         """The arguments of sample_batches for a cell of w."""
         if self.classifier:
@@ -137,7 +144,8 @@ def sample_batches(
     if w.ndim and w.shape != labels.shape:
         raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
     for value in np.unique(w):
-        configs.check_w(float(value), 0.5 if uncond else config.p_uncond)
+        if value or not classifier:
+            configs.check_w(float(value), 0.5 if uncond else config.p_uncond)
     if classifier:
         check_labels(labels, classifier.config.data.num_classes)
         configs.check_finite(classifier_scale, "classifier_scale")
@@ -207,6 +215,8 @@ def check_labels(labels, num_classes):
 
 def labels_by_rule(rule, num_images, num_classes, seed):
     """int32 [num_images]: `random` as ADM's, each image's class uniform; `balanced`: class i mod num_classes."""
+    if not num_classes:
+        return np.zeros(num_images, np.int32)
     if rule == "balanced":
         return np.arange(num_images, dtype=np.int32) % num_classes
     return np.random.default_rng(seed).integers(num_classes, size=num_images, dtype=np.int32)

@@ -25,7 +25,8 @@ class Tally:
     def __init__(self, num_images, labels, data, *, splits, bootstrap=0, seed=0, neighbours=False):
         self.labels, self.data, self.num_images, self.splits = labels, data, num_images, splits
         rng = np.random.default_rng(seed)
-        groups = np.zeros(num_images, int) if labels is None else labels
+        # labels in equal shares stay so; drawn at random, they are a part of the chance
+        groups = labels if labels is not None and np.ptp(np.unique_counts(labels).counts) <= 1 else np.zeros(num_images)
         self.index = np.stack([np.arange(num_images), *(resample(groups, rng) for _ in range(bootstrap))])
         self.weights = self._counts(np.zeros(num_images, int), 1)
         part = scores.split_of(num_images, splits)
@@ -69,7 +70,8 @@ class Tally:
             self.sums["log_p_class", name] += weights @ log_p[np.arange(len(labels)), labels]
         for c in np.unique(labels):
             own = labels == c
-            x = uint8[own].reshape(own.sum(), -1).astype(np.float64)
+            x = coarse(uint8[own]).reshape(own.sum(), -1)
+            self.sums["images", c] += weights[:, own].sum(1)
             self.sums["pixels", c] += weights[:, own] @ x
             self.sums["squared pixels", c] += weights[:, own] @ x**2
 
@@ -79,10 +81,9 @@ class Tally:
         real_features [M, D] of the first distance, for KID, precision and recall.
         """
         values, spreads = {}, {}
-        for (name, b), moments in self.moments.items():
-            if b == 0:
-                warn_of_rank(name, f"{self.num_images} images", moments)
-            values.setdefault(name, []).append(reference.distance(name, moments))
+        for (name, _), moments in self.moments.items():
+            if name in reference.moments:
+                values.setdefault(name, []).append(reference.distance(name, moments))
         if self.kept is not None:
             fake, of = np.concatenate(self.kept), next(iter(self.moments))[0].partition("_")[2]
             mean, spreads[f"kid_{of}"] = scores.kernel_distance(fake, real_features, np.random.RandomState(2020))
@@ -106,21 +107,30 @@ class Tally:
         """Mean over classes and pixels of the standard deviation within a class, in units of half the grey scale."""
         deviations = []
         for c in np.unique(self.labels):
-            count = (self.labels == c).sum()  # a resample keeps it
+            count = np.maximum(self.sums["images", c], 1)[:, None]
             mean, square = self.sums["pixels", c] / count, self.sums["squared pixels", c] / count
             deviations.append(np.sqrt(np.maximum(square - mean**2, 0)).mean(1))
-        return np.mean(deviations, axis=0) / 127.5
+        present = np.array([self.sums["images", c] > 0 for c in np.unique(self.labels)])  # a resample may lack a class
+        return np.sum(deviations, axis=0) / present.sum(0) / 127.5
 
 
-def warn_of_rank(name, what, moments):
+def coarse(uint8, side=32):
+    """Pictures averaged down to at most about `side` pixels a side, float64: sums over them stay small."""
+    k = max(1, uint8.shape[1] // side)
+    n, height, width, channels = uint8.shape
+    x = uint8[:, : height // k * k, : width // k * k].astype(np.float64)
+    return x.reshape(n, height // k, k, width // k, k, channels).mean((2, 4))
+
+
+def warn_of_rank(name, what, count, width):
     """Too few images for a covariance of full rank make a Frechet distance far too large."""
-    rank, width = moments.count - 1, len(moments.sum)
-    if rank < width:
-        log.warning("%s: %s give a covariance of rank %d of %d: the distance says little", name, what, rank, width)
+    if count <= width:
+        line = "%s: %d %s give a covariance of rank %d of %d, and a distance that says little: take more than %d"
+        log.warning(line, name, count, what, count - 1, width, width)
 
 
 def resample(labels, rng):
-    """Bootstrap indices [N]: each image gives way to a random one of its own class, so the label rule holds.
+    """Bootstrap indices [N]: each image gives way to a random one of its own group.
 
     They depend on the labels and the seed alone: differences between cells are paired.
     """

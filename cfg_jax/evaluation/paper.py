@@ -8,6 +8,7 @@ from cfg_jax.evaluation import claims
 from cfg_jax.evaluation.report import markdown
 
 P_UNCOND = (0.1, 0.2, 0.5)
+PAPER_T = (128, 256, 1024)
 ALL_W = tuple(i / 10 for i in range(41))
 FILES = {1: "table1_imagenet64.csv", 2: "table2_imagenet128.csv"}
 
@@ -46,25 +47,29 @@ def fewer_and_more(num_steps):
 
 def comparable(row, table):
     """Whether a row's FID is the paper's: 50,000 samples against the area-resized ImageNet of that size."""
-    size = {1: "imagenet64", 2: "imagenet128"}[table]
-    return "fid_inception@50000" in row["scores"] and (row["data"], row["resize"]) == (size, "area")
+    imagenet = (row["data"] or "").startswith(f"imagenet{64 * table}") and row["resize"] == "area"
+    return imagenet and "fid_inception@50000" in row["scores"] and (table == 1 or row["T"] in PAPER_T)
 
 
-def beside(rows, table):
-    """Markdown: FID and IS of a sweep's rows, the paper's, and the difference where there can be one."""
+def beside(rows, table, num_steps):
+    """Markdown: FID and IS of a sweep's rows, the paper's, and the difference where there can be one.
+
+    num_steps is the T that stands for the paper's 256 in Table 2.
+    """
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"
     columns = sorted({row[key] for row in rows})
-    names = (
-        dict(zip(columns, ("T128", "T256", "T1024"), strict=False)) if table == 2 else {p: f"p{p:g}" for p in columns}
-    )
+    names = {column: f"p{column:g}" for column in columns}
+    if table == 2:
+        stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True))
+        names = {t: f"T{t if t in PAPER_T else stands_for.get(t, t)}" for t in columns}
     by_cell = {(row[key], row["w"]): row for row in rows}
     scores = {"FID": "fid", "IS": "is"}
-    head = ["w", "s = 1 + w"] + [
-        f"{claims.score_name(rows[0], scores[s])}, {key}={column:g} (paper's {s}, {names[column]})"
-        for s in scores
-        for column in columns
+    titles = {column: f"T={column:g} ({names[column]})" if table == 2 else f"p={column:g}" for column in columns}
+    measured = [
+        f"{claims.score_name(rows[0], name)}, {titles[column]}" for name in scores.values() for column in columns
     ]
+    head = ["w", "s = 1 + w", *measured]
     lines = [head, ["---:"] * len(head)]
     for w in sorted({row["w"] for row in rows}):
         line = [f"{w:g}", f"{1 + w:g}"]

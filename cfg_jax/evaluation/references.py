@@ -21,6 +21,7 @@ from cfg_jax.files import claimed, digest_json, write_npz
 from cfg_jax.progress import progress
 
 SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
+WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}
 BATCH = 3000  # images
 
 
@@ -41,7 +42,12 @@ class Reference:
         """Those of up to `count` images for KID, precision and recall, by the main distance's network; or None."""
         if not count or not len(self.images):
             return None
-        return next(iter(features(self.images[:count]).distances.values()))
+        if len(self.images[:count]) < 4:
+            raise InputError(
+                f"the reference has {len(self.images)} pictures, precision and recall need 4: give more, or do without "
+                "(config.eval.neighbours=0, --neighbours=0)"
+            )
+        return next(iter(features(self.images[:count], classify=False).distances.values()))
 
 
 def of_config(config, features, source, directory, other_reference=False):
@@ -60,15 +66,22 @@ def suffix(name):
     return SUFFIXES.get(name, "_" + name.partition("_")[2])
 
 
-def of_data(features, source, num_images, num_neighbours):
+def of_data(features, source, num_images, num_neighbours, split="train"):
     """(about, and the indices into `source` that it is taken over): all its images, or those drawn once."""
     index = np.sort(np.random.default_rng(0).permutation(len(source))[: num_images or len(source)])
     card = source.card
     about = {
-        "data": card.name, "card": card.digest, "resize": card.resize, "image_shape": list(card.image_shape),
-        "N": len(index), "neighbours": min(num_neighbours, len(index)), "features": features.distances_digest,
+        "data": card.name,
+        "card": card.digest,
+        "split": split,
+        "pictures": card.sha256[split][:12],
+        "resize": card.resize,
+        "image_shape": list(card.image_shape),
+        "N": len(index),
+        "neighbours": min(num_neighbours, len(index)),
+        "features": features.distances_digest,
         "code": __version__,
-    }  # fmt: skip
+    }
     return about, index
 
 
@@ -76,16 +89,20 @@ def digest_of(about):
     return digest_json({k: v for k, v in about.items() if k not in ("code", "distances")})
 
 
-def compute(features, source, num_images, num_neighbours, path):
+def compute(features, source, num_images, num_neighbours, path, split="train"):
     """The Reference of `source`, read from `path` if it is there, written to it if not."""
-    about, index = of_data(features, source, num_images, num_neighbours)
+    about, index = of_data(features, source, num_images, num_neighbours, split)
     with claimed(path, wait=True):
         if not Path(path).exists():
             starts = progress(range(0, len(index), BATCH), desc="reference", unit="batch")
             moments = moments_of((source.images[index[i : i + BATCH]] for i in starts), features)
-            neighbours = np.sort(np.random.default_rng(1).permutation(index)[: about["neighbours"]])
+            rng = np.random.default_rng(1)
+            neighbours = np.sort(rng.permutation(index)[: about["neighbours"]])
+            neighbours = source.images[neighbours][
+                rng.permutation(len(neighbours))
+            ]  # the first of them are a sample too
             about |= {"distances": [*moments]}
-            arrays = {"arr_0": source.images[neighbours], "about": np.array(json.dumps(about))}
+            arrays = {"arr_0": neighbours, "about": np.array(json.dumps(about))}
             for name, m in moments.items():
                 arrays |= {f"mu{suffix(name)}": m.mean, f"sigma{suffix(name)}": m.cov}
             write_npz(path, arrays)
@@ -96,11 +113,11 @@ def moments_of(batches, features):
     """{distance: Moments} of batches of uint8 images."""
     moments = {}
     for batch in batches:
-        for name, array in features(batch).distances.items():
+        for name, array in features(batch, classify=False).distances.items():
             part = Moments.of(array)
             moments[name] = moments[name].merge(part) if name in moments else part
     for name, m in moments.items():
-        warn_of_rank(name, f"{m.count} reference images", m)
+        warn_of_rank(name, "reference images", m.count, len(m.sum))
     return moments
 
 
@@ -108,14 +125,27 @@ def of_path(path, features, num_neighbours):
     """The Reference of a file of statistics, or of one of pictures, which are then measured."""
     if Path(path).suffix != ".npz":
         raise InputError(f"--reference={path} is no .npz: make one of it with experiments.reference_stats")
+    names = []
     with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
-        if "arr_0" in file and "mu" not in "".join(file.files):
-            given = samples.load(path)
-            moments = moments_of(progress(given.batches(), desc="reference", unit="batch"), features)
-            kept = np.unique(np.linspace(0, given.shape[0] - 1, min(num_neighbours, given.shape[0])).astype(int))
-            images = file["arr_0"][kept].reshape(-1, *given.shape[1:])
-            return Reference({k: (m.mean, m.cov) for k, m in moments.items()}, images, None, digest_of_file(path))
-    return read(path)
+        names = file.files
+    if "arr_0" not in names or any(name.startswith("mu") for name in names):
+        return read(path)
+    given = samples.load(path)
+    kept = np.zeros(given.shape[0], bool)
+    kept[np.random.default_rng(1).permutation(len(kept))[:num_neighbours]] = True
+    images, done = [np.zeros((0, *given.shape[1:]), np.uint8)], 0
+
+    def batches():
+        nonlocal done
+        for batch in progress(given.batches(), desc="reference", unit="batch"):
+            images.append(batch[kept[done : done + len(batch)]])
+            done += len(batch)
+            yield batch
+
+    moments = moments_of(batches(), features)
+    return Reference(
+        {k: (m.mean, m.cov) for k, m in moments.items()}, np.concatenate(images), None, digest_of_file(path)
+    )
 
 
 def read(path):
@@ -142,12 +172,16 @@ def check(reference, path, features, card, other_reference=False):
     check_network(reference, path, features)
     check_shape(reference, path, card.image_shape)
     about = reference.about
-    same = about and (about["resize"], about["card"]) == (card.resize, card.digest)
+    same = about and (about["resize"], about["card"], about["split"]) == (card.resize, card.digest, "train")
     if not same and not other_reference:
-        found = f"{about['data']}, resize {about['resize']}" if about else "it does not say which pictures and resize"
+        found = (
+            f"{about['data']}, {about['split']}, resize {about['resize']}"
+            if about
+            else "it does not say which pictures and resize"
+        )
         raise InputError(
-            f"{path} is no reference of the run's data ({found}; they are {card.name}, resize {card.resize}): name one "
-            "that is, or score against it all the same with --other_reference"
+            f"{path} is no reference of the run's data ({found}; they are {card.name}, train, resize {card.resize}): "
+            "name one that is, or score against it all the same with --other_reference"
         )
 
 
@@ -158,14 +192,17 @@ def check_network(reference, path, features):
             f"{path} was made by another feature network ({about['features']}, not {features.distances_digest}): "
             "make it again with experiments.reference_stats, or name the weights it was made with"
         )
-    missing = [name for name in features.distances if name not in reference.moments]
-    if missing:
-        raise InputError(f"{path} has no statistics for {missing[0]}: make it again with experiments.reference_stats")
+    main = features.distances[0]  # files without sFID's are common: it is left out then
+    if main not in reference.moments:
+        raise InputError(f"{path} has no statistics for {main}: make it again with experiments.reference_stats")
+    for name, (mean, _) in reference.moments.items():
+        if len(mean) != WIDTHS.get(name, len(mean)):
+            raise InputError(f"{path} has {len(mean)} features for {name}, which has {WIDTHS[name]}: another network's")
 
 
 def check_shape(reference, path, image_shape):
     """Height, width, channels: what shows another resize at once."""
-    of_images = reference.images.shape[1:] if len(reference.images) else tuple(image_shape)
+    of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else tuple(image_shape)
     shape = tuple((reference.about or {}).get("image_shape", of_images))
     if shape != tuple(image_shape):
         raise InputError(

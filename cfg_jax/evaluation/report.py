@@ -29,16 +29,14 @@ def write(workdir):
     config = configs.load(workdir / "config.json")
     cells = read_cells(workdir, settings(config))
     groups = grouped(cells)
-    own = [key for key in groups if key[:-1] == setting(config)[:-1]]  # of other guidance where that is all there is
-    main = groups.pop(setting(config) if setting(config) in own else own[0]) if own else None
-    if not main:
-        raise InputError(
-            f"{workdir} has no cells of T={config.sampler.num_steps}: run experiments.sweep for them first"
-        )
+    if not groups:
+        raise InputError(f"{workdir} has no cells of its config.json's N and labels: run experiments.sweep again")
+    main_setting = setting(config) if setting(config) in groups else next(iter(groups))
+    main = groups.pop(main_setting)
     rows = list(main.values())
     others = [list(group.values()) for group in groups.values()]
-    by_steps = [row for group in [rows, *others] if setting(group[0])[1:] == setting(rows[0])[1:] for row in group]
-    judged = claims.judge(by_steps, config.sampler.num_steps)
+    by_steps = [row for group in [rows, *others] if setting(group[0])[1:] == main_setting[1:] for row in group]
+    judged = claims.judge(by_steps, main_setting[0])
 
     text = table(rows) + "\n" + claims_text(judged)
     write_atomic(workdir / "results.csv", results_csv(list(cells.values())))
@@ -74,11 +72,17 @@ def grouped(cells):
     """{setting: {path of the first seed: row over all seeds}}."""
     groups = {}
     for path, row in cells.items():
-        groups.setdefault(setting(row), {}).setdefault((row["run"], row["w"]), []).append((path, row))
-    return {
-        key: {of_seeds[0][0]: claims.over_seeds([row for _, row in of_seeds]) for of_seeds in group.values()}
-        for key, group in groups.items()
-    }
+        groups.setdefault(setting(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
+    merged = {}
+    for key, group in groups.items():
+        common = set.intersection(*map(set, group.values()))  # one table, the same seeds in each of its cells
+        if not common:
+            raise InputError(f"no seed has all cells of T={key[0]}: run experiments.sweep for one seed first")
+        merged[key] = {}
+        for of_seeds in group.values():
+            paths, rows = zip(*(of_seeds[seed] for seed in sorted(common)), strict=True)
+            merged[key][paths[0]] = claims.over_seeds(rows)
+    return merged
 
 
 def read_cells(workdir, wanted):
@@ -141,7 +145,7 @@ def table(rows):
     head = ["w", "s = 1 + w"] + [f"{titles[name]}, {labels[run]}" for name in titles for run in runs]
     lines = [head, ["---:"] * len(head)]
     for w in ws:
-        line = [f"{w:g}", f"{1 + w:g}"]
+        line = [f"{w:g}", f"{1 + w:g}" if rows[0]["s"] is not None else ""]
         for name in titles:
             for run in runs:
                 row = by_cell.get((run, w))
@@ -158,7 +162,9 @@ def note(row):
     """What the numbers of a table were measured with."""
     seeds = "seed " if len(row["seeds"]) == 1 else "seeds "
     seeds += ", ".join(map(str, row["seeds"]))
-    guidance = "" if row["guidance"] == "classifier-free" else f"guidance {row['guidance']} (w is its scale), "
+    guidance = "" if row["guidance"] == "classifier-free" else f"guidance {row['guidance']}, "
+    if row["s"] is None:
+        guidance += "w is the classifier's scale, "
     if row["bootstrap"]:
         error = "± is the bootstrap standard error over images of this one training seed."
     elif len(row["seeds"]) > 1:

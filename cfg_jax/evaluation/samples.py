@@ -1,7 +1,8 @@
 """Samples in ADM's .npz, arr_0 uint8 [N, H, W, C] and arr_1 labels [N], a batch at a time in and out."""
 
-import os
+import uuid
 import zipfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,12 @@ class Samples:
         """uint8 [n, H, W, C], in order."""
         with _open(self.path) as (_, _, read):
             for begin in range(0, self.shape[0], BATCH):
-                batch = read(min(BATCH, self.shape[0] - begin))
+                try:
+                    batch = read(min(BATCH, self.shape[0] - begin))
+                except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                    raise InputError(
+                        f"{self.path} is damaged after {begin} images ({error}): fetch it again"
+                    ) from error
                 yield batch.reshape(len(batch), *self.shape[1:])
 
 
@@ -81,7 +87,9 @@ def writer(path, shape, labels):
     """write(uint8 [n, H, W, C]) until `shape` is full; the file is there whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a job that was killed; the path is ours
+        left_over.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
             with archive.open("arr_0.npy", "w", force_zip64=True) as file:

@@ -72,14 +72,14 @@ def sweep(
     for model in models:
         check_same_data(config, model, workdir, other_reference)
         for w in ws:
-            configs.check_w(w, 0.5 if guides.uncond or guides.classifier else model.config.p_uncond, "--w")
+            guides.check(w, model)
     for variant in variants:
         configs.check_sampler(variant.sampler)
         configs.check_eval(variant.eval)
-    configs.save(workdir / "config.json", config)
 
     features = Features.of(config, source, workdir)
     reference = references.of_config(config, features, source, workdir, other_reference)
+    configs.save(workdir / "config.json", config)
     real = None
     todo = []
     for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
@@ -89,6 +89,8 @@ def sweep(
             todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
     missing = [cell for cell in todo if not cell.is_done()]
     log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
+    for name, (mean, _) in reference.moments.items() if missing else ():
+        measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
     # what another job holds is waited for when nothing else is left, and made after all should that job have died
     for wait in (False, True):
         for cell in progress([cell for cell in missing if not cell.is_done()], desc="sweep", unit="cell"):
@@ -97,6 +99,8 @@ def sweep(
                     if real is None:
                         real = reference.features(features, config.eval.neighbours)
                     row, picture = score_cell(cell, guides, features, reference, real)
+                    if not cell.npz:  # it would be of older weights
+                        cell.path.with_suffix(".npz").unlink(missing_ok=True)
                     images.save_png(cell.path.with_suffix(".png"), picture)
                     write_json(cell.path, row)
                     log.info("%s: %s", cell.path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
@@ -143,7 +147,7 @@ def identity(config, name, model, w, guides, features, reference):
         "run": name,
         "p_uncond": model.config.p_uncond,
         "w": w,
-        "s": 1 + w,
+        "s": None if guides.classifier else 1 + w,
         "T": sampler.num_steps,
         "v": sampler.variance_interp,
         "sampler": "ancestral",
@@ -181,11 +185,17 @@ def score_cell(cell, guides, features, reference, real_features):
     """(row, grid of its first images) of one cell: generated, measured and let go a batch at a time."""
     evaluation, data = cell.config.eval, cell.config.data
     num_images = evaluation.num_images
-    labels = generate.labels_by_rule(evaluation.labels, num_images, data.num_classes, evaluation.seed)
+    num_classes = (guides.classifier.config.data if guides.classifier else data).num_classes
+    labels = generate.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed)
     tally = measure.Tally(
-        num_images, labels, data.name, splits=evaluation.splits, bootstrap=evaluation.bootstrap, seed=evaluation.seed,
+        num_images,
+        labels if num_classes else None,
+        data.name,
+        splits=evaluation.splits,
+        bootstrap=evaluation.bootstrap,
+        seed=evaluation.seed,
         neighbours=real_features is not None,
-    )  # fmt: skip
+    )
     shape = (num_images, data.image_size, data.image_size, data.channels)
     index = grid_index(labels)
     shown, done, began = [], 0, time.perf_counter()

@@ -14,7 +14,8 @@ from flax.traverse_util import flatten_dict
 
 import cfg_jax
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate
+from cfg_jax.evaluation import features, generate
+from cfg_jax.images import to_float
 from cfg_jax.models import adm, torch_file, unet
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
@@ -361,6 +362,17 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     config.data.image_size = 32
     with pytest.raises(InputError, match=r"classifier is of another image size \(16 and 32 pixels\)"):
         draw([0])
+
+    given = features.GivenClassifier(judge)
+    uint8 = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
+    _, logits = given(uint8)
+    clean = np.full(5, config.logsnr_max, np.float32)
+    for c in range(4):  # logits of the clean images, up to their sum
+        want = loaded.log_prob(to_float(uint8), clean, np.full(5, c))
+        np.testing.assert_allclose(jax.nn.log_softmax(logits)[:, c], want, atol=1e-4)
+    given.check((16, 16, 3))
+    with pytest.raises(InputError, match=r"is of images \(16, 16, 3\), these are \(8, 8, 1\): name another"):
+        given.check((8, 8, 1))
 
     with pytest.raises(InputError, match="adm is no classifier: name one"):
         generate.load_classifier(images)

@@ -97,12 +97,10 @@ def compute(features, source, num_images, num_neighbours, path, split="train"):
             starts = progress(range(0, len(index), BATCH), desc="reference", unit="batch")
             moments = moments_of((source.images[index[i : i + BATCH]] for i in starts), features)
             rng = np.random.default_rng(1)
-            neighbours = np.sort(rng.permutation(index)[: about["neighbours"]])
-            neighbours = source.images[neighbours][
-                rng.permutation(len(neighbours))
-            ]  # the first of them are a sample too
+            kept = np.sort(rng.permutation(index)[: about["neighbours"]])
+            shuffled = rng.permutation(len(kept))  # the first few of them are a sample too, whatever the data's order
             about |= {"distances": [*moments]}
-            arrays = {"arr_0": neighbours, "about": np.array(json.dumps(about))}
+            arrays = {"arr_0": source.images[kept][shuffled], "about": np.array(json.dumps(about))}
             for name, m in moments.items():
                 arrays |= {f"mu{suffix(name)}": m.mean, f"sigma{suffix(name)}": m.cov}
             write_npz(path, arrays)

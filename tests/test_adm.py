@@ -366,7 +366,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     given = features.GivenClassifier(judge)
     uint8 = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
     _, logits = given(uint8)
-    clean = np.full(5, config.logsnr_max, np.float32)
+    clean = np.full(5, loaded.config.logsnr_max, np.float32)
     for c in range(4):  # logits of the clean images, up to their sum
         want = loaded.log_prob(to_float(uint8), clean, np.full(5, c))
         np.testing.assert_allclose(jax.nn.log_softmax(logits)[:, c], want, atol=1e-4)

@@ -210,7 +210,7 @@ def curves_png(rows, key):
     curves = {}
     for row in rows:
         curves.setdefault((row[key], row["run"]), []).append(row)
-    for (value, _), of_curve in curves.items():
+    for (value, _), of_curve in sorted(curves.items()):
         curve = claims.Curve(of_curve)
         x, y = curve.values("is"), curve.values("fid")
         errors = {f"{axis}err": [claims.spread(r, n) for r in curve.rows] for axis, n in (("x", "is"), ("y", "fid"))}

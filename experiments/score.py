@@ -72,8 +72,13 @@ def main():
         "spreads": spreads,
     }
     for name, value in result["scores"].items():
-        error = result["standard_errors"].get(name)
-        print(f"{name:28} {value:.6g}" + (f" ± {error:.2g}" if error else ""))
+        error, spread = result["standard_errors"].get(name), spreads.get(name)
+        over = "splits" if name.startswith("is") else "subsets"
+        print(
+            f"{name:28} {value:.6g}"
+            + (f" ± {error:.2g}" if error is not None else "")
+            + (f"   (standard deviation over its {over} {spread:.2g})" if spread is not None else "")
+        )
     if OUT.value:
         write_json(OUT.value, result)
 

@@ -42,6 +42,11 @@ def digest(*parts):
     return sha.hexdigest()[:12]
 
 
+def sha256_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_json(value):
     """Twelve hex digits of a value."""
     return digest(json.dumps(value, sort_keys=True))

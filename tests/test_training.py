@@ -17,6 +17,7 @@ import pytest
 
 import cfg_jax
 from cfg_jax.errors import InputError
+from cfg_jax.files import only_one
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
@@ -143,6 +144,45 @@ def test_a_checkpoint_cut_short_is_named(whole, tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "checkpoints/4 cannot be read" in done.stderr and "remove it, step 2 is taken then" in done.stderr
     assert cfg_jax.load(tmp_path, step=2).step == 2
+
+
+def spoil(path, how):
+    """The largest file of a checkpoint's parameters."""
+    file = max((p for p in (path / "params").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    if how == "a bit":
+        file.write_bytes(content)
+    elif how == "a file":
+        file.unlink()
+    else:
+        (path / "sha256.json").write_text("{")
+
+
+@pytest.mark.parametrize("how", ["a bit", "a file", "the digests"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path, how, caplog):
+    """The run ends as one that was never damaged, bit for bit, and what was damaged is kept aside."""
+    config, workdir = whole
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    spoil(tmp_path / "checkpoints" / "4", how)
+    if how == "a bit":
+        with pytest.raises(
+            InputError, match=r"checkpoints/4 cannot be read \(params/.* has changed\): remove it, step 2"
+        ):
+            cfg_jax.load(tmp_path, params="params")
+        assert cfg_jax.load(tmp_path).step == 4  # the EMA is whole
+    with caplog.at_level("WARNING", "cfg_jax"):
+        trainer.train(config, tmp_path)
+    assert "checkpoint 4 is damaged" in caplog.text and "step 2 is taken" in caplog.text
+    assert (tmp_path / "damaged" / "4").is_dir()
+    assert_equal(final(tmp_path, config), final(workdir, config))
+    assert [row["step"] for row in records(tmp_path)] == [2, 4]
+
+
+def test_one_run_at_a_time(whole):
+    config, workdir = whole
+    with only_one(workdir), pytest.raises(InputError, match=f"in use by process {os.getpid()} on"):
+        trainer.train(config, workdir)
 
 
 def test_no_checkpoint_no_run(tmp_path, whole):

@@ -4,7 +4,6 @@ mu, sigma are FID's, mu_s, sigma_s are sFID's, those of another feature set carr
 of the images, for KID, precision and recall. `about` is ours: what all of it was made from, as JSON.
 """
 
-import hashlib
 import json
 import zipfile
 from contextlib import suppress
@@ -17,7 +16,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.evaluation import samples, scores
 from cfg_jax.evaluation.measure import warn_of_rank
 from cfg_jax.evaluation.moments import Moments
-from cfg_jax.files import claimed, digest_json, write_npz
+from cfg_jax.files import claimed, digest_json, sha256_of, write_npz
 from cfg_jax.progress import progress
 
 SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
@@ -142,7 +141,7 @@ def of_path(path, features, num_neighbours):
 
     moments = moments_of(batches(), features)
     return Reference(
-        {k: (m.mean, m.cov) for k, m in moments.items()}, np.concatenate(images), None, digest_of_file(path)
+        {k: (m.mean, m.cov) for k, m in moments.items()}, np.concatenate(images), None, sha256_of(path)[:12]
     )
 
 
@@ -162,7 +161,7 @@ def read(path):
     for name, (mean, cov) in moments.items():
         if mean.ndim != 1 or cov.shape != 2 * mean.shape or not (np.isfinite(mean).all() and np.isfinite(cov).all()):
             raise InputError(f"{path} has no mean and covariance for {name}: {again}")
-    return Reference(moments, images, about, digest_of(about) if about else digest_of_file(path))
+    return Reference(moments, images, about, digest_of(about) if about else sha256_of(path)[:12])
 
 
 def check(reference, path, features, card, other_reference=False):
@@ -206,8 +205,3 @@ def check_shape(reference, path, image_shape):
         raise InputError(
             f"{path} is of pictures of {shape}, not of {tuple(image_shape)}: a reference of another resize"
         )
-
-
-def digest_of_file(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

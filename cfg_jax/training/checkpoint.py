@@ -1,10 +1,13 @@
 """Checkpoints by orbax: `params`, `ema` and `opt_state` are items of their own under checkpoints/STEP.
 
-Saving is asynchronous and atomic: a step is there whole or not at all.
+Saving is asynchronous and atomic: a step is there whole or not at all, with the sha256 of each of its files in it.
 """
 
+import logging
 import re
+import shutil
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,17 +15,24 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from cfg_jax.errors import InputError
+from cfg_jax.files import read_json, sha256_of, write_json
 from cfg_jax.training.state import TrainState
 
 ITEMS = ("params", "ema", "opt_state")
+MANIFEST = "sha256.json"
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run that is being trained."""
+    """The checkpoints of one run that is being trained. Newest ones that were damaged are set aside as it opens."""
 
     def __init__(self, workdir, keep=2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self.manager = ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints", options=options)
+        directory = Path(workdir).absolute() / "checkpoints"
+        set_aside_damaged(directory)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, async_options=ocp.AsyncOptions(post_finalization_callback=partial(seal, directory))
+        )
+        self.manager = ocp.CheckpointManager(directory, options=options)
 
     @property
     def latest(self):
@@ -40,7 +50,7 @@ class Checkpoints:
         try:
             restored = self.manager.restore(self.latest, args=ocp.args.Composite(**args))
         except Exception as error:  # as below
-            raise _damaged(Path(self.manager.directory), self.latest, error) from error
+            raise _damaged(Path(self.manager.directory), self.latest, reason(error)) from error
         step = jax.device_put(jax.numpy.int32(self.latest), template.step.sharding)
         return TrainState(step=step, **restored)
 
@@ -84,6 +94,8 @@ def restore_params(run_dir, step=None, item="ema"):
     step = steps[-1] if step is None else step
     if step not in steps:
         raise InputError(f"{run_dir} has no checkpoint of step {step}: choose one of {steps}")
+    if wrong := damage(directory / str(step), f"{item}/"):
+        raise _damaged(directory, step, wrong)
     path, device = directory / str(step) / item, jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
         metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
@@ -91,7 +103,43 @@ def restore_params(run_dir, step=None, item="ema"):
         with ocp.StandardCheckpointer() as checkpointer:
             return step, checkpointer.restore(path, template)
     except Exception as error:  # orbax and tensorstore raise many types for a file that is cut short
-        raise _damaged(directory, step, error) from error
+        raise _damaged(directory, step, reason(error)) from error
+
+
+def seal(directory):
+    """Put the digests of its files into a checkpoint that is written but has not been given its name yet."""
+    for temporary in directory.glob("*.orbax-checkpoint-tmp"):
+        if not (temporary / MANIFEST).exists():
+            write_json(temporary / MANIFEST, {name: sha256_of(temporary / name) for name in item_files(temporary)})
+
+
+def damage(path, item=""):
+    """What is wrong with a checkpoint's files, or an item's; None also for one without digests, of an older version."""
+    if not (path / MANIFEST).exists():
+        return None
+    try:
+        sealed = {name: digest for name, digest in read_json(path / MANIFEST).items() if name.startswith(item)}
+    except ValueError:
+        return f"{MANIFEST} cannot be read"
+    missing = [name for name in sealed if not (path / name).exists()]
+    changed = [name for name in sealed if name not in missing and sha256_of(path / name) != sealed[name]]
+    return f"{missing[0]} is missing" if missing else f"{changed[0]} has changed" if changed else None
+
+
+def set_aside_damaged(directory):
+    """Move newest checkpoints that are not what was written out of the way: the one before them is taken."""
+    while directory.is_dir() and (steps := _steps(directory)) and (wrong := damage(directory / str(steps[-1]))):
+        aside = directory.parent / "damaged" / str(steps[-1])
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        (directory / str(steps[-1])).rename(aside)
+        then = f"step {steps[-2]} is taken" if len(steps) > 1 else "training starts anew"
+        log.warning("checkpoint %d is damaged (%s) and set aside in %s: %s", steps[-1], wrong, aside, then)
+
+
+def item_files(path):
+    """Names of the files of its items; those beside them are orbax's, which goes on writing them."""
+    return sorted(str(file.relative_to(path)) for file in path.glob("*/**/*") if file.is_file())
 
 
 def latest(run_dir):
@@ -105,10 +153,10 @@ def _steps(directory):
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 
-def _damaged(directory, step, error):
+def _damaged(directory, step, why):
     older = [s for s in _steps(directory) if s < step]
     remedy = f"step {older[-1]} is taken then" if older else "training starts anew then"
-    return InputError(f"checkpoint {directory / str(step)} cannot be read ({reason(error)}): remove it, {remedy}")
+    return InputError(f"checkpoint {directory / str(step)} cannot be read ({why}): remove it, {remedy}")
 
 
 def reason(error):

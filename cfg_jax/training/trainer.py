@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cfg_jax import images
 from cfg_jax.data import cards, pipeline, sources
 from cfg_jax.diffusion import guidance, loss, samplers, schedule
 from cfg_jax.errors import InputError
+from cfg_jax.files import only_one
 from cfg_jax.models import unet
 from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
@@ -64,10 +65,15 @@ def train(config, workdir):
     # Config and data, before anything is written or compiled
     configs.check(config)
     source, config = sources.load(config)
-    workdir, mesh = Path(workdir), meshes.data_mesh()
-    num_steps, batch_size = config.train.num_steps, config.train.batch_size
+    mesh, batch_size = meshes.data_mesh(), config.train.batch_size
     if batch_size % mesh.size:
         raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {mesh.size} devices")
+    with only_one(workdir) if jax.process_index() == 0 else nullcontext():
+        _train(config, Path(workdir), source, mesh)
+
+
+def _train(config, workdir, source, mesh):
+    num_steps, batch_size = config.train.num_steps, config.train.batch_size
 
     # State
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)

@@ -1,8 +1,7 @@
 """Fashion-MNIST, 28x28 grey pictures padded to 32x32, ten classes: the first rung above digits.
 
     python -m experiments.prepare_data --dataset=fashion_mnist
-    python -m experiments.train --config=configs/fashion_mnist.py --workdir=runs/fashion-p0.1 --config.p_uncond=0.1
-    python -m experiments.sweep --config=configs/fashion_mnist.py --runs=runs/fashion-p0.1 --workdir=runs/fashion-sweep
+    python -m experiments.paper --table=1 --scale=fashion_mnist
 
 Sized for about ten minutes on one modern GPU by arithmetic, experiments.estimate; not measured on one.
 """

@@ -1,6 +1,7 @@
 """Class-conditional ImageNet 128x128, Table 2 of the paper: what differs from imagenet64.
 
-    python -m experiments.train --config=configs/imagenet128.py --workdir=runs/imagenet128
+    python -m experiments.paper --table=2            # or its model alone:
+    python -m experiments.train --config=configs/imagenet128.py --workdir=runs/imagenet128-p0.1
 
 Not run here. Expected, by the paper, at w = 0.3 and T = 256: FID 2.43, IS 158.47 on 50,000 images.
 The paper does not state p_uncond at this size.

@@ -1,8 +1,7 @@
 """Tiny ImageNet, real 64x64 colour pictures of ImageNet, 100 classes: the last rung below ImageNet.
 
     python -m experiments.prepare_data --dataset=tiny_imagenet --source=FOLDER
-    python -m experiments.train --config=configs/tiny_imagenet.py --workdir=runs/tiny-p0.1 --config.p_uncond=0.1
-    python -m experiments.sweep --config=configs/tiny_imagenet.py --runs=runs/tiny-p0.1 --workdir=runs/tiny-sweep
+    python -m experiments.paper --table=1 --scale=tiny_imagenet
 
 The published set has 200 classes: --config.data.num_classes=200. Sized for about half an hour on one modern GPU by
 arithmetic, experiments.estimate; not measured on one.

@@ -3,7 +3,6 @@
 import base64
 import csv
 import io
-import logging
 import math
 from pathlib import Path
 
@@ -13,12 +12,10 @@ import numpy as np
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import claims
+from cfg_jax.evaluation import cells, claims
 from cfg_jax.evaluation.sweep import settings
-from cfg_jax.files import read_json, write_atomic
+from cfg_jax.files import write_atomic
 from cfg_jax.images import mosaic, read_png, save_png
-
-log = logging.getLogger(__name__)
 
 
 def write(workdir):
@@ -27,26 +24,27 @@ def write(workdir):
     if not any((workdir / "cells").glob("*.json")):
         raise InputError(f"{workdir} has no finished cells: run experiments.sweep with --workdir={workdir} first")
     config = configs.load(workdir / "config.json")
-    cells = read_cells(workdir, settings(config))
-    groups = grouped(cells)
+    found = cells.read(workdir, settings(config))
+    groups = cells.grouped(found)
     if not groups:
         raise InputError(f"{workdir} has no cells of its config.json's N and labels: run experiments.sweep again")
-    main_setting = setting(config) if setting(config) in groups else next(iter(groups))
-    main = groups.pop(main_setting)
+    own = cells.setting(config)
+    own = own if own in groups else next(iter(groups))
+    main = groups.pop(own)
     rows = list(main.values())
     others = [list(group.values()) for group in groups.values()]
-    by_steps = [row for group in [rows, *others] if setting(group[0])[1:] == main_setting[1:] for row in group]
-    judged = claims.judge(by_steps, main_setting[0])
+    by_steps = [row for group in [rows, *others] if cells.setting(group[0])[1:] == own[1:] for row in group]
+    judged = claims.judge(by_steps, own[0])
 
     text = table(rows) + "\n" + claims_text(judged)
-    write_atomic(workdir / "results.csv", results_csv(list(cells.values())))
+    write_atomic(workdir / "results.csv", results_csv(list(found.values())))
     write_atomic(workdir / "table.md", "\n".join([text, more_scores(rows), *map(table, others)]))
     write_atomic(workdir / "curves.png", curves_png(rows, "p_uncond"))
     steps = curves_of_steps(by_steps)
     if steps:
         write_atomic(workdir / "curves_T.png", curves_png(steps, "T"))
     save_png(workdir / "samples.png", strip(main))
-    write_atomic(workdir / "report.html", page(main, list(cells.values()), judged))
+    write_atomic(workdir / "report.html", page(main, list(found.values()), judged))
     return text
 
 
@@ -58,60 +56,6 @@ def curves_of_steps(rows):
         if sum(count > 1 for count in ws.values()) > 1:
             return [row for row in of_run if ws[row["T"]] > 1]
     return []
-
-
-def setting(of):
-    """What the cells of one table share, of a config or of a row; the seed apart, which is averaged over."""
-    if "sampler" in of and "eval" in of:
-        s = of.sampler
-        return (s.num_steps, s.variance_interp, s.threshold, s.grid, "classifier-free")
-    return tuple(of[field] for field in ("T", "v", "threshold", "grid", "guidance"))
-
-
-def grouped(cells):
-    """{setting: {path of the first seed: row over all seeds}}."""
-    groups = {}
-    for path, row in cells.items():
-        groups.setdefault(setting(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
-    merged = {}
-    for key, group in groups.items():
-        common = set.intersection(*map(set, group.values()))  # one table, the same seeds in each of its cells
-        if not common:
-            raise InputError(f"no seed has all cells of T={key[0]}: run experiments.sweep for one seed first")
-        merged[key] = {}
-        for of_seeds in group.values():
-            paths, rows = zip(*(of_seeds[seed] for seed in sorted(common)), strict=True)
-            merged[key][paths[0]] = claims.over_seeds(rows)
-    return merged
-
-
-def read_cells(workdir, wanted):
-    """{path: row} of the cells made with these settings, in the table's order; refuse what cannot share a table."""
-    cells, left_out = {}, 0
-    for path in sorted((workdir / "cells").glob("*.json")):
-        try:
-            row = read_json(path)
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}): remove it and run the sweep again") from error
-        if any(row.get(field) != value for field, value in wanted.items()):
-            left_out += 1
-        elif not path.with_suffix(".png").exists():
-            raise InputError(f"{path} has lost its .png: remove it and run the sweep again")
-        else:
-            cells[path] = row
-    if left_out:
-        log.info("%s: %d cells of other settings than its config.json are left out", workdir, left_out)
-    for field, of in (
-        ("features", lambda row: ""),
-        ("reference", lambda row: ""),
-        ("parameters", lambda row: row["run"]),
-    ):
-        seen = {}
-        for path, row in cells.items():
-            if seen.setdefault(of(row), row.get(field)) != row.get(field):
-                raise InputError(f"{path} was made with other {field} than the rest: remove it and run the sweep again")
-    fields = ("p_uncond", "run", "T", "w", "seed")
-    return dict(sorted(cells.items(), key=lambda item: [item[1][field] for field in fields]))
 
 
 def results_csv(rows):

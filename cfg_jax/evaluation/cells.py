@@ -1,0 +1,63 @@
+"""The cells of a sweep as they were found on the disk: which of them belong into one table."""
+
+import logging
+
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import claims
+from cfg_jax.files import read_json
+
+log = logging.getLogger(__name__)
+
+
+def read(workdir, wanted):
+    """{path: row} of the cells made with these settings, in the table's order; refuse what cannot share a table."""
+    found, left_out = {}, 0
+    for path in sorted((workdir / "cells").glob("*.json")):
+        try:
+            row = read_json(path)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): remove it and run the sweep again") from error
+        if any(row.get(field) != value for field, value in wanted.items()):
+            left_out += 1
+        elif not path.with_suffix(".png").exists():
+            raise InputError(f"{path} has lost its .png: remove it and run the sweep again")
+        else:
+            found[path] = row
+    if left_out:
+        log.info("%s: %d cells of other settings than its config.json are left out", workdir, left_out)
+    for field, of in (
+        ("features", lambda row: ""),
+        ("reference", lambda row: ""),
+        ("parameters", lambda row: row["run"]),
+    ):
+        seen = {}
+        for path, row in found.items():
+            if seen.setdefault(of(row), row.get(field)) != row.get(field):
+                raise InputError(f"{path} was made with other {field} than the rest: remove it and run the sweep again")
+    fields = ("p_uncond", "run", "T", "w", "seed")
+    return dict(sorted(found.items(), key=lambda item: [item[1][field] for field in fields]))
+
+
+def setting(of):
+    """What the cells of one table share, of a config or of a row; the seed apart, which is averaged over."""
+    if "sampler" in of and "eval" in of:
+        s = of.sampler
+        return (s.num_steps, s.variance_interp, s.threshold, s.grid, "classifier-free")
+    return tuple(of[field] for field in ("T", "v", "threshold", "grid", "guidance"))
+
+
+def grouped(found):
+    """{setting: {path of the first seed: row over all seeds}}."""
+    groups = {}
+    for path, row in found.items():
+        groups.setdefault(setting(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
+    merged = {}
+    for key, group in groups.items():
+        common = set.intersection(*map(set, group.values()))  # one table, the same seeds in each of its cells
+        if not common:
+            raise InputError(f"no seed has all cells of T={key[0]}: run experiments.sweep for one seed first")
+        merged[key] = {}
+        for of_seeds in group.values():
+            paths, rows = zip(*(of_seeds[seed] for seed in sorted(common)), strict=True)
+            merged[key][paths[0]] = claims.over_seeds(rows)
+    return merged

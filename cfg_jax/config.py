@@ -74,10 +74,7 @@ def check_eval(evaluation):
         evaluation.features == "inception" or not evaluation.classifier,
         f"config.eval.classifier={evaluation.classifier} needs config.eval.features=inception: set it or drop this",
     )
-    require(
-        evaluation.neighbours == 0 or evaluation.neighbours > 3,
-        f"config.eval.neighbours={evaluation.neighbours} has no third neighbour: set 0 for none, or more",
-    )
+    check_neighbours(evaluation.neighbours, "config.eval.neighbours")
     rule = evaluation.labels
     require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
     for field in ("batch_size", "splits"):
@@ -88,6 +85,10 @@ def check_eval(evaluation):
     )
     for w in evaluation.w:
         check_finite(w, "config.eval.w")
+
+
+def check_neighbours(count, name):
+    require(count == 0 or count > 3, f"{name}={count} has no third neighbour: set 0 for none, or more")
 
 
 def check_network(model, image_size):

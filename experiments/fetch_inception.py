@@ -7,7 +7,6 @@ They are TensorFlow's of 2015-12-05 as pytorch-fid and torch-fidelity publish th
 --from_file also takes an .npz of layers up to mixed_8, whose features give a Frechet distance that is no FID.
 """
 
-import hashlib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_atomic
+from cfg_jax.files import sha256_of, write_atomic
 from cfg_jax.models import inception
 from cfg_jax.progress import progress
 from experiments import cli
@@ -36,7 +35,7 @@ def main():
         download(path)
     if not path.is_file():
         raise InputError(f"--from_file={path} does not exist")
-    if path.suffix != ".npz" and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(SHA256):
+    if path.suffix != ".npz" and not sha256_of(path).startswith(SHA256):
         raise InputError(f"{path} is not the published file: its sha256 does not begin with {SHA256}; fetch it again")
     until = inception.convert(path, OUT.value)
     print(f"{OUT.value}: the Inception network of FID up to {until}")

@@ -75,7 +75,7 @@ def main():
 
 
 def plan(config, runs, ws, steps, table):
-    """What is needed and whether it is there; FLOP, and hours on one of each accelerator, of what is not done."""
+    """What is needed and whether it is there; FLOP and hours of the training left and of all cells."""
     needs = {"data": lambda: sources.load(config)}
     if table and config.eval.features == "inception":
         needs["features"] = lambda: inception.load(config.eval.inception)

@@ -26,8 +26,7 @@ flags.mark_flags_as_required(["dataset", "out"])
 
 
 def main():
-    few = NEIGHBOURS.value
-    configs.require(few == 0 or few > 3, f"--neighbours={few} has no third neighbour: give 0 for none, or more")
+    configs.check_neighbours(NEIGHBOURS.value, "--neighbours")
     digits = DATASET.value == "digits"
     configs.require(not digits or SPLIT.value == "train", "--split=validation: digits has training pictures alone")
     source = sources.digits() if digits else sources.prepared(Path(ROOT.value, DATASET.value), SPLIT.value)

@@ -30,9 +30,8 @@ flags.mark_flags_as_required(["samples", "reference"])
 
 
 def main():
-    few, resamples = NEIGHBOURS.value, BOOTSTRAP.value
-    configs.require(few == 0 or few > 3, f"--neighbours={few} has no third neighbour: give 0 for none, or more")
-    configs.require(resamples != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
+    configs.check_neighbours(NEIGHBOURS.value, "--neighbours")
+    configs.require(BOOTSTRAP.value != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
     given = samples.load(SAMPLES.value)
     count, *shape = given.shape
     configs.require(

@@ -1,7 +1,7 @@
 """The paper's testable claims, held against the rows of one sweep.
 
-A difference counts when it exceeds twice its standard error: by a bootstrap, images resampled within their class, or
-over several seeds of the images; both paired between cells. Without either none counts. That is the spread over
+A difference counts when it exceeds twice its standard error: by a bootstrap of the images (see measure), or
+over several seeds of them; both paired between cells. Without either none counts. That is the spread over
 images; another training seed may differ by more.
 """
 

@@ -4,7 +4,6 @@ Layers are called as in that graph. It differs from torchvision's: average pools
 takes a max pool, and there are 1,008 outputs. Images enter as bytes and are resized inside as TensorFlow 1 did.
 """
 
-import hashlib
 import zipfile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_npz
+from cfg_jax.files import sha256_of, write_npz
 from cfg_jax.models import torch_file
 
 SIDE = 299
@@ -223,8 +222,7 @@ def convert(source, out):
         if jax.tree.map(np.shape, params) != wanted:
             raise InputError(f"{source} has not the shapes of the Inception network of FID: another network's weights")
     flat = {"/".join(path): a for path, a in flatten_dict(params).items()}
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-    write_npz(out, {**flat, "bias_of_logits": bias, "sha256": np.array(sha256), "until": np.array(until)})
+    write_npz(out, {**flat, "bias_of_logits": bias, "sha256": np.array(sha256_of(source)), "until": np.array(until)})
     return until
 
 

@@ -14,7 +14,7 @@ DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
-# a run may be continued with these changed: none of them touches the parameters of a given step
+# a run may be continued with these changed: none touches the parameters of a given step, but for sums in another order
 FREE = (
     "data.root",
     "sampler.",
@@ -23,6 +23,10 @@ FREE = (
     "train.log_every",
     "train.checkpoint_every",
     "train.sample_every",
+    "train.keep_every",
+    "train.max_skipped",
+    "train.fsdp",
+    "train.accumulate",
 )
 
 
@@ -48,8 +52,10 @@ def check(config):
     check_sampler(config.sampler)
     train = config.train
     counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
-    for field in (*counts, "keep_checkpoints"):
+    for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
         require(train[field] >= 1, f"config.train.{field}={train[field]} must be at least 1")
+    for field in ("keep_every", "max_skipped"):
+        require(train[field] >= 0, f"config.train.{field}={train[field]} must be 0 or more")
     for field in ("learning_rate", "grad_clip"):
         require(train[field] > 0, f"config.train.{field}={train[field]} must be above 0")
     require(0 <= config.seed < 2**31, f"config.seed={config.seed} must lie in [0, 2^31)")

@@ -43,7 +43,10 @@ def get_config():
     train.learning_rate, train.warmup_steps, train.grad_clip = 2e-3, 50, 1.0
     train.ema_decay = 0.99
     train.log_every, train.checkpoint_every, train.sample_every = 50, 300, 300
-    train.keep_checkpoints = 2
+    train.keep_checkpoints, train.keep_every = 2, 0  # the last, and every so many steps; 0 for none
+    train.max_skipped = 10  # steps not finite since the last checkpoint; more roll back to it
+    train.accumulate = 1  # parts that a batch is taken in, one after another
+    train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
 
     config.sampler = sampler = ml_collections.ConfigDict()
     sampler.num_steps = 16  # T

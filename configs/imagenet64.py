@@ -47,7 +47,10 @@ def get_config():
     train.learning_rate, train.warmup_steps, train.grad_clip = 3e-4, 1000, 1.0
     train.ema_decay = 0.9999
     train.log_every, train.checkpoint_every, train.sample_every = 100, 2000, 10_000
-    train.keep_checkpoints = 3
+    train.keep_checkpoints, train.keep_every = 3, 50_000
+    train.max_skipped = 10
+    train.accumulate = 1
+    train.fsdp = 1
 
     config.sampler = sampler = ml_collections.ConfigDict()
     sampler.num_steps = 256  # the paper does not state T at 64x64

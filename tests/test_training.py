@@ -28,7 +28,7 @@ from cfg_jax.training.metrics import EDGES, LossByLogsnr
 def final(workdir, config):
     """The newest checkpoint, whole."""
     shapes = jax.eval_shape(partial(states.create, config))
-    place = partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(meshes.data_mesh()))
+    place = partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(meshes.data_mesh(jax.devices())))
     checkpoints = Checkpoints(workdir)
     state = checkpoints.restore(jax.tree.map(lambda a: place(a.shape, a.dtype), shapes))
     checkpoints.close()
@@ -203,10 +203,16 @@ def test_batch_must_divide_over_the_devices_before_anything_is_written(tiny, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tiny, tmp_path):
-    tiny.train.learning_rate = float("inf")
-    with pytest.raises(InputError, match="no longer finite"):
+def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_the_run(tiny, tmp_path, caplog):
+    tiny.train.update(learning_rate=float("inf"), max_skipped=1)
+    with (
+        caplog.at_level("WARNING", "cfg_jax"),
+        pytest.raises(InputError, match="2 steps before step 2 .* again after a rollback"),
+    ):
         trainer.train(tiny, tmp_path)
+    assert caplog.text.count("back to the last checkpoint, once") == 1
+    [row] = records(tmp_path)
+    assert (row["skipped"], row["rollbacks"], row["loss"]) == (2, 1, None)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
 
 

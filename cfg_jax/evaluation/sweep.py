@@ -220,7 +220,7 @@ def score_cell(cell, guides, features, reference, real_features):
         "spreads": spreads,
         "classifier_accuracy": features.classifier and features.classifier.accuracy,
         "seconds": round(time.perf_counter() - began, 2),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
         "code": __version__,
     }
     of_index = dict(shown)

@@ -18,13 +18,14 @@ from cfg_jax.training import trainer
 
 def time_training(config, repeats, peak_flops):
     """One optimiser step on config.train.batch_size synthetic images."""
-    mesh, data, batch_size = meshes.data_mesh(), config.data, config.train.batch_size
+    mesh, data, batch_size = trainer.mesh_of(config.train), config.data, config.train.batch_size
     source = sources.synthetic(data.image_size, data.channels, data.num_classes)
     index = np.arange(batch_size) % len(source)
     batch = meshes.put({"image": source.images[index], "label": source.labels[index]}, mesh)
-    state = jax.jit(partial(states.create, config), out_shardings=meshes.replicated(mesh))()
+    create = partial(states.create, config)
+    state = jax.jit(create, out_shardings=meshes.shardings(jax.eval_shape(create), mesh))()
     constants = jax.random.key(config.seed), jnp.float32(config.p_uncond)
-    step_fn, flops, compile_s = trainer.compile_step(config, state, batch, *constants)
+    step_fn, flops, compile_s = trainer.compile_step(config, mesh, state, batch, *constants)
 
     def step():
         nonlocal state

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, sha256_of, write_json
@@ -26,11 +27,16 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one run that is being trained. Newest ones that were damaged are set aside as it opens."""
 
-    def __init__(self, workdir, keep=2):
+    def __init__(self, workdir, keep=2, keep_every=None):
+        """The last `keep` are kept, and those whose step is a multiple of `keep_every`."""
         directory = Path(workdir).absolute() / "checkpoints"
-        set_aside_damaged(directory)
+        if jax.process_index() == 0:
+            set_aside_damaged(directory)
+        wait_for_all("damaged checkpoints are set aside")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, async_options=ocp.AsyncOptions(post_finalization_callback=partial(seal, directory))
+            max_to_keep=keep,
+            keep_period=keep_every or None,
+            async_options=ocp.AsyncOptions(post_finalization_callback=partial(seal, directory)),
         )
         self.manager = ocp.CheckpointManager(directory, options=options)
 
@@ -72,6 +78,12 @@ class Checkpoints:
                 f"no checkpoint could be written to {self.manager.directory} ({reason(error)}); {kept}: "
                 "make room or mend that, and run the same command"
             ) from error
+
+
+def wait_for_all(what):
+    """No process goes on before every other is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def save_weights(workdir, params):

@@ -1,7 +1,8 @@
-"""Devices: one mesh axis, `data`; batches are split over it, parameters are replicated."""
+"""Devices as [data, fsdp]: batches are split over both axes, parameters, EMA and moments over fsdp alone."""
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # dense bf16 TFLOP/s of one device, from the vendors' data sheets; keys are substrings of jax's device_kind
 PEAK_TFLOPS = {
@@ -10,10 +11,16 @@ PEAK_TFLOPS = {
 }  # fmt: skip
 
 
-def data_mesh(devices=None):
-    """All devices, or the given ones, on one axis."""
-    devices = devices or jax.devices()
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+WORTH_SPLITTING = 4096  # elements; smaller arrays are whole on every device
+
+
+def data_mesh(devices=None, fsdp=1):
+    """This process's devices, or the given ones, as [data, fsdp].
+
+    Those of one process stand side by side: its share of a batch is one stretch of it.
+    """
+    devices = sorted(devices or jax.local_devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.reshape(devices, (-1, fsdp)), ("data", "fsdp"))
 
 
 def replicated(mesh):
@@ -21,8 +28,27 @@ def replicated(mesh):
 
 
 def split(mesh):
-    """The leading axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The leading axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def shardings(tree, mesh):
+    """Of each array of a state: over fsdp along the longest axis that it divides, or whole."""
+
+    def of(array):
+        fsdp = mesh.shape["fsdp"]
+        axes = [i for i, length in enumerate(array.shape) if length % fsdp == 0]
+        if fsdp == 1 or array.size < WORTH_SPLITTING or not axes:
+            return replicated(mesh)
+        axis = max(axes, key=lambda i: array.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    return jax.tree.map(of, tree)
+
+
+def whole(tree, mesh):
+    """Inside jit: arrays that fsdp split, gathered on every device; without a mesh, as they are."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
 def put(batch, mesh):

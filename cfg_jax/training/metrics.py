@@ -1,6 +1,7 @@
 """Mergeable training metrics, and where they are written: metrics.jsonl and TensorBoard events."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import flax.struct
@@ -44,6 +45,15 @@ class TrainMetrics(metrics.Collection):
     loss: metrics.Average.from_output("loss")  # type: ignore[valid-type]
     grad_norm: metrics.Average.from_output("grad_norm")  # type: ignore[valid-type]
     loss_by_logsnr: LossByLogsnr
+    skipped: metrics.Average.from_output("skipped")  # type: ignore[valid-type]
+
+    @classmethod
+    def of_step(cls, finite, **outputs):
+        """What is not finite counts as a skipped step and in no mean."""
+        only_finite = partial(jax.tree.map, lambda a: jnp.where(finite, a, 0))
+        metrics = cls.single_from_model_output(skipped=~finite, **only_finite(outputs))
+        means = {name: only_finite(getattr(metrics, name)) for name in ("loss", "grad_norm", "loss_by_logsnr")}
+        return metrics.replace(**means)
 
 
 class Writer:
@@ -63,7 +73,8 @@ class Writer:
         for name, value in values.items():
             scalars = value.items() if isinstance(value, dict) else [("", value)]
             for part, scalar in scalars:
-                self.events.add_scalar(f"{name}/{part}".rstrip("/"), scalar, step)
+                if scalar is not None:
+                    self.events.add_scalar(f"{name}/{part}".rstrip("/"), scalar, step)
 
     def image(self, step, name, image):
         self.events.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")

@@ -1,8 +1,10 @@
 """Algorithm 1, around it a loop that can be stopped anywhere and continued by the same call."""
 
 import logging
+import os
 import signal
 import time
+from collections import deque
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import parameter_overview
+from jax.experimental import multihost_utils
 
 from cfg_jax import config as configs
 from cfg_jax import images
@@ -29,75 +32,116 @@ from cfg_jax.training.metrics import TrainMetrics, Writer
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
+AHEAD = 3  # steps that the host may be before the devices
+SPIKE = 2.0  # times the median of the last records is a loss worth a warning
 
 
-def train_step(state, batch, key, p_uncond, *, config):
+class NonFinite(Exception):
+    """More steps were skipped since the last checkpoint than config.train.max_skipped allows."""
+
+
+def train_step(state, batch, key, p_uncond, *, config, mesh=None):
     """One gradient step on {"image": uint8 [B, H, W, C], "label": int32 [B]} -> (state, TrainMetrics). Algorithm 1.
 
     p_uncond is an argument and not read from the config, so that runs that differ in it share a compiled program.
+    A step whose loss, gradient or update is not finite counts in the metrics and changes nothing but the step.
     """
     net, tx = states.network(config), states.optimizer(config.train)
     drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     x = images.to_float(batch["image"])
     c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
+    z, logsnr, eps = loss.noised(loss_key, x, logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
 
-    def mean_loss(params):
+    def mean_loss(params, dropout_key, z, logsnr, c, eps):
         eps_fn = unet.eps_of(net, params, train=True, rngs={"dropout": dropout_key})
-        per_image, logsnr = loss.eps_loss(
-            loss_key, eps_fn, x, c, logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max
-        )
-        return per_image.mean(), (per_image, logsnr)
+        per_image = loss.squared_error(eps_fn, z, logsnr, c, eps)
+        return per_image.mean(), per_image
 
-    gradient, (per_image, logsnr) = jax.grad(mean_loss, has_aux=True)(state.params)
+    gradient, per_image = mean_gradient(
+        mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, eps), config.train.accumulate
+    )
+    grad_norm = optax.tree.norm(gradient)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = states.update_ema(state.ema, params, state.step, config.train.ema_decay)
-    metrics = TrainMetrics.single_from_model_output(loss=per_image, logsnr=logsnr, grad_norm=optax.tree.norm(gradient))
+    finite = jnp.isfinite(jnp.stack([per_image.mean(), grad_norm, optax.tree.norm(updates)])).all()
+    new, old = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
+    params, ema, opt_state = jax.tree.map(partial(jnp.where, finite), new, old)
+    metrics = TrainMetrics.of_step(finite, loss=per_image, logsnr=logsnr, grad_norm=grad_norm)
     return states.TrainState(state.step + 1, params, ema, opt_state), metrics
+
+
+def mean_gradient(mean_loss, params, dropout_key, of_images, parts):
+    """Over the batch in `parts` one after another, to hold the activations of one at a time -> gradient, loss [B].
+
+    Part i takes every parts-th image, so that each device takes its own; without dropout the parts change the
+    order of a sum and nothing else.
+    """
+
+    def add(total, given):
+        key, part = given
+        gradient, per_image = jax.grad(mean_loss, has_aux=True)(params, key, *part)
+        return jax.tree.map(jnp.add, total, gradient), per_image
+
+    taken = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), of_images)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    total, per_image = jax.lax.scan(add, zero, (jax.random.split(dropout_key, parts), taken))
+    return jax.tree.map(lambda g: g / parts, total), per_image.swapaxes(0, 1).ravel()
 
 
 def train(config, workdir):
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
-    SIGTERM and Ctrl-C save and raise KeyboardInterrupt. Everything drawn is a function of (config.seed, step),
-    so a run that was stopped ends as one that was not.
+    SIGTERM, SIGUSR1 and Ctrl-C save and raise KeyboardInterrupt. Everything drawn is a function of (config.seed,
+    step), so a run that was stopped ends as one that was not. With several processes, each calls this.
     """
     # Config and data, before anything is written or compiled
     configs.check(config)
     source, config = sources.load(config)
-    mesh, batch_size = meshes.data_mesh(), config.train.batch_size
-    if batch_size % mesh.size:
-        raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {mesh.size} devices")
+    mesh = mesh_of(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
-        _train(config, Path(workdir), source, mesh)
+        for rollbacks in (0, 1):
+            try:
+                return _train(config, Path(workdir), source, mesh, rollbacks)
+            except NonFinite as error:
+                if rollbacks:
+                    raise InputError(
+                        f"{error}, again after a rollback to the last checkpoint, which is kept: lower "
+                        "config.train.learning_rate in a new workdir; config.init_from=THIS_RUN keeps what was learnt"
+                    ) from error
+                log.warning("%s: back to the last checkpoint, once", error)
 
 
-def _train(config, workdir, source, mesh):
+def mesh_of(train):
+    """All devices, checked against the batch and its parts."""
+    count, fsdp, batch_size = jax.device_count(), train.fsdp, train.batch_size
+    if count % fsdp:
+        raise InputError(f"config.train.fsdp={fsdp} does not divide the {count} devices: choose one that does")
+    if batch_size % (count * train.accumulate):
+        parts = f" times {train.accumulate} config.train.accumulate" if train.accumulate > 1 else ""
+        raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {count} devices{parts}")
+    return meshes.data_mesh(jax.devices(), fsdp)
+
+
+def _train(config, workdir, source, mesh, rollbacks):
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
+    first = jax.process_index() == 0  # what all processes know is written by the first
 
     # State
-    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    claim(workdir, config, checkpoints.latest)
+    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints, config.train.keep_every)
+    if first:
+        claim(workdir, config, checkpoints.latest)
     if (checkpoints.latest or 0) >= num_steps:
         log.info("%s is done: step %d of %d", workdir, checkpoints.latest, num_steps)
         return checkpoints.close()
-    create = jax.jit(partial(states.create, config), out_shardings=meshes.replicated(mesh))
-    if checkpoints.latest is None:
-        state = create()
-        if config.init_from:
-            _, _, params = weights.read(config.init_from)
-            params = jax.device_put(weights.adopt(params, state.params), meshes.replicated(mesh))
-            state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
-    else:
-        shapes = jax.eval_shape(create)
-        place = partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
-        state = checkpoints.restore(jax.tree.map(lambda a: place(a.shape, a.dtype), shapes))
+    state = initial(config, mesh, checkpoints)
     start = int(state.step)
     log.info("%s from step %d on %d x %s", workdir, start, mesh.size, jax.devices()[0].device_kind)
     log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
     # Batches
-    cards.save(workdir / "data.json", source.card)
+    if first:
+        cards.save(workdir / "data.json", source.card)
     log.info("%s: %d images, resize %s, card %s", config.data.name, len(source), source.card.resize, source.card.digest)
     log.info("classes: %s", source.card.class_table())
     if not source.card.complete:
@@ -115,51 +159,83 @@ def _train(config, workdir, source, mesh):
     # Step
     key = jax.random.fold_in(jax.random.key(config.seed), 1)  # the seed itself drew the parameters
     constants = key, jnp.float32(config.p_uncond)
-    step_fn, flops, seconds = compile_step(config, state, meshes.put(batches[start], mesh), *constants)
+    step_fn, flops, seconds = compile_step(config, mesh, state, meshes.put(batches[start], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
     peak = meshes.peak_flops()
-    draw = jax.jit(partial(sample_grid, config=config))
+    draw = jax.jit(partial(sample_grid, config=config, mesh=mesh), out_shardings=meshes.replicated(mesh))
 
     # Loop
-    writer = Writer(workdir, start)
-    pending, since = [], time.perf_counter()
-    bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step")
-    with writing(writer, checkpoints, bar), stop_signals() as stopped:
+    writer = Writer(workdir, start) if first else None
+    pending, recent, skipped, since = [], deque(maxlen=10), 0, time.perf_counter()
+    bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step", disable=not first)
+    with writing(writer, checkpoints, bar), stop_signals() as stopping:
         for step in range(start, num_steps):
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
             pending.append(metrics)
+            jax.block_until_ready(
+                pending[-AHEAD:][0]
+            )  # a stop waits for these few steps and not for all that are queued
             bar.update()
             done = step + 1
-            stop = bool(stopped)  # read once: what is saved and what is raised must agree
+            stop = stopping(done)
             last = done == num_steps or stop
             if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
-                values = summarise(pending)
+                values = summarise(pending) | {"rollbacks": rollbacks}
                 seconds = (time.perf_counter() - since) / len(pending)
                 values |= {"images_per_s": batch_size / seconds, "tflops": flops / seconds / 1e12}
                 if peak:
                     values["mfu"] = flops / seconds / peak
-                writer.write(done, values)
-                bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+                if writer:
+                    writer.write(done, values)
+                skipped += values["skipped"]
+                if skipped > config.train.max_skipped:
+                    raise NonFinite(
+                        f"{skipped} steps before step {done} had a loss, gradient or update that is not finite"
+                    )
+                warn_of_spike(done, values["loss"], recent)
+                bar.set_postfix(loss=values["loss"], refresh=False)
                 pending, since = [], time.perf_counter()
             if done % config.train.sample_every == 0:
                 began = time.perf_counter()
                 for which in ("params", "ema"):
                     image = images.grid(images.to_uint8(draw(getattr(state, which))), columns=GRID_COLUMNS)
-                    images.save_png(workdir / "samples" / f"{done:07d}_{which}.png", image)
-                    writer.image(done, which, np.asarray(image))
+                    if writer:
+                        images.save_png(workdir / "samples" / f"{done:07d}_{which}.png", image)
+                        writer.image(done, which, np.asarray(image))
                 since += time.perf_counter() - began
             if done % config.train.checkpoint_every == 0 or last:
                 checkpoints.save(state)
+                skipped = 0
             if stop:
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 
-def compile_step(config, *args):
+def initial(config, mesh, checkpoints):
+    """The newest checkpoint's state, or that of step 0, on the mesh."""
+    create = partial(states.create, config)
+    shapes = jax.eval_shape(create)
+    places = meshes.shardings(shapes, mesh)
+    if checkpoints.latest is not None:
+        return checkpoints.restore(
+            jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places)
+        )
+    state = jax.jit(create, out_shardings=places)()
+    if config.init_from:
+        _, _, params = weights.read(config.init_from)
+        params = jax.device_put(weights.adopt(params, state.params), places.params)
+        state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    return state
+
+
+def compile_step(config, mesh, state, *args):
     """train_step compiled for these arguments -> (callable, FLOP of the whole batch, seconds it took)."""
     began = time.perf_counter()
-    lowered = jax.jit(partial(train_step, config=config), donate_argnums=0).lower(*args)
+    out = jax.tree.map(lambda a: a.sharding, state), meshes.replicated(mesh)
+    step = jax.jit(partial(train_step, config=config, mesh=mesh), donate_argnums=0, out_shardings=out)
+    lowered = step.lower(state, *args)
     compiled = lowered.compile()
-    return compiled, meshes.flops(lowered), time.perf_counter() - began
+    # the cost of a loop's body is counted once
+    return compiled, meshes.flops(lowered) * config.train.accumulate, time.perf_counter() - began
 
 
 def claim(workdir, config, latest):
@@ -175,42 +251,58 @@ def claim(workdir, config, latest):
 
 
 def summarise(pending):
-    """The mean of the steps since the last record; a loss that is not finite ends the run before it is saved."""
+    """The means over the steps since the last record that were taken, and how many were not."""
     merged = pending[0]
     for metrics in jax.device_get(pending[1:]):
         merged = merged.merge(metrics)
-    loss, grad_norm = float(merged.loss.compute()), float(merged.grad_norm.compute())
-    if not np.isfinite(loss):
-        raise InputError(
-            "the loss is no longer finite: lower config.train.learning_rate in a new workdir; "
-            "config.init_from=THIS_RUN keeps what was learnt up to its last checkpoint"
+    skipped = int(merged.skipped.total)
+    loss, grad_norm = (float(m.compute()) if skipped < len(pending) else None for m in (merged.loss, merged.grad_norm))
+    return {
+        "loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute(), "skipped": skipped
+    }  # fmt: skip
+
+
+def warn_of_spike(step, loss, recent):
+    """`recent` holds the last few records' losses."""
+    if loss is None:
+        return
+    if len(recent) >= 3 and loss > SPIKE * np.median(recent):
+        log.warning(
+            "loss spike: %.4f at step %d, the median of the last records is %.4f", loss, step, np.median(recent)
         )
-    return {"loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute()}
+    recent.append(loss)
 
 
-def sample_grid(params, *, config):
+def sample_grid(params, *, config, mesh=None):
     """Fixed noise at fixed labels, unguided, so that steps compare: a row for each of the first ten classes."""
     data, sampler = config.data, config.sampler
     c = jnp.repeat(jnp.arange(min(data.num_classes, 10)), GRID_COLUMNS)
     keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
     logsnrs = schedule.grid(sampler.num_steps, config.logsnr_min, config.logsnr_max, sampler.grid)
-    eps_fn = unet.eps_of(states.network(config), params)
+    eps_fn = unet.eps_of(states.network(config), meshes.whole(params, mesh))
     threshold = configs.THRESHOLDS[sampler.threshold]
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=sampler.variance_interp, threshold=threshold)
 
 
 @contextmanager
 def stop_signals():
-    """SIGTERM and the first Ctrl-C fill the list instead of interrupting a step; a second Ctrl-C interrupts."""
+    """Yield done -> whether to save and stop now: after SIGTERM, SIGUSR1 (SLURM's warning) or the first Ctrl-C.
+
+    A second Ctrl-C ends the process at once. Several processes agree on the step, whichever of them was told.
+    """
     received = []
+    several = jax.process_count() > 1  # there SIGTERM is jax's, which tells the other processes
 
     def handle(number, _):
         received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = (signal.SIGINT, signal.SIGUSR1) if several else (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in ours}
     try:
-        yield received
+        yield multihost_utils.reached_preemption_sync_point if several else lambda _: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -223,5 +315,6 @@ def writing(writer, checkpoints, bar):
         yield
     finally:
         bar.close()
-        writer.close()
+        if writer:
+            writer.close()
         checkpoints.close()

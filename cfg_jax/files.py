@@ -82,6 +82,18 @@ def claimed(path, wait=False):
             lock.unlink(missing_ok=True)
 
 
+def to_make(paths, done=Path.exists):
+    """Yield, while it is claimed, each path that is this process's to make, however many share the work.
+
+    What another holds is waited for when nothing else is left, and made after all should that one have died.
+    """
+    for wait in (False, True):
+        for path in [path for path in paths if not done(path)]:
+            with claimed(path, wait) as mine:
+                if mine and not done(path):
+                    yield path
+
+
 @contextmanager
 def only_one(directory):
     """Hold `directory` for this process; the system lets go of it when the process ends, however it ends."""

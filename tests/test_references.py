@@ -1,6 +1,7 @@
 """References and samples as files: what is written, what is read, what is refused."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,6 +54,38 @@ def test_statistics_in_the_published_layout(tmp_path, source):
     assert references.digest_of(fewer) != reference.digest  # or its file would be taken for this one
     assert references.suffix("fid_inception") == "" and references.suffix("sfid_inception") == "_s"
     assert references.suffix("fd_mixed8") == "_mixed8"
+
+
+def test_a_reference_that_is_killed_loses_a_part_at_most(tmp_path, source, monkeypatch):
+    """Parts that are there are not taken again, another job's are left to it, and the whole is the same to the bit."""
+    monkeypatch.setattr(references, "PART", 40)
+    monkeypatch.setattr(references, "BATCH", 20)
+    seen = []
+
+    class Dying(Network):
+        def __call__(self, images, classify=True):
+            seen.append(len(images))
+            if sum(seen) > self.until:
+                raise KeyboardInterrupt
+            return super().__call__(images, classify=classify)
+
+    network = Dying()
+    network.until = 90
+    with pytest.raises(KeyboardInterrupt):
+        references.compute(network, source, 190, 12, tmp_path / "r.npz")
+    assert len(list(tmp_path.glob("r-*.parts/*.npz"))) == 2 and not (tmp_path / "r.npz").exists()
+    seen.clear()
+    network.until = 1000
+    reference = references.compute(network, source, 190, 12, tmp_path / "r.npz")
+    assert sum(seen) == 110 and [p.name for p in tmp_path.iterdir()] == ["r.npz"]
+    once = references.compute(Network(), source, 190, 12, tmp_path / "once.npz")
+    for a, b in zip(once.moments["fid_x"], reference.moments["fid_x"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    with ThreadPoolExecutor(3) as jobs:
+        seen.clear()
+        made = [jobs.submit(references.compute, network, source, 190, 12, tmp_path / "shared.npz") for _ in range(3)]
+        assert {job.result().digest for job in made} == {reference.digest}
+    assert sum(seen) == 190
 
 
 def test_what_others_publish_is_read(tmp_path, rng):

@@ -5,6 +5,7 @@ of the images, for KID, precision and recall. `about` is ours: what all of it wa
 """
 
 import json
+import shutil
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +17,13 @@ from cfg_jax.errors import InputError
 from cfg_jax.evaluation import samples, scores
 from cfg_jax.evaluation.measure import warn_of_rank
 from cfg_jax.evaluation.moments import Moments
-from cfg_jax.files import claimed, digest_json, sha256_of, write_npz
+from cfg_jax.files import claimed, digest_json, sha256_of, to_make, write_npz
 from cfg_jax.progress import progress
 
 SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
 WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}
-BATCH = 3000  # images
+BATCH, PART = 3000, 30_000  # images
+MOMENTS = ("count", "sum", "outer")
 
 
 class Reference:
@@ -89,12 +91,26 @@ def digest_of(about):
 
 
 def compute(features, source, num_images, num_neighbours, path, split="train"):
-    """The Reference of `source`, read from `path` if it is there, written to it if not."""
+    """The Reference of `source`, read from `path` if it is there, written to it if not.
+
+    It is made in parts, which are kept until it is whole: of what was killed all but a part is there, and several
+    jobs that share the directory share the parts.
+    """
     about, index = of_data(features, source, num_images, num_neighbours, split)
+    path = Path(path)
+    parts = path.with_name(f"{path.stem}-{digest_of(about)}.parts")
+    stretches = {parts / f"{i:08d}.npz": index[i : i + PART] for i in range(0, len(index), PART)}
+    for part in to_make(stretches, done=lambda part: part.exists() or path.exists()):
+        stretch = stretches[part]
+        starts = progress(range(0, len(stretch), BATCH), desc=f"reference {part.stem}", unit="batch")
+        write_npz(part, arrays_of(moments_of((source.images[stretch[i : i + BATCH]] for i in starts), features)))
     with claimed(path, wait=True):
-        if not Path(path).exists():
-            starts = progress(range(0, len(index), BATCH), desc="reference", unit="batch")
-            moments = moments_of((source.images[index[i : i + BATCH]] for i in starts), features)
+        if not path.exists():
+            moments = {}
+            for part in stretches:
+                with np.load(part, allow_pickle=False) as file:
+                    moments = merged(moments, moments_in(file))
+            warn_of_ranks(moments)
             rng = np.random.default_rng(1)
             kept = np.sort(rng.permutation(index)[: about["neighbours"]])
             shuffled = rng.permutation(len(kept))  # the first few of them are a sample too, whatever the data's order
@@ -103,6 +119,7 @@ def compute(features, source, num_images, num_neighbours, path, split="train"):
             for name, m in moments.items():
                 arrays |= {f"mu{suffix(name)}": m.mean, f"sigma{suffix(name)}": m.cov}
             write_npz(path, arrays)
+    shutil.rmtree(parts, ignore_errors=True)
     return read(path)
 
 
@@ -110,12 +127,28 @@ def moments_of(batches, features):
     """{distance: Moments} of batches of uint8 images."""
     moments = {}
     for batch in batches:
-        for name, array in features(batch, classify=False).distances.items():
-            part = Moments.of(array)
-            moments[name] = moments[name].merge(part) if name in moments else part
+        distances = features(batch, classify=False).distances
+        moments = merged(moments, {name: Moments.of(array) for name, array in distances.items()})
+    return moments
+
+
+def merged(moments, others):
+    return {name: moments[name].merge(m) if name in moments else m for name, m in others.items()}
+
+
+def arrays_of(moments):
+    """{distance: Moments} as the arrays of a file, and back."""
+    return {f"{field} {name}": getattr(m, field) for name, m in moments.items() for field in MOMENTS}
+
+
+def moments_in(file):
+    names = [key.partition(" ")[2] for key in file if key.startswith("sum ")]
+    return {name: Moments(int(file[f"count {name}"]), file[f"sum {name}"], file[f"outer {name}"]) for name in names}
+
+
+def warn_of_ranks(moments):
     for name, m in moments.items():
         warn_of_rank(name, "reference images", m.count, len(m.sum))
-    return moments
 
 
 def of_path(path, features, num_neighbours):
@@ -140,6 +173,7 @@ def of_path(path, features, num_neighbours):
             yield batch
 
     moments = moments_of(batches(), features)
+    warn_of_ranks(moments)
     return Reference(
         {k: (m.mean, m.cov) for k, m in moments.items()}, np.concatenate(images), None, sha256_of(path)[:12]
     )

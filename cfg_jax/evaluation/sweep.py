@@ -21,8 +21,9 @@ from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate, measure, references, samples
 from cfg_jax.evaluation.features import Features
-from cfg_jax.files import claimed, read_json, write_json
+from cfg_jax.files import read_json, to_make, write_json
 from cfg_jax.progress import progress
+from cfg_jax.training.metrics import troubles
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
@@ -82,28 +83,27 @@ def sweep(
     configs.save(workdir / "config.json", config)
     real = None
     todo = []
+    run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, models, strict=True)}
     for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
         for w in dict.fromkeys(map(float, ws)):
             path = cell_path(workdir, name, w, variant, guides)
-            row = identity(variant, name, model, w, guides, features, reference)
+            row = identity(variant, name, model, w, guides, features, reference) | run_troubles[name]
             todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
     missing = [cell for cell in todo if not cell.is_done()]
     log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
     for name, (mean, _) in reference.moments.items() if missing else ():
         measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
-    # what another job holds is waited for when nothing else is left, and made after all should that job have died
-    for wait in (False, True):
-        for cell in progress([cell for cell in missing if not cell.is_done()], desc="sweep", unit="cell"):
-            with claimed(cell.path, wait) as mine:
-                if mine and not cell.is_done():
-                    if real is None:
-                        real = reference.features(features, config.eval.neighbours)
-                    row, picture = score_cell(cell, guides, features, reference, real)
-                    if not cell.npz:  # it would be of older weights
-                        cell.path.with_suffix(".npz").unlink(missing_ok=True)
-                    images.save_png(cell.path.with_suffix(".png"), picture)
-                    write_json(cell.path, row)
-                    log.info("%s: %s", cell.path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
+    cells = {cell.path: cell for cell in missing}
+    paths = to_make(cells, done=lambda path: cells[path].is_done())
+    for path in progress(paths, total=len(cells), desc="sweep", unit="cell"):
+        if real is None:
+            real = reference.features(features, config.eval.neighbours)
+        row, picture = score_cell(cells[path], guides, features, reference, real)
+        if not cells[path].npz:  # it would be of older weights
+            path.with_suffix(".npz").unlink(missing_ok=True)
+        images.save_png(path.with_suffix(".png"), picture)
+        write_json(path, row)
+        log.info("%s: %s", path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
     return [read_json(cell.path) for cell in todo]
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits test test-slow smoke lint lock
+.PHONY: digits test test-slow test-faults smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
@@ -11,11 +11,15 @@ digits: $(VENV)/done
 	$(BIN)/python -m experiments.paper --table=2 --scale=digits
 
 test: $(VENV)/done
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not faults"
 
 # what takes minutes: compiling the whole ImageNet-64 step
 test-slow: $(VENV)/done
 	$(BIN)/python -m pytest -m slow
+
+# runs that are killed, stopped, starved of disk and spread over processes: prints how many faults were survived
+test-faults: $(VENV)/done
+	$(BIN)/python -m pytest -m faults -n 0
 
 # the main job at its smallest, and the closed forms
 smoke: $(VENV)/done

@@ -179,15 +179,20 @@ def load(path):
 
 def digest(config):
     """Twelve hex digits that name what decides a run's parameters: the fields it may not be continued across."""
-    fields = {f: v for f, v in _flat(tuples(config.to_dict())).items() if not f.startswith(FREE)}
+    fields = {f: v for f, v in flat(config).items() if not f.startswith(FREE)}
     return digest_json(fields)
 
 
 def differences(old, new):
     """["train.batch_size: 128 -> 64", ...] for every field that a run may not be continued across."""
-    old, new = _flat(tuples(old.to_dict())), _flat(tuples(new.to_dict()))
+    old, new = flat(old), flat(new)
     fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
+
+
+def flat(config):
+    """{"train.batch_size": 128, ...}."""
+    return _flat(tuples(config.to_dict()))
 
 
 def _flat(tree, prefix=""):

@@ -8,6 +8,7 @@ import runpy
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,8 +19,10 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from cfg_jax.errors import InputError
+from cfg_jax.training import hosts
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # what is defined here is the command's own, to --help
 GO_ON = "the same command goes on from here"
 
 
@@ -41,15 +44,29 @@ def given(name, argv=None):
     return values[-1]
 
 
-def run(main):
-    """main() under absl's flags: bad input ends in one line and status 1, a stop in one line and status 130."""
+def define_hosts():
+    """The flags by which a command's processes find each other where no cluster says it."""
+    flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Kubernetes, TPU pods need none of these")
+    flags.DEFINE_integer("num_processes", None, "how many there are", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "which this one is, from 0", lower_bound=0)
+    flags.DEFINE_integer("init_timeout", 300, "seconds to wait for the others", lower_bound=1)
+    flags.DEFINE_integer("lost_after", 60, "seconds of silence that make a process a lost one", lower_bound=2)
+
+
+def run(main, stopped=130):
+    """main() under absl's flags: bad input ends in one line and status 1, a stop in one line and status `stopped`."""
 
     def guarded(_):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.default_int_handler)
         start_logging()
-        start_jax()
         try:
+            start_jax()
             main()
+            hosts.part()
+        except SystemExit:
+            hosts.part()
+            raise
         except InputError as error:
             end(f"error: {error}", 1)
         except OSError as error:
@@ -57,7 +74,15 @@ def run(main):
             remedy = "mend that and run the same command: what was written is kept"
             end(f"error: {place}{error.strerror or error}; {remedy}", 1)
         except KeyboardInterrupt as stop:
-            end(f"{str(stop) or 'stopped'}; {GO_ON}", 130)
+            if str(stop):  # all processes stopped at one step
+                hosts.part()
+            end(f"{str(stop) or 'stopped'}; {GO_ON}", stopped)
+        except jax.errors.JaxRuntimeError as error:
+            if not hosts.watching():
+                raise
+            logging.getLogger("cfg_jax").warning("%s: looking who is lost", str(error).splitlines()[0])
+            time.sleep(2 * FLAGS.lost_after)  # ends sooner, in a line that names it
+            raise
 
     app.run(guarded, flags_parser=parse)
 
@@ -126,12 +151,18 @@ def end(message, status) -> NoReturn:
 
 
 def start_jax():
-    """Split a CPU by image, one XLA device a core (a power of two, to divide batches), and keep compiled programs."""
+    """Split a CPU by image, one XLA device a core (a power of two, to divide batches); keep compiled programs; meet."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/cfg_jax/xla").expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "coordinator" in FLAGS:
+        at = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
+        hosts.join(*at, timeout=FLAGS.init_timeout, lost_after=FLAGS.lost_after)
+        if jax.process_index() > 0:  # the first one speaks for all
+            logging.getLogger("cfg_jax").setLevel(logging.WARNING)
 
 
 def start_logging():

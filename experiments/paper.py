@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -38,6 +39,7 @@ CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
 PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
+cli.define_hosts()
 LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; default: the malamute, or 0")
 
 
@@ -59,7 +61,10 @@ def main():
     steps = paper.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
     last = config.data.num_classes - 1
     configs.require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
-    print(plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, table))
+    first = jax.process_index() == 0  # of several it is the one that speaks and draws
+    of = plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, table)
+    if first:
+        print(of)
     if PLAN.value:
         return
     for run, model in runs.items():
@@ -67,10 +72,11 @@ def main():
     workdir = Path(RUNS.value) / f"{RUNG}-sweep"
     if table:
         rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps})
+    if table and first:
         print(report.write(workdir))
         print(paper.beside(rows, table, config.sampler.num_steps))
         print(f"{workdir}/report.html has the slider over w, table.md every score")
-    else:
+    elif first:
         sheet(config, next(iter(runs)), ws)
 
 

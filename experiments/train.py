@@ -1,6 +1,8 @@
 """Train one model; the same command again continues it.
 
 python -m experiments.train --config=configs/digits.py --workdir=runs/digits-p0.1 --config.p_uncond=0.1
+
+Ended by SIGTERM, SIGUSR1 or Ctrl-C it saves first, and its status is 0. experiments/launch/ has it on many machines.
 """
 
 from absl import flags
@@ -10,6 +12,7 @@ from experiments import cli
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl, samples/")
+cli.define_hosts()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -18,4 +21,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, stopped=0)

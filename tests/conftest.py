@@ -25,6 +25,24 @@ def tiny():
     return config
 
 
+SURVIVED = {}
+
+
+@pytest.fixture
+def faults():
+    """faults(kind, number): so many were injected, and what was promised has been seen to hold."""
+
+    def survived(kind, number):
+        SURVIVED[kind] = SURVIVED.get(kind, 0) + number
+
+    return survived
+
+
+def pytest_terminal_summary(terminalreporter):
+    for kind, number in SURVIVED.items():
+        terminalreporter.write_line(f"survived {number:3d} x {kind}")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

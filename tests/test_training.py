@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 import cfg_jax
+from cfg_jax.diffusion import loss
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
 from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.metrics import EDGES, LossByLogsnr
+from cfg_jax.training.metrics import EDGES, LossByLogsnr, troubles
 
 
 def final(workdir, config):
@@ -207,13 +208,72 @@ def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_t
     tiny.train.update(learning_rate=float("inf"), max_skipped=1)
     with (
         caplog.at_level("WARNING", "cfg_jax"),
-        pytest.raises(InputError, match="2 steps before step 2 .* again after a rollback"),
+        pytest.raises(InputError, match=r"2 steps before step 2 .* again after a rollback"),
     ):
         trainer.train(tiny, tmp_path)
     assert caplog.text.count("back to the last checkpoint, once") == 1
     [row] = records(tmp_path)
     assert (row["skipped"], row["rollbacks"], row["loss"]) == (2, 1, None)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_step(tiny, monkeypatch):
+    """NaN in one image: nothing moves, it counts as skipped and in no mean, and the next step is taken."""
+    state = jax.jit(partial(states.create, tiny))()
+    batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8), "label": jnp.arange(8)}
+    noised = loss.noised
+    monkeypatch.setattr(
+        loss, "noised", lambda *a, **k: (lambda z, *rest: (z.at[3].set(jnp.nan), *rest))(*noised(*a, **k))
+    )
+    after, metrics = jax.jit(partial(trainer.train_step, config=tiny))(
+        state, batch, jax.random.key(0), jnp.float32(0.1)
+    )
+    assert_equal(after, state.replace(step=jnp.int32(1)))
+    assert trainer.summarise([metrics]) == {"loss": None, "grad_norm": None, "loss_by_logsnr": {}, "skipped": 1}
+    monkeypatch.undo()
+    taken, good = jax.jit(partial(trainer.train_step, config=tiny))(after, batch, jax.random.key(0), jnp.float32(0.1))
+    merged = trainer.summarise([metrics, good])
+    assert merged["skipped"] == 1 and merged["loss"] == float(good.loss.compute())
+    assert merged["loss_by_logsnr"] == good.loss_by_logsnr.compute()
+    assert int(taken.step) == 2
+
+
+def test_parts_of_a_batch_give_the_whole_s_gradient(tiny):
+    """Adam's first moment, after one step, is a tenth of the clipped gradient."""
+    state = jax.jit(partial(states.create, tiny))()
+    batch = {"image": jnp.arange(8 * 64, dtype=jnp.uint8).reshape(8, 8, 8, 1), "label": jnp.arange(8)}
+    moments = []
+    for parts in (1, 2, 8):
+        tiny.train.accumulate = parts
+        step = jax.jit(partial(trainer.train_step, config=tiny))
+        after, metrics = step(state, batch, jax.random.key(0), jnp.float32(0.5))
+        moments.append([*jax.tree.leaves(after.opt_state), metrics.grad_norm.total, metrics.loss_by_logsnr.total])
+    for other in moments[1:]:
+        for a, b in zip(moments[0], other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_spike_of_the_loss_is_said(caplog):
+    recent = []
+    with caplog.at_level("WARNING", "cfg_jax"):
+        for step, value in enumerate((1.0, 0.5, 0.4, None, 0.9, 1.5)):
+            trainer.warn_of_spike(step, value, recent)
+    assert [record.args[:2] for record in caplog.records] == [(1.5, 5)] and len(recent) == 5
+
+
+def test_every_so_many_checkpoints_are_kept(tiny, tmp_path):
+    tiny.train.update(num_steps=7, checkpoint_every=1, keep_checkpoints=2, keep_every=3, sample_every=10)
+    trainer.train(tiny, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3", "6", "7"]
+
+
+def test_what_was_skipped_is_found_in_the_records(tmp_path):
+    assert troubles(tmp_path, 9) == {"skipped_steps": None, "rollbacks": None}
+    rows = [(3, 1, 0), (6, 2, 1), (9, 4, 1)]
+    lines = [json.dumps({"step": step, "skipped": skipped, "rollbacks": rolled}) for step, skipped, rolled in rows]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 12')
+    assert troubles(tmp_path, 6) == {"skipped_steps": 3, "rollbacks": 1}
+    assert troubles(tmp_path, 3) == {"skipped_steps": 1, "rollbacks": 0}
 
 
 def test_every_step_draws_anew(whole):

@@ -36,7 +36,7 @@ def write(workdir):
     by_steps = [row for group in [rows, *others] if cells.setting(group[0])[1:] == own[1:] for row in group]
     judged = claims.judge(by_steps, own[0])
 
-    text = table(rows) + "\n" + claims_text(judged)
+    text = table(rows) + unsteady(rows) + "\n" + claims_text(judged)
     write_atomic(workdir / "results.csv", results_csv(list(found.values())))
     write_atomic(workdir / "table.md", "\n".join([text, more_scores(rows), *map(table, others)]))
     write_atomic(workdir / "curves.png", curves_png(rows, "p_uncond"))
@@ -119,6 +119,15 @@ def note(row):
         f"N={row['N']} images a cell, T={row['T']}, v={row['v']:g}, threshold {row['threshold']}, "
         f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, EMA weights. {error}"
     )
+
+
+def unsteady(rows):
+    """A line for each run that had steps which were not finite."""
+    runs = {row["run"]: row for row in rows if row.get("skipped_steps") or row.get("rollbacks")}
+    line = (
+        "{run}: {skipped_steps} of {step} steps were skipped, their gradient was not finite; rollbacks: {rollbacks}.\n"
+    )
+    return "".join(line.format(**row) for row in runs.values())
 
 
 def other_scores(row):

@@ -56,15 +56,30 @@ class TrainMetrics(metrics.Collection):
         return metrics.replace(**means)
 
 
+def troubles(run_dir, step):
+    """{"skipped_steps", "rollbacks"} of a run up to a step; None of an export or imported weights."""
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        return {"skipped_steps": None, "rollbacks": None}
+    rows = [row for row in map(json.loads, whole_lines(path)) if row["step"] <= step]
+    skipped, rollbacks = (sum(row.get(name, 0) for row in rows) for name in ("skipped", "rollbacks"))
+    return {"skipped_steps": skipped, "rollbacks": int(rollbacks > 0)}
+
+
+def whole_lines(path):
+    """A kill may have cut the last one short."""
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 class Writer:
     """Appends to metrics.jsonl; records past `step`, of a run that was killed after them, are dropped first."""
 
     def __init__(self, workdir, step):
         self.path = Path(workdir) / "metrics.jsonl"
         if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_atomic(self.path, "".join(whole))
+            write_atomic(
+                self.path, "".join(line for line in whole_lines(self.path) if json.loads(line)["step"] <= step)
+            )
         self.events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def write(self, step, values):

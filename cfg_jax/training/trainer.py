@@ -1,7 +1,7 @@
 """Algorithm 1, around it a loop that can be stopped anywhere and continued by the same call."""
 
 import logging
-import os
+import platform
 import signal
 import time
 from collections import deque
@@ -14,19 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 
+from cfg_jax import __version__, images
 from cfg_jax import config as configs
-from cfg_jax import images
 from cfg_jax.data import cards, pipeline, sources
 from cfg_jax.diffusion import guidance, loss, samplers, schedule
 from cfg_jax.errors import InputError
-from cfg_jax.files import only_one
+from cfg_jax.files import only_one, write_json
 from cfg_jax.models import unet
 from cfg_jax.progress import progress
+from cfg_jax.training import hosts, weights
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
-from cfg_jax.training import weights
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.metrics import TrainMetrics, Writer
 
@@ -37,7 +36,7 @@ SPIKE = 2.0  # times the median of the last records is a loss worth a warning
 
 
 class NonFinite(Exception):
-    """More steps were skipped since the last checkpoint than config.train.max_skipped allows."""
+    """The state, or more steps since the last checkpoint than config.train.max_skipped allows."""
 
 
 def train_step(state, batch, key, p_uncond, *, config, mesh=None):
@@ -142,6 +141,9 @@ def _train(config, workdir, source, mesh, rollbacks):
     # Batches
     if first:
         cards.save(workdir / "data.json", source.card)
+        machine = {"device": f"{mesh.size} x {jax.devices()[0].device_kind}", "processes": jax.process_count()}
+        machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}
+        write_json(workdir / "machine.json", machine)
     log.info("%s: %d images, resize %s, card %s", config.data.name, len(source), source.card.resize, source.card.digest)
     log.info("classes: %s", source.card.class_table())
     if not source.card.complete:
@@ -168,16 +170,15 @@ def _train(config, workdir, source, mesh, rollbacks):
     writer = Writer(workdir, start) if first else None
     pending, recent, skipped, since = [], deque(maxlen=10), 0, time.perf_counter()
     bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step", disable=not first)
-    with writing(writer, checkpoints, bar), stop_signals() as stopping:
+    with writing(writer, checkpoints, bar), stop_signals() as told:
         for step in range(start, num_steps):
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
             pending.append(metrics)
-            jax.block_until_ready(
-                pending[-AHEAD:][0]
-            )  # a stop waits for these few steps and not for all that are queued
+            if len(pending) >= AHEAD:  # a stop waits for these few steps, not for all that the host could queue
+                jax.block_until_ready(pending[-AHEAD])
             bar.update()
             done = step + 1
-            stop = stopping(done)
+            stop = stops(told, done, num_steps)
             last = done == num_steps or stop
             if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
                 values = summarise(pending) | {"rollbacks": rollbacks}
@@ -195,7 +196,11 @@ def _train(config, workdir, source, mesh, rollbacks):
                 warn_of_spike(done, values["loss"], recent)
                 bar.set_postfix(loss=values["loss"], refresh=False)
                 pending, since = [], time.perf_counter()
-            if done % config.train.sample_every == 0:
+            sample = done % config.train.sample_every == 0
+            save = done % config.train.checkpoint_every == 0 or last
+            if (sample or save) and not all_finite(state):  # as memory may go bad; no step does this
+                raise NonFinite(f"the parameters, their average or moments at step {done} are not finite")
+            if sample:
                 began = time.perf_counter()
                 for which in ("params", "ema"):
                     image = images.grid(images.to_uint8(draw(getattr(state, which))), columns=GRID_COLUMNS)
@@ -203,11 +208,16 @@ def _train(config, workdir, source, mesh, rollbacks):
                         images.save_png(workdir / "samples" / f"{done:07d}_{which}.png", image)
                         writer.image(done, which, np.asarray(image))
                 since += time.perf_counter() - began
-            if done % config.train.checkpoint_every == 0 or last:
+            if save:
                 checkpoints.save(state)
                 skipped = 0
             if stop:
                 raise KeyboardInterrupt(f"stopped at step {done}, saved")
+
+
+@jax.jit
+def all_finite(state):
+    return jnp.isfinite(optax.tree.norm((state.params, state.ema, state.opt_state)))
 
 
 def initial(config, mesh, checkpoints):
@@ -284,25 +294,29 @@ def sample_grid(params, *, config, mesh=None):
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=sampler.variance_interp, threshold=threshold)
 
 
+def stops(told, done, num_steps):
+    """Whether to save and stop after step `done`. Several processes agree on a step, whichever of them was told.
+
+    None is more than AHEAD steps before another, since all wait for the devices: the named one is yet to come.
+    """
+    if jax.process_count() == 1:
+        return bool(told)
+    at = hosts.stop_step(done + 2 * AHEAD if told else None)
+    return at is not None and done >= min(at, num_steps)
+
+
 @contextmanager
 def stop_signals():
-    """Yield done -> whether to save and stop now: after SIGTERM, SIGUSR1 (SLURM's warning) or the first Ctrl-C.
-
-    A second Ctrl-C ends the process at once. Several processes agree on the step, whichever of them was told.
-    """
+    """SIGTERM, SIGUSR1 (SLURM's warning) and the first Ctrl-C fill the list; a second Ctrl-C ends the process."""
     received = []
-    several = jax.process_count() > 1  # there SIGTERM is jax's, which tells the other processes
 
     def handle(number, _):
         received.append(number)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if several:
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    ours = (signal.SIGINT, signal.SIGUSR1) if several else (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in ours}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)}
     try:
-        yield multihost_utils.reached_preemption_sync_point if several else lambda _: bool(received)
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

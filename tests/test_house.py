@@ -42,6 +42,12 @@ def imports(path):
             yield from (alias.name for alias in node.names)
 
 
+def calls(path):
+    """The last names of what is called: f of f() and of a.f()."""
+    called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return {f.id if isinstance(f, ast.Name) else f.attr for f in called if isinstance(f, ast.Name | ast.Attribute)}
+
+
 def test_imports_point_one_way():
     """Rooms in order; the small modules beside them import no room but diffusion; nothing imports the commands."""
     for path in sorted((ROOT / "cfg_jax").rglob("*.py")):
@@ -61,6 +67,7 @@ def test_nothing_that_is_loaded_is_executed():
     for path in sorted(p for room in ("cfg_jax", "experiments", "configs") for p in (ROOT / room).rglob("*.py")):
         assert not [name for name in imports(path) if name.split(".")[0] in forbidden], path
         assert "allow_pickle=True" not in path.read_text(), path
+        assert not calls(path) & {"eval", "exec", "system", "popen", "extract", "extractall", "unpack_archive"}, path
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -239,6 +246,22 @@ def test_jobs_share_a_sweep(digits_dir, tmp_path):
     assert len(made) >= len(names) - 1 and len(set(made)) == len(made)  # what the killed one made may be unsaid
     table = (tmp_path / "table.md").read_text()
     assert "seeds 0, 1, 2" in table and "threshold none" in table
+
+
+def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
+    runs, _ = digits_dir
+    args = ("--config=configs/digits.py", f"--sweep={runs / 'digits-sweep'}", f"--out={tmp_path / 'digits'}")
+    done = run("results", *args, f"--runs={runs}")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "digits" / "README.md").read_text()
+    assert "'--config.model.multipliers=(1,)'" in page and "--config.train.num_steps=6" in page and "claims" in page
+    assert "21 cells of 840 images" in page and "--config.p_uncond" not in page
+    made = json.loads((tmp_path / "digits" / "runs.json").read_text())["digits-p0.2"]
+    assert (made["steps"], made["batch_size"], made["skipped_steps"], made["processes"]) == (6, 8, 0, 1)
+    assert 0 < made["hours"] < 0.1 and made["images_per_s"] > 0 and "x cpu" in made["device"]
+    assert (tmp_path / "digits" / "samples.png").exists() and (tmp_path / "digits" / "config.json").exists()
+    wrong = run("results", *args, f"--runs={tmp_path}")
+    assert wrong.returncode == 1 and "has no metrics.jsonl" in wrong.stderr
 
 
 def test_an_image_that_is_not_finite_is_an_error():

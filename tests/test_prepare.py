@@ -87,6 +87,23 @@ def test_two_tars_in_a_folder_are_one_set(tmp_path):
     assert folder(tmp_path / "tars", tmp_path / "a").sha256 == folder(source, tmp_path / "b").sha256
 
 
+def test_an_archive_cannot_reach_out_of_itself(tmp_path):
+    """Members are read where they are and never unpacked: .. and / in a name, and links, lead nowhere."""
+    source = tree(tmp_path / "in")
+    (tmp_path / "secret.png").write_bytes(next((source / "train" / "ant").iterdir()).read_bytes())
+    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+        tar.add(source, arcname=".")
+        for name in ("train/../../../evil/x.png", f"{tmp_path}/train/evil/x.png"):
+            add(tar, name, (tmp_path / "secret.png").read_bytes())
+        link = tarfile.TarInfo("train/ant/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret.png")
+        tar.addfile(link)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"no picture of 1 of the 3 classes \(evil\)"):
+        folder(tmp_path / "bad.tar", tmp_path / "out")
+    assert all(tmp_path / "out" in (p, *p.parents) for p in set(tmp_path.rglob("*")) - before)
+
+
 def test_a_tar_of_tars_keeps_its_folders(tmp_path):
     source = tree(tmp_path / "in")
     with tarfile.open(tmp_path / "outer.tar", "w") as outer:

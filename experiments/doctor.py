@@ -1,0 +1,301 @@
+"""What would stop a run of a config on this machine, or slow it: a line for each check, pass or what to do; status 1.
+
+python -m experiments.doctor --config=configs/digits.py --workdir=runs/digits-p0.1
+"""
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+from packaging.requirements import Requirement
+
+# what imports flax is imported inside the checks: where it does not go together with jax, `versions` still says so
+from cfg_jax import config as configs
+from cfg_jax.data import sources
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import references
+from cfg_jax.files import only_one, write_atomic
+from cfg_jax.training import mesh as meshes
+from experiments import cli
+
+CONFIG = cli.define_config()
+WORKDIR = flags.DEFINE_string("workdir", "runs", "where the run will write")
+cli.define_hosts()
+flags.mark_flags_as_required(["config"])
+
+SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+ACCELERATORS = {"cuda13": ("/dev/nvidia0", "nvidia-smi"), "tpu": ("/dev/accel0", "/dev/vfio/0")}  # extra of jax: signs
+TOLERANCE = 0.01  # of a kernel in the config's dtype, relative to float32
+REPEATS = 5
+SKEW = 5  # seconds
+GIB = 2**30
+
+
+def main():
+    failed = False
+    for check in CHECKS:
+        try:
+            outcome, line = "pass", check(CONFIG.value)
+        except InputError as error:
+            outcome, line = "FAIL", " ".join(str(error).split())
+        except Exception as error:  # the rest is looked at all the same
+            outcome, line = "FAIL", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        print(f"{outcome}  {check.__name__.replace('_', ' '):17} {line}", flush=True)
+        failed |= outcome == "FAIL"
+    sys.exit(int(failed))
+
+
+def versions(_):
+    """The dependencies in pyproject.toml, and theirs, are installed in the versions that are asked for."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    asked, installed, wrong = list(project["dependencies"]), {}, []
+    for requirement in map(Requirement, asked):  # which grows
+        name = requirement.name
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if name not in installed:
+            try:
+                installed[name] = metadata.version(name)
+                asked += metadata.requires(name) or []
+            except metadata.PackageNotFoundError:
+                installed[name] = "missing"
+                wrong.append(f"{name} is missing")
+        if installed[name] != "missing" and not requirement.specifier.contains(installed[name], prereleases=True):
+            wrong.append(f"{name} {installed[name]} is not {requirement.specifier}")
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}: python -m pip install -r requirements.txt")
+    return f"Python {platform.python_version()}, " + ", ".join(f"{name} {installed[name]}" for name in SHOWN)
+
+
+def settings(config):
+    from cfg_jax.training import trainer
+
+    configs.check(config)
+    mesh = trainer.mesh_of(config.train)
+    batch = f"batches of {config.train.batch_size:,} over {dict(mesh.shape)} devices"
+    return batch + (f" in {config.train.accumulate} parts" if config.train.accumulate > 1 else "")
+
+
+def devices(_):
+    remedy = 'unset JAX_PLATFORMS, or python -m pip install -c requirements.txt "jax[{}]" (README.md)'
+    try:
+        backend = jax.default_backend()
+    except Exception as error:  # also an AssertionError without a word
+        raise InputError(
+            f"jax finds no devices ({str(error) or type(error).__name__}): {remedy.format('cuda13')}"
+        ) from error
+    for extra, signs in ACCELERATORS.items():
+        there = [sign for sign in signs if Path(sign).exists() or shutil.which(sign)]
+        if there and backend == "cpu":
+            raise InputError(f"{there[0]} is there, but jax runs on the CPU: {remedy.format(extra)}")
+    here = f"{jax.local_device_count()} of them in process {jax.process_index()} of {jax.process_count()}"
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}, {here}"
+
+
+def all_reduce(config):
+    """Ones summed over all devices, as many as the gradient has numbers."""
+    from cfg_jax.training import cost
+
+    mesh, size = meshes.data_mesh(jax.devices()), cost.num_parameters(config)
+    if mesh.size == 1:
+        return "one device"
+    size = min(size, 2**24) if on_cpu() else size
+    ones = jax.jit(partial(jnp.ones, (mesh.size, size)), out_shardings=meshes.split(mesh))()
+    add = jax.jit(lambda a: a.sum(0), out_shardings=meshes.replicated(mesh))
+    wrong = [str(part.device) for part in add(ones).addressable_shards if not (part.data == mesh.size).all()]
+    if wrong:
+        raise InputError(
+            f"ones summed over {mesh.size} devices are not {mesh.size} on {', '.join(wrong)}: "
+            "update the driver and jax, or leave devices out"
+        )
+    took = seconds(add, ones)
+    mib, speed = 4 * size / 2**20, 4 * size / took / 1e9
+    return f"{mib:,.1f} MiB over {mesh.size} devices in {took * 1e3:,.2f} ms, {speed:.3g} GB/s"
+
+
+def convolution(config):
+    """3x3, at the level with most channels."""
+    side, channels = max(levels(config), key=lambda level: level[1])
+    dims = ("NHWC", "HWIO", "NHWC")
+    convolve = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=dims)
+    return kernel(config, convolve, (images(), side, side, channels), (3, 3, channels, channels))
+
+
+def attention(config):
+    """At the level with most pixels of those that have it; the middle always has."""
+    having = [level for level in levels(config) if level[0] in config.model.attention_resolutions]
+    side, channels = (having or levels(config)[-1:])[0]
+    heads = config.model.num_heads or channels // config.model.head_width
+    return kernel(config, jax.nn.dot_product_attention, *[(images(), side**2, heads, channels // heads)] * 3)
+
+
+def levels(config):
+    """(side, channels) of the U-Net's."""
+    return [(config.data.image_size >> i, m * config.model.channels) for i, m in enumerate(config.model.multipliers)]
+
+
+def images():
+    return 8 if on_cpu() else 64
+
+
+def on_cpu():
+    return jax.default_backend() == "cpu"
+
+
+def kernel(config, function, *shapes):
+    """`function` of normal numbers in the config's dtype, held against float32, and its speed on one device."""
+    from cfg_jax.training import cost
+
+    dtype = config.model.dtype
+    args = [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
+    with jax.default_matmul_precision("highest"):
+        exact = jax.jit(function)(*[a.astype(jnp.float32) for a in args])
+    run = jax.jit(function)
+    error = float(jnp.linalg.norm(run(*args).astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
+    what = f"{dtype} {' '.join('x'.join(map(str, shape)) for shape in shapes[:2])}"
+    if not error < TOLERANCE:  # nor NaN
+        raise InputError(
+            f"{what} is {error:.2g} from float32's result, the limit is {TOLERANCE}: update the driver and jax, or set "
+            "config.model.dtype=float32"
+        )
+    flops = cost.matmul_flops(jax.make_jaxpr(function)(*args).jaxpr) / seconds(run, *args)
+    peak = meshes.peak_flops()
+    share = f", {flops * jax.device_count() / peak:.0%} of its bf16 peak" if peak else ""
+    return f"{what}: {flops / 1e12:.3g} TFLOP/s{share}, {error:.1g} from float32's"
+
+
+def seconds(run, *args):
+    """Of one of several calls that are queued, after the first."""
+    jax.block_until_ready(run(*args))
+    began = time.perf_counter()
+    jax.block_until_ready([run(*args) for _ in range(REPEATS)])
+    return (time.perf_counter() - began) / REPEATS
+
+
+def memory(config):
+    """State and activations against the device's memory; the devices of a CPU share the machine's."""
+    from cfg_jax.training import cost
+
+    train = config.train
+    part = -(-train.batch_size // (jax.device_count() * train.accumulate))
+    state, activations = cost.state_bytes(config, train.fsdp), part * cost.activation_bytes(config, 1)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if on_cpu():
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()
+    needs = f"{state / GIB:,.2f} GiB of state and about {activations / GIB:,.2f} for {part:,} images on a device"
+    if not limit:
+        return f"{needs}; it does not say how much it has"
+    if state + activations > limit:
+        raise InputError(
+            f"{needs}, which has {limit / GIB:,.2f}: a smaller config.train.batch_size, a larger "
+            "config.train.accumulate or config.train.fsdp, or config.model.remat=True"
+        )
+    return f"{needs}, which has {limit / GIB:,.2f}"
+
+
+def data(config):
+    source, _ = sources.load(config)
+    return f"{source.card.name}: {len(source):,} images of {source.images.shape[1:]}, card {source.card.digest}"
+
+
+def reference(config):
+    path, of = config.eval.reference, config.data
+    if not path:
+        return "of the training images, taken by the first sweep"
+    found = references.read(path)
+    references.check_shape(found, path, (of.image_size, of.image_size, of.channels))
+    return f"{path}: {', '.join(found.moments)}"
+
+
+def features(config):
+    from cfg_jax.models import inception
+
+    if config.eval.features != "inception":
+        return "of a classifier of the data, trained by the first sweep"
+    sha256 = inception.load(config.eval.inception)[2]
+    return f"{config.eval.inception}: Inception, sha256 {sha256[:12]}"
+
+
+def disk(config):
+    """Room for the checkpoints to be kept and the one being written; what those there already take is theirs."""
+    from cfg_jax.training import cost
+
+    train, workdir = config.train, Path(WORKDIR.value)
+    count = train.keep_checkpoints + 1 + (train.num_steps // train.keep_every if train.keep_every else 0)
+    needed = count * cost.state_bytes(config) * 4 / 5  # no gradient
+    there = sum(file.stat().st_size for file in (workdir / "checkpoints").rglob("*") if file.is_file())
+    place = existing(workdir)
+    free = shutil.disk_usage(place).free + there
+    line = f"{free / GIB:,.1f} GiB in {place} for {count} checkpoints, {needed / GIB:,.2f} together"
+    if free < needed:
+        raise InputError(f"{line}: make room, lower config.train.keep_checkpoints, or raise config.train.keep_every")
+    return line
+
+
+def write_permission(_):
+    try_writing(WORKDIR.value, "choose a --workdir that can be written and locked")
+    return f"{existing(WORKDIR.value)}: writes, renames, locks"
+
+
+def try_writing(directory, remedy):
+    """Make a directory in it or its nearest parent, in that a lock and a file; nothing is left of them."""
+    place = existing(directory)
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".doctor-") as inside, only_one(inside):
+            write_atomic(Path(inside) / "file", "")
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror or error}: {remedy}") from error
+
+
+def existing(path):
+    """`path`, or the nearest of its parents that is there."""
+    path = Path(path).absolute()
+    return next(p for p in (path, *path.parents) if os.path.exists(p))
+
+
+def clock_skew(_):
+    if jax.process_count() == 1:
+        return "one host"
+    multihost_utils.sync_global_devices("look at the clocks")
+    now = time.time()
+    parts = np.array([now // 60, now % 60 * 1000], np.int32)  # minutes and ms: jax takes 32 bits
+    clocks = np.asarray(multihost_utils.process_allgather(parts)) @ np.array([60, 0.001])
+    skew = np.ptp(clocks)
+    if skew > SKEW:
+        raise InputError(
+            f"processes {clocks.argmax()} and {clocks.argmin()} have clocks {skew:,.1f} s apart: run NTP on their hosts"
+        )
+    return f"{skew:.2f} s at most between {len(clocks)} processes"
+
+
+def compile_cache(_):
+    directory, remedy = jax.config.jax_compilation_cache_dir, "set JAX_COMPILATION_CACHE_DIR to one that can be written"
+    if not directory:
+        raise InputError(f"no directory keeps compiled programs: {remedy}")
+    if "://" in directory:
+        return f"{directory}: remote, not tried"
+    try_writing(directory, remedy)
+    sizes = [file.stat().st_size for file in Path(directory).glob("*-cache")]
+    return f"{directory}: {len(sizes)} programs, {sum(sizes) / 2**20:,.0f} MiB"
+
+
+CHECKS = (
+    versions, settings, devices, all_reduce, convolution, attention, memory, data, reference, features, disk,
+    write_permission, clock_skew, compile_cache,
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)

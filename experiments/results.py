@@ -1,0 +1,108 @@
+"""A finished table and how it was made, in a directory small enough to commit: README.md, pictures, CSV, configs.
+
+python -m experiments.results --config=configs/tiny_imagenet.py --sweep=runs/tiny_imagenet-sweep \
+    --out=experiments/results/tiny_imagenet
+"""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import report
+from cfg_jax.files import read_json, write_atomic, write_json
+from cfg_jax.training.metrics import whole_lines
+from experiments import cli
+
+CONFIG = cli.define_config()
+SWEEP = flags.DEFINE_string("sweep", None, "the directory of experiments.paper's or experiments.sweep's cells")
+RUNS = flags.DEFINE_string("runs", "runs", "where the runs are that it scored")
+OUT = flags.DEFINE_string("out", None, "the directory to write")
+flags.mark_flags_as_required(["config", "sweep", "out"])
+COPIED = ("results.csv", "curves.png", "curves_T.png", "samples.png", "config.json")
+
+
+def main():
+    sweep, out = Path(SWEEP.value), Path(OUT.value)
+    text = report.write(sweep)
+    rows = [read_json(path) for path in sorted((sweep / "cells").glob("*.json"))]
+    runs = {name: training(Path(RUNS.value) / name) for name in sorted({row["run"] for row in rows})}
+    flag_list = changed(CONFIG.value, configs.load(sweep / "config.json"))
+    out.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        if (sweep / name).exists():
+            shutil.copyfile(sweep / name, out / name)
+    write_json(out / "runs.json", runs)
+    write_atomic(out / "README.md", page(out.name, text, rows, runs, flag_list))
+    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def training(run):
+    """What a run took, from its records: hours of its steps alone, without compiling and saving."""
+    if not (run / "metrics.jsonl").exists():
+        raise InputError(f"{run} has no metrics.jsonl: name the directory of the runs that were scored with --runs")
+    config, rows = configs.load(run / "config.json"), [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    steps = np.diff([0, *(row["step"] for row in rows)])
+    seconds = float(steps @ [config.train.batch_size / row["images_per_s"] for row in rows])
+    return {
+        "p_uncond": config.p_uncond,
+        "steps": rows[-1]["step"],
+        "batch_size": config.train.batch_size,
+        "hours": round(seconds / 3600, 4),
+        "images_per_s": round(float(np.median([row["images_per_s"] for row in rows])), 1),
+        "mfu": round(float(np.median([row["mfu"] for row in rows])), 4) if "mfu" in rows[-1] else None,
+        "loss": [row["loss"] for row in (rows[0], rows[-1])],
+        "skipped_steps": sum(row.get("skipped", 0) for row in rows),
+        **read_json(run / "machine.json"),
+    }
+
+
+def changed(base, config):
+    """The --config.FIELD=VALUE that make one config of another's file."""
+    old, new = configs.flat(base), configs.flat(config)
+    fields = [f for f in new if f not in ("data.card", "data.root") and old.get(f) != new[f]]
+    return [shlex.quote(f"--config.{field}={new[field]}") for field in fields]
+
+
+def page(title, text, rows, runs, flag_list):
+    lines = [["run", "p_uncond", "steps", "batch", "hours", "images/s", "MFU", "first and last loss", "on"]]
+    lines.append(["---", *["---:"] * 7, "---"])
+    for name, run in runs.items():
+        mfu = "not known" if run["mfu"] is None else f"{run['mfu']:.1%}"
+        numbers = [
+            run["p_uncond"],
+            f"{run['steps']:,}",
+            run["batch_size"],
+            run["hours"],
+            f"{run['images_per_s']:,}",
+            mfu,
+        ]
+        lines.append([name, *map(str, numbers), ", ".join(f"{loss:.4f}" for loss in run["loss"]), run["device"]])
+    of = next(iter(runs.values()))
+    seconds = sum(row["seconds"] for row in rows)
+    images = sum(row["N"] for row in rows)
+    scale = Path(cli.given("config")).stem
+    return "\n".join(
+        [
+            f"# {title}\n",
+            "    python -m experiments.paper --table=1 "
+            + " \\\n        ".join([f"--scale={scale}", *flag_list])
+            + "\n",
+            f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
+            f"images/s with their scores, on {rows[0]['device']}; jax {of['jax']}, Python {of['python']}, this code "
+            f"{of['code']}. Hours of training are of its steps alone.\n",
+            report.markdown(lines),
+            text,
+            "![IS against FID as w grows](curves.png)\n",
+            "![Samples of one model over w, one noise a picture](samples.png)\n",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,10 +78,11 @@ def run(main, stopped=130):
             if str(stop):  # all processes stopped at one step
                 hosts.part()
             end(f"{str(stop) or 'stopped'}; {GO_ON}", stopped)
-        except jax.errors.JaxRuntimeError as error:
+        except Exception as error:
             if not hosts.watching():
                 raise
-            logging.getLogger("cfg_jax").warning("%s: looking who is lost", str(error).splitlines()[0])
+            traceback.print_exc()
+            logging.getLogger("cfg_jax").warning("%s: looking who is lost", type(error).__name__)
             time.sleep(2 * FLAGS.lost_after)  # ends sooner, in a line that names it
             raise
 
@@ -161,7 +163,7 @@ def start_jax():
     if "coordinator" in FLAGS:
         at = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
         hosts.join(*at, timeout=FLAGS.init_timeout, lost_after=FLAGS.lost_after)
-        if jax.process_index() > 0:  # the first one speaks for all
+        if jax.distributed.is_initialized() and jax.process_index() > 0:  # the first one speaks for all
             logging.getLogger("cfg_jax").setLevel(logging.WARNING)
 
 

@@ -191,6 +191,8 @@ def memory(config):
     train = config.train
     part = -(-train.batch_size // (jax.device_count() * train.accumulate))
     state, activations = cost.state_bytes(config, train.fsdp), part * cost.activation_bytes(config, 1)
+    if train.fsdp > 1:  # within a step each device has all parameters, and their gradient before it is cut
+        state += 2 * 4 * cost.num_parameters(config)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if on_cpu():
         limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()

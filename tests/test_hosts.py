@@ -94,6 +94,16 @@ def test_a_run_goes_on_with_other_devices(alone, tmp_path):
     assert_close(alone / "digits-p0.1", tmp_path)
 
 
+def test_it_may_start_from_weights(alone, tmp_path):
+    """Of another run, for a network that is split over two processes: no step is taken at a rate that is nothing."""
+    args = (*TRAIN, f"--config.init_from={alone / 'digits-p0.1'}", "--config.train.learning_rate=1e-30")
+    all_well(start_several(2, *args, "--config.train.fsdp=2", f"--workdir={tmp_path}"))
+    _, want = restore_params(alone / "digits-p0.1")
+    for item in ("params", "ema"):
+        _, found = restore_params(tmp_path, item=item)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, want)
+
+
 def started(workdir, **kwargs):
     """Two processes in the middle of a run."""
     processes = start_several(2, *LONG, f"--workdir={workdir}", lost_after=LOST_AFTER, **kwargs)
@@ -144,7 +154,9 @@ def test_slurm_s_own_variables_are_enough(alone, tmp_path):
 
 def test_who_does_not_come_is_said(tmp_path):
     at = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--init_timeout=5")
-    status, _, stderr = ends([start(*TRAIN, f"--workdir={tmp_path / 'x'}", *at, "--process_id=1")])[0]
-    assert status == 1 and "error: process 0 is not at --coordinator=" in stderr and not (tmp_path / "x").exists()
+    for i in (0, 1):
+        status, _, stderr = ends([start(*TRAIN, f"--workdir={tmp_path / 'x'}", *at, f"--process_id={i}")])[0]
+        assert status == 1 and "error: the processes of this run did not all meet within 5 s" in stderr
+        assert not (tmp_path / "x").exists()
     status, _, stderr = ends([start(*TRAIN, f"--workdir={tmp_path / 'x'}", *at, "--process_id=2")])[0]
     assert status == 1 and "give all three" in stderr and stderr.count("\n") == 1

@@ -53,7 +53,7 @@ def environment(tmp_path, **fakes):
 @pytest.mark.faults
 def test_pod_and_slurm_go_on_after_a_stop_and_end_when_all_is_done(tmp_path):
     flags = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *TINY, "--config.train.num_steps=3000"]
-    env = environment(tmp_path, srun='shift; exec "$@"', scontrol=f"echo $@ > {tmp_path / 'asked'}")
+    env = environment(tmp_path, srun='shift 2; exec "$@"', scontrol=f"echo $@ > {tmp_path / 'asked'}")
     process = subprocess.Popen(
         [LAUNCH / "pod.sh", *flags, "--config.train.log_every=1"], env=env, stdout=subprocess.PIPE
     )
@@ -64,13 +64,16 @@ def test_pod_and_slurm_go_on_after_a_stop_and_end_when_all_is_done(tmp_path):
     step = int(max((tmp_path / "run" / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name)).name)
     rest = [*flags, f"--config.train.num_steps={step + 1}"]
     slurm = env | {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "17"}
-    stopping = environment(tmp_path, srun="exit 0")  # as one that was stopped by USR1
-    subprocess.run(["bash", LAUNCH / "slurm.sh", *rest], env=slurm | stopping, check=True)
+    environment(tmp_path, srun="exit 134")  # as after bad input, or where it fails again
+    assert subprocess.run(["bash", LAUNCH / "slurm.sh", *rest], env=slurm).returncode == 1
+    assert not (tmp_path / "asked").exists()
+    further = tmp_path / "run" / "checkpoints" / str(step + 1)
+    environment(tmp_path, srun=f"mkdir {further}; exit 75")  # it got on, then a process was lost
+    subprocess.run(["bash", LAUNCH / "slurm.sh", *flags], env=slurm, check=True)
     assert (tmp_path / "asked").read_text() == "requeue 17\n"
     (tmp_path / "asked").unlink()
-    bad = environment(tmp_path, srun="exit 1")
-    assert subprocess.run(["bash", LAUNCH / "slurm.sh", *rest], env=slurm | bad).returncode == 1
-    environment(tmp_path, srun='shift; exec "$@"')
+    further.rmdir()
+    environment(tmp_path, srun='shift 2; exec "$@"')
     subprocess.run(["bash", LAUNCH / "slurm.sh", *rest], env=slurm, check=True)
     assert not (tmp_path / "asked").exists()
     done = subprocess.run([LAUNCH / "workstation.sh", *rest], env=env, capture_output=True, text=True)

@@ -238,6 +238,27 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step(tiny, monkeypatc
     assert int(taken.step) == 2
 
 
+def test_a_state_is_finite_after_any_number_of_steps(tiny):
+    """Squares of the optimizer's counts overflow from 46,341 on."""
+    state = jax.jit(partial(states.create, tiny))()
+    for count in (0, 46_341, 50_000, 2_700_000):
+        counted = jax.tree.map(lambda a, n=count: jnp.full_like(a, n) if a.dtype == jnp.int32 else a, state)
+        assert trainer.all_finite(counted)
+    first, *rest = jax.tree.leaves(state.ema)
+    bad = jax.tree.unflatten(jax.tree.structure(state.ema), [first.at[0].set(jnp.inf), *rest])
+    assert not trainer.all_finite(state.replace(ema=bad))
+
+
+def test_a_warning_during_the_last_step_is_heard(tiny, tmp_path, monkeypatch):
+    """Or the next model of a table would be begun."""
+    monkeypatch.setattr(
+        trainer, "sample_grid", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or jnp.zeros((8, 8, 8, 1))
+    )
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 4, saved"):
+        trainer.train(tiny, tmp_path)
+    assert int(final(tmp_path, tiny).step) == 4
+
+
 def test_parts_of_a_batch_give_the_whole_s_gradient(tiny):
     """Adam's first moment, after one step, is a tenth of the clipped gradient."""
     state = jax.jit(partial(states.create, tiny))()

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, sha256_of, write_json
+from cfg_jax.training import hosts
 from cfg_jax.training.state import TrainState
 
 ITEMS = ("params", "ema", "opt_state")
@@ -56,6 +57,8 @@ class Checkpoints:
         try:
             restored = self.manager.restore(self.latest, args=ocp.args.Composite(**args))
         except Exception as error:  # as below
+            if hosts.watching() and _of_jax(error):
+                raise
             raise _damaged(Path(self.manager.directory), self.latest, reason(error)) from error
         step = jax.device_put(jax.numpy.int32(self.latest), template.step.sharding)
         return TrainState(step=step, **restored)
@@ -73,6 +76,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # as many types as for reading
+            if hosts.watching() and _of_jax(error):
+                raise
             kept = "none is kept yet" if self.latest is None else f"step {self.latest} is kept"
             raise InputError(
                 f"no checkpoint could be written to {self.manager.directory} ({reason(error)}); {kept}: "
@@ -163,6 +168,11 @@ def latest(run_dir):
 def _steps(directory):
     """Finished checkpoints: one being written has another name."""
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def _of_jax(error):
+    """Whether another process was lost, which is no fault of the disk; orbax wraps some of these."""
+    return any(isinstance(e, jax.errors.JaxRuntimeError) for e in (error, error.__cause__, error.__context__))
 
 
 def _damaged(directory, step, why):

@@ -16,6 +16,7 @@ from cfg_jax.errors import InputError
 log = logging.getLogger(__name__)
 BEAT = 2.0  # seconds between signs of life
 TRY_AGAIN = 75  # EX_TEMPFAIL
+A_DAY = 86_400
 _watching = threading.Event()
 
 
@@ -27,45 +28,41 @@ def join(coordinator=None, num_processes=None, process_id=None, *, timeout=300, 
     """
     given = (coordinator, num_processes, process_id)
     if given != (None, None, None):
-        if coordinator is None or num_processes is None or process_id is None or process_id >= num_processes:
+        port = (coordinator or "").rpartition(":")[2]
+        if not port.isdigit() or num_processes is None or process_id is None or process_id >= num_processes:
             raise InputError(
                 f"--coordinator={coordinator}, --num_processes={num_processes}, --process_id={process_id}: give all "
                 "three, host:port of process 0, their number, and this one's from 0"
             )
-        if process_id == 0:
-            log.info("waiting for %d processes to come to %s within %d s", num_processes - 1, coordinator, timeout)
-        else:
-            reach(coordinator, timeout)  # or jax would end this process in its own way
     elif os.environ.get("SLURM_NTASKS") == "1":  # jax would take the first of its GPUs only
         return
+    remedy = "start all, where they reach process 0 at the same --coordinator, or give a longer --init_timeout"
+    late = threading.Timer(
+        timeout, end, (f"the processes of this run did not all meet within {timeout} s: {remedy}", 1)
+    )
+    late.daemon = True
+    late.start()
     try:
-        # jax's own heartbeat ends a process too, in its own way: it comes second; SIGTERM is the trainer's
+        # jax would end the process too, in its own way: that comes second; SIGTERM is the trainer's
         jax.config.update("jax_enable_preemption_service", False)
-        jax.distributed.initialize(*given, initialization_timeout=timeout, heartbeat_timeout_seconds=lost_after + 30)
+        patience = {"initialization_timeout": timeout + 30, "heartbeat_timeout_seconds": lost_after + 30}
+        jax.distributed.initialize(*given, **patience)
     except ValueError as error:
         if coordinator is not None:
             raise InputError(f"--coordinator={coordinator}: {error}") from error
         return  # no cluster
+    finally:
+        late.cancel()
     if jax.process_count() > 1:
         names = watch(lost_after)
         if jax.process_index() == 0:
             log.info("%d processes: %s", len(names), ", ".join(names))
 
 
-def reach(coordinator, timeout):
-    """Wait until something listens there."""
-    host, _, port = coordinator.rpartition(":")
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            return socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) or time.monotonic() > deadline:
-                raise InputError(
-                    f"process 0 is not at --coordinator={coordinator} within {timeout} s ({error}): start it there, or "
-                    "give a longer --init_timeout"
-                ) from error
-            time.sleep(0.5)
+def end(message, status):
+    """From any thread, whatever the others wait for."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 def watch(lost_after):
@@ -93,9 +90,7 @@ def watch(lost_after):
 
     def leave(name):
         if _watching.is_set():
-            line = f"error: {name} is lost: start the same command on all again, it goes on from the last checkpoint"
-            print(line, file=sys.stderr, flush=True)
-            os._exit(TRY_AGAIN)
+            end(f"{name} is lost: start the same command on all again, it goes on from the last checkpoint", TRY_AGAIN)
 
     _watching.set()
     threading.Thread(target=beat, daemon=True).start()
@@ -116,7 +111,9 @@ def watching():
 
 
 def part():
-    """Leave the others in peace, when all are done: waits for them."""
-    _watching.clear()
+    """Leave when all are done, which one may be long before another; who is lost meanwhile is still said."""
+    if watching():
+        distributed.global_state.client.wait_at_barrier("cfg_jax/part", 1000 * A_DAY)
+        _watching.clear()
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()

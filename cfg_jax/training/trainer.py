@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import parameter_overview
+from jax.experimental import multihost_utils
 
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
@@ -99,10 +100,13 @@ def train(config, workdir):
     source, config = sources.load(config)
     mesh = mesh_of(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
+        told = []
         for rollbacks in (0, 1):
             try:
-                return _train(config, Path(workdir), source, mesh, rollbacks)
+                return _train(config, Path(workdir), source, mesh, rollbacks, told)
             except NonFinite as error:
+                if told:
+                    raise KeyboardInterrupt(f"{error}; stopped, the last checkpoint is kept") from error
                 if rollbacks:
                     raise InputError(
                         f"{error}, again after a rollback to the last checkpoint, which is kept: lower "
@@ -122,7 +126,7 @@ def mesh_of(train):
     return meshes.data_mesh(jax.devices(), fsdp)
 
 
-def _train(config, workdir, source, mesh, rollbacks):
+def _train(config, workdir, source, mesh, rollbacks, told):
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     first = jax.process_index() == 0  # what all processes know is written by the first
 
@@ -168,9 +172,9 @@ def _train(config, workdir, source, mesh, rollbacks):
 
     # Loop
     writer = Writer(workdir, start) if first else None
-    pending, recent, skipped, since = [], deque(maxlen=10), 0, time.perf_counter()
+    pending, recent, skipped, taken, since = [], deque(maxlen=10), 0, 0, time.perf_counter()
     bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step", disable=not first)
-    with writing(writer, checkpoints, bar), stop_signals() as told:
+    with writing(writer, checkpoints, bar), stop_signals(told):
         for step in range(start, num_steps):
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
             pending.append(metrics)
@@ -178,7 +182,7 @@ def _train(config, workdir, source, mesh, rollbacks):
                 jax.block_until_ready(pending[-AHEAD])
             bar.update()
             done = step + 1
-            stop = stops(told, done, num_steps)
+            stop = done < num_steps and stops(told, done)
             last = done == num_steps or stop
             if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
                 values = summarise(pending) | {"rollbacks": rollbacks}
@@ -188,7 +192,8 @@ def _train(config, workdir, source, mesh, rollbacks):
                     values["mfu"] = flops / seconds / peak
                 if writer:
                     writer.write(done, values)
-                skipped += values["skipped"]
+                skipped += agreed(values["skipped"])
+                taken += len(pending) - values["skipped"]
                 if skipped > config.train.max_skipped:
                     raise NonFinite(
                         f"{skipped} steps before step {done} had a loss, gradient or update that is not finite"
@@ -198,7 +203,7 @@ def _train(config, workdir, source, mesh, rollbacks):
                 pending, since = [], time.perf_counter()
             sample = done % config.train.sample_every == 0
             save = done % config.train.checkpoint_every == 0 or last
-            if (sample or save) and not all_finite(state):  # as memory may go bad; no step does this
+            if (sample or save) and agreed(not all_finite(state)):  # as memory may go bad; no step does this
                 raise NonFinite(f"the parameters, their average or moments at step {done} are not finite")
             if sample:
                 began = time.perf_counter()
@@ -210,14 +215,17 @@ def _train(config, workdir, source, mesh, rollbacks):
                 since += time.perf_counter() - began
             if save:
                 checkpoints.save(state)
-                skipped = 0
+                if taken:  # else nothing came of it since the last one either
+                    skipped = taken = 0
             if stop:
-                raise KeyboardInterrupt(f"stopped at step {done}, saved")
+                break
+    if stop or agreed(told != []):  # told during the last step, too: nothing is to follow
+        raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 
 @jax.jit
 def all_finite(state):
-    return jnp.isfinite(optax.tree.norm((state.params, state.ema, state.opt_state)))
+    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state)]).all()
 
 
 def initial(config, mesh, checkpoints):
@@ -232,7 +240,9 @@ def initial(config, mesh, checkpoints):
     state = jax.jit(create, out_shardings=places)()
     if config.init_from:
         _, _, params = weights.read(config.init_from)
-        params = jax.device_put(weights.adopt(params, state.params), places.params)
+        fresh = jax.jit(lambda params: params, out_shardings=meshes.replicated(mesh))(state.params)
+        params = weights.adopt(*(jax.tree.map(np.asarray, p) for p in (params, fresh)))
+        params = jax.device_put(params, places.params)
         state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
     return state
 
@@ -294,7 +304,12 @@ def sample_grid(params, *, config, mesh=None):
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=sampler.variance_interp, threshold=threshold)
 
 
-def stops(told, done, num_steps):
+def agreed(number):
+    """The greatest of all processes': each looks at its own copy of what is the same, as long as memory is good."""
+    return int(number) if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def stops(told, done):
     """Whether to save and stop after step `done`. Several processes agree on a step, whichever of them was told.
 
     None is more than AHEAD steps before another, since all wait for the devices: the named one is yet to come.
@@ -302,21 +317,20 @@ def stops(told, done, num_steps):
     if jax.process_count() == 1:
         return bool(told)
     at = hosts.stop_step(done + 2 * AHEAD if told else None)
-    return at is not None and done >= min(at, num_steps)
+    return at is not None and done >= at
 
 
 @contextmanager
-def stop_signals():
+def stop_signals(told):
     """SIGTERM, SIGUSR1 (SLURM's warning) and the first Ctrl-C fill the list; a second Ctrl-C ends the process."""
-    received = []
 
     def handle(number, _):
-        received.append(number)
+        told.append(number)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)}
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

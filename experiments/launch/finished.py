@@ -1,6 +1,6 @@
-"""Status 0 where a run has taken all its steps, 75 (try again) where it has not.
+"""Says how far a run is; status 0 where it has taken all its steps, 75 (try again) where it has not.
 
-python -m experiments.launch.finished runs/imagenet64-p0.1
+python -m experiments.launch.finished --workdir=runs/imagenet64-p0.1    # beside it other flags of experiments.train
 """
 
 import sys
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from cfg_jax import config as configs
 from cfg_jax.training.checkpoint import latest
+from experiments import cli
 
 if __name__ == "__main__":
-    run = Path(sys.argv[1])
-    num_steps = configs.load(run / "config.json").train.num_steps
-    print(f"{run}: step {latest(run)} of {num_steps}")
-    sys.exit(0 if latest(run) >= num_steps else 75)
+    run = Path(cli.given("workdir"))
+    step = latest(run)
+    num_steps = configs.load(run / "config.json").train.num_steps if (run / "config.json").exists() else None
+    print(f"{run}: step {step} of {num_steps}")
+    sys.exit(0 if num_steps and step >= num_steps else 75)

@@ -15,6 +15,4 @@ while kill -0 $train 2>/dev/null; do # a signal ended the wait, not the run
   status=$?
 done
 [ $status = 0 ] || exit $status
-for flag in "$@"; do
-  case "$flag" in --workdir=*) exec "$python" -m experiments.launch.finished "${flag#--workdir=}" ;; esac
-done
+exec "$python" -m experiments.launch.finished "$@"

@@ -15,11 +15,11 @@
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 python=${PYTHON:-.venv/bin/python}
-srun --kill-on-bad-exit=1 "$python" -m experiments.train "$@"
-status=$?
-[ $status = 1 ] && exit 1 # bad input: said in one line, and the same again
-for flag in "$@"; do
-  case "$flag" in --workdir=*) "$python" -m experiments.launch.finished "${flag#--workdir=}" && exit 0 ;; esac
-done
-[ "${SLURM_RESTART_COUNT:-0}" -lt 100 ] || exit $status
-scontrol requeue "$SLURM_JOB_ID" # stopped before its time was up, or a node was lost: it goes on
+before=$("$python" -m experiments.launch.finished "$@")
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 "$python" -m experiments.train "$@"
+after=$("$python" -m experiments.launch.finished "$@") && exit 0
+if [ "$before" = "$after" ]; then # bad input, or it fails at the same step again: the log above says why
+  echo "$after, as before: not started again"
+  exit 1
+fi
+scontrol requeue "$SLURM_JOB_ID" # stopped before its time was up, or a process was lost: it goes on

@@ -28,8 +28,8 @@ def join(coordinator=None, num_processes=None, process_id=None, *, timeout=300, 
     """
     given = (coordinator, num_processes, process_id)
     if given != (None, None, None):
-        port = (coordinator or "").rpartition(":")[2]
-        if not port.isdigit() or num_processes is None or process_id is None or process_id >= num_processes:
+        host, _, port = (coordinator or "").rpartition(":")
+        if not (host and port.isdigit()) or num_processes is None or process_id is None or process_id >= num_processes:
             raise InputError(
                 f"--coordinator={coordinator}, --num_processes={num_processes}, --process_id={process_id}: give all "
                 "three, host:port of process 0, their number, and this one's from 0"

@@ -45,7 +45,7 @@ def get_config():
     train.log_every, train.checkpoint_every, train.sample_every = 50, 300, 300
     train.keep_checkpoints, train.keep_every = 2, 0  # the last, and every so many steps; 0 for none
     train.max_skipped = 10  # steps not finite since the last checkpoint; more roll back to it
-    train.accumulate = 1  # parts that a batch is taken in, one after another
+    train.accumulate = 1  # parts that a batch is taken in, one after another; slow on a CPU
     train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
 
     config.sampler = sampler = ml_collections.ConfigDict()

@@ -83,6 +83,8 @@ def mean_gradient(mean_loss, params, dropout_key, of_images, parts):
         gradient, per_image = jax.grad(mean_loss, has_aux=True)(params, key, *part)
         return jax.tree.map(jnp.add, total, gradient), per_image
 
+    if parts == 1:  # XLA's CPU takes 18 times as long for digits' step in a loop of one
+        return jax.grad(mean_loss, has_aux=True)(params, dropout_key, *of_images)
     taken = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), of_images)
     zero = jax.tree.map(jnp.zeros_like, params)
     total, per_image = jax.lax.scan(add, zero, (jax.random.split(dropout_key, parts), taken))

@@ -16,7 +16,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import report
 from cfg_jax.files import read_json, write_atomic, write_json
-from cfg_jax.training.metrics import whole_lines
+from cfg_jax.training.metrics import troubles, whole_lines
 from experiments import cli
 
 CONFIG = cli.define_config()
@@ -57,7 +57,7 @@ def training(run):
         "images_per_s": round(float(np.median([row["images_per_s"] for row in rows])), 1),
         "mfu": round(float(np.median([row["mfu"] for row in rows])), 4) if "mfu" in rows[-1] else None,
         "loss": [row["loss"] for row in (rows[0], rows[-1])],
-        "skipped_steps": sum(row.get("skipped", 0) for row in rows),
+        **troubles(run, rows[-1]["step"]),
         **read_json(run / "machine.json"),
     }
 

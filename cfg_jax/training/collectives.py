@@ -70,9 +70,7 @@ def sent_bytes(kind, group_size, payload):
 
 def compile_step(config, mesh):
     """The training step compiled from shapes alone, for batches of config.train.batch_size."""
-    shapes = jax.eval_shape(partial(states.create, config))
-    places = meshes.shardings(shapes, mesh)
-    state = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places)
+    state = meshes.placed(jax.eval_shape(partial(states.create, config)), mesh)
     data, count = config.data, config.train.batch_size
     image = (count, data.image_size, data.image_size, data.channels)
     batch = {

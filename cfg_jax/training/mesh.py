@@ -46,6 +46,13 @@ def shardings(tree, mesh):
     return jax.tree.map(of, tree)
 
 
+def placed(shapes, mesh):
+    """Shapes of a state with the shardings that it has on the mesh."""
+    return jax.tree.map(
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, shardings(shapes, mesh)
+    )
+
+
 def whole(tree, mesh):
     """Inside jit: arrays that fsdp split, gathered on every device; without a mesh, as they are."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, replicated(mesh))

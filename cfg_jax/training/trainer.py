@@ -107,7 +107,7 @@ def train(config, workdir):
             try:
                 return _train(config, Path(workdir), source, mesh, rollbacks, told)
             except NonFinite as error:
-                if told:
+                if agreed(told != []):
                     raise KeyboardInterrupt(f"{error}; stopped, the last checkpoint is kept") from error
                 if rollbacks:
                     raise InputError(
@@ -234,11 +234,9 @@ def initial(config, mesh, checkpoints):
     """The newest checkpoint's state, or that of step 0, on the mesh."""
     create = partial(states.create, config)
     shapes = jax.eval_shape(create)
-    places = meshes.shardings(shapes, mesh)
     if checkpoints.latest is not None:
-        return checkpoints.restore(
-            jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places)
-        )
+        return checkpoints.restore(meshes.placed(shapes, mesh))
+    places = meshes.shardings(shapes, mesh)
     state = jax.jit(create, out_shardings=places)()
     if config.init_from:
         _, _, params = weights.read(config.init_from)

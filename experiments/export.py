@@ -18,6 +18,7 @@ from experiments import cli
 RUN = flags.DEFINE_string("run", None, "run directory")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md")
+DTYPE = flags.DEFINE_enum("dtype", "float32", configs.DTYPES, "of the parameters in the file; bfloat16 halves it")
 flags.mark_flags_as_required(["run", "out"])
 
 CARD = """# {name}
@@ -26,7 +27,7 @@ EMA weights of a U-Net trained by cfg_jax {version} (Ho & Salimans, Classifier-F
 
 - Data: {data}, {size}x{size}x{channels}, {classes} classes; use is subject to the licence of these data.
 - p_uncond: {p_uncond}; {guidance}
-- Parameters: {count:,}, float32. Config {digest}, whole in the file's header.
+- Parameters: {count:,}, {dtype}. Config {digest}, whole in the file's header.
 - Not measured here: quality. Score it with experiments.sweep before quoting any number.
 
     import cfg_jax
@@ -40,12 +41,13 @@ def main():
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out} must end in .safetensors")
     config, step, params = weights.read(RUN.value, STEP.value)
-    weights.export(out, config, step, params)
+    weights.export(out, config, step, params, DTYPE.value)
     guided = "w > 0 guides it." if config.p_uncond else "it has no unconditional half: w must be 0."
     card = CARD.format(
         name=out.stem, version=__version__, step=step, data=config.data.name, size=config.data.image_size,
         channels=config.data.channels, classes=config.data.num_classes, p_uncond=config.p_uncond, guidance=guided,
-        count=sum(a.size for a in jax.tree.leaves(params)), digest=configs.digest(config), file=out.name,
+        count=sum(a.size for a in jax.tree.leaves(params)), dtype=DTYPE.value, digest=configs.digest(config),
+        file=out.name,
     )  # fmt: skip
     write_atomic(out.with_suffix(".md"), card)
     print(f"{out}: step {step}; {out.with_suffix('.md')}: its card")

@@ -41,6 +41,17 @@ def test_an_export_is_the_run_to_the_bit(run, tmp_path):
     np.testing.assert_array_equal(again.sample([1, 2, 3, 4], num_steps=3), model.sample([1, 2, 3, 4], num_steps=3))
 
 
+def test_an_export_in_bfloat16_is_half_as_long_and_nearly_the_run(run, tmp_path):
+    _, config, params = run
+    files = {dtype: tmp_path / f"{dtype}.safetensors" for dtype in configs.DTYPES}
+    for dtype, file in files.items():
+        weights.export(file, config, 0, params, dtype)
+    assert files["bfloat16"].stat().st_size < 0.6 * files["float32"].stat().st_size
+    again = cfg_jax.load(files["bfloat16"]).params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), again, params)
+    assert {a.dtype for a in jax.tree.leaves(again)} == {np.dtype("float32")}
+
+
 def test_what_is_no_export_is_named(run, tmp_path):
     from safetensors.numpy import save_file
 

@@ -40,9 +40,13 @@ def read(path, step=None, item="ema", *, classifier=False):
     return config, step, params
 
 
-def export(path, config, step, params):
-    """One .safetensors file: float32 arrays by their path in the network, the config and the step in its header."""
-    flat = {name: np.asarray(a) for name, a in flax.traverse_util.flatten_dict(params, sep="/").items()}
+def export(path, config, step, params, dtype="float32"):
+    """One .safetensors file: arrays by their path in the network, the config and the step in its header.
+
+    dtype "bfloat16" halves it; whoever reads it computes on float32 all the same.
+    """
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    flat = {name: np.asarray(a).astype(jax.numpy.dtype(dtype)) for name, a in flat.items()}
     header = {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(config.to_dict())}
     write_atomic(path, save(flat, metadata=header))
 
@@ -57,7 +61,7 @@ def _read_export(path):
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}): export it again") from error
     config = ml_collections.ConfigDict(configs.tuples(json.loads(header["config"])))
-    params = jax.tree.map(jax.numpy.asarray, flax.traverse_util.unflatten_dict(flat, sep="/"))
+    params = jax.tree.map(jax.numpy.float32, flax.traverse_util.unflatten_dict(flat, sep="/"))
     return config, int(header["step"]), params
 
 

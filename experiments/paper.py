@@ -37,6 +37,7 @@ FIGURE = flags.DEFINE_integer("figure", None, "1 to 8", lower_bound=1, upper_bou
 SCALE = flags.DEFINE_enum("scale", None, SCALES, "which configs/ file; default: the paper's size")
 CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
+SEEDS = flags.DEFINE_string("seeds", None, "of the samples, such as 0,1, averaged over; default: config.eval.seed")
 PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
 cli.define_hosts()
@@ -59,10 +60,14 @@ def main():
         for w in ws:
             configs.check_w(w, model.p_uncond, "config.eval.w")
     steps = paper.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
+    seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
+    for seed in seeds:
+        configs.require(0 <= seed < 2**31, f"--seeds={SEEDS.value}: {seed} is no seed: give 0 to 2^31 - 1")
+    configs.require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
     last = config.data.num_classes - 1
     configs.require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
     first = jax.process_index() == 0  # of several it is the one that speaks and draws
-    of = plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, table)
+    of = plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, seeds, table)
     if first:
         print(of)
     if PLAN.value:
@@ -71,7 +76,7 @@ def main():
         trainer.train(model, run)
     workdir = Path(RUNS.value) / f"{RUNG}-sweep"
     if table:
-        rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps})
+        rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds})
     if table and first:
         print(report.write(workdir))
         print(paper.beside(rows, table, config.sampler.num_steps))
@@ -80,7 +85,7 @@ def main():
         sheet(config, next(iter(runs)), ws)
 
 
-def plan(config, runs, ws, steps, table):
+def plan(config, runs, ws, steps, seeds, table):
     """What is needed and whether it is there; FLOP and hours of the training left and of all cells."""
     needs = {"data": lambda: sources.load(config)}
     if table and config.eval.features == "inception":
@@ -100,12 +105,13 @@ def plan(config, runs, ws, steps, table):
     of = paper.SHEETS.get(FIGURE.value)
     count = config.eval.num_images if table else of.num_images * len(of.kinds)
     training = cost.training_flops(config, forward, sum(left.values()))
-    sampling = len(runs) * sum(cost.sampling_flops(forward, ws, t, count) for t in steps)
+    num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
+    sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(forward, ws, t, count) for t in steps)
     hours = ", ".join(
         f"{name} {h:,.0f}" if h > 10 else f"{name} {h:.2g}" for name, h in cost.hours(training + sampling).items()
     )
     lines += [
-        f"{'cells':10} {len(runs) * len(ws) * len(steps)} of {count:,} images: T = {steps}, w = {list(ws)}",
+        f"{'cells':10} {num_cells} of {count:,} images: T = {steps}, w = {list(ws)}",
         f"{'cost':10} {training:.3g} FLOP of training left, {sampling:.3g} FLOP for all cells",
         f"{'':10} hours on one device at {cost.UTILISATION:.0%} of its bf16 peak: {hours}",
     ]

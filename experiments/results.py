@@ -87,6 +87,9 @@ def page(title, text, rows, runs, flag_list):
     seconds = sum(row["seconds"] for row in rows)
     images = sum(row["N"] for row in rows)
     scale = Path(cli.given("config")).stem
+    seeds = sorted({row["seed"] for row in rows})
+    if len(seeds) > 1:
+        flag_list = [f"--seeds={','.join(map(str, seeds))}", *flag_list]
     return "\n".join(
         [
             f"# {title}\n",

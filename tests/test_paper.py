@@ -79,6 +79,13 @@ def test_the_papers_own_t_is_not_taken_for_another():
     assert text.count(", +") + text.count(", -") == 2 * 14
 
 
+def test_seeds_stand_as_their_mean():
+    rows = rows_of_table(1)
+    again = [row | {"seed": 1, "scores": {k: v + 2 for k, v in row["scores"].items()}} for row in rows]
+    text = paper.beside(rows + again, 1, 256)
+    assert text.count(", +1.00)") == 14 * 6
+
+
 def test_w_between_the_papers_has_no_number_beside_it():
     rows = [cell("p0.1", 0.1, w, 3.0, 2.0) | {"resize": "none"} for w in (0.0, 0.15)]
     lines = paper.beside(rows, 1, 256).splitlines()

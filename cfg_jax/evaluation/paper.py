@@ -52,7 +52,7 @@ def comparable(row, table):
 
 
 def beside(rows, table, num_steps):
-    """Markdown: FID and IS of a sweep's rows, the paper's, and the difference where there can be one.
+    """Markdown: FID and IS of a sweep's rows over all seeds, the paper's, and the difference where there can be one.
 
     num_steps is the T that stands for the paper's 256 in Table 2.
     """
@@ -63,7 +63,10 @@ def beside(rows, table, num_steps):
     if table == 2:
         stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True))
         names = {t: f"T{t if t in PAPER_T else stands_for.get(t, t)}" for t in columns}
-    by_cell = {(row[key], row["w"]): row for row in rows}
+    seeds = {}
+    for row in rows:
+        seeds.setdefault((row[key], row["w"]), []).append(row)
+    by_cell = {at: claims.over_seeds(group) for at, group in seeds.items()}
     scores = {"FID": "fid", "IS": "is"}
     titles = {column: f"T={column:g} ({names[column]})" if table == 2 else f"p={column:g}" for column in columns}
     measured = [
@@ -81,7 +84,7 @@ def beside(rows, table, num_steps):
     shape = []
     for column in columns:
         theirs = paper.get(("FID", names[column]))
-        best = min((row for row in rows if row[key] == column), key=lambda row: claims.score(row, "fid"))
+        best = min((by_cell[at] for at in by_cell if at[0] == column), key=lambda row: claims.score(row, "fid"))
         said = f" (paper {min(theirs, key=theirs.__getitem__):g})" if theirs else ""
         shape.append(f"{key}={column:g} at w={best['w']:g}{said}")
     size = {1: "64x64", 2: "128x128"}[table]

@@ -1,4 +1,4 @@
-"""Time the training step and guided sampling of a config on the devices at hand, and write JSON.
+"""Time the training step, guided sampling and Inception features of a config on the devices at hand; write JSON.
 
 python -m experiments.benchmark --config=configs/digits.py --out=runs/benchmark.json
 """
@@ -12,12 +12,13 @@ from cfg_jax import __version__
 from cfg_jax import config as configs
 from cfg_jax.evaluation import timing
 from cfg_jax.files import write_json
-from cfg_jax.training import mesh
+from cfg_jax.training import cost, mesh
 from experiments import cli
 
 CONFIG = cli.define_config()
 OUT = flags.DEFINE_string("out", "runs/benchmark.json", "JSON to write")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
+FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
 PEAK = flags.DEFINE_float("peak_tflops", None, "of one device, for MFU; default: the vendor's bf16 figure if known")
 flags.mark_flags_as_required(["config"])
 
@@ -32,9 +33,11 @@ def main():
         "peak_tflops": peak and peak / 1e12,
         "jax": jax.__version__,
         "code": __version__,
+        "parameters": cost.num_parameters(config),
         "config": config.to_dict(),
         "training": timing.time_training(config, REPEATS.value, peak),
         "sampling": timing.time_sampling(config, REPEATS.value, peak),
+        "features": timing.time_features(config, FEATURES_BATCH.value, REPEATS.value, peak),
     }
     write_json(OUT.value, result)
     print(json.dumps({k: v for k, v in result.items() if k != "config"}, indent=1))

@@ -199,10 +199,18 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
     assert at[2.0]["sampled_mean"] > at[2.0]["density_mean"] + 0.1  # Algorithm 2 is not that density
     small = [flag for flag in TINY if "train" in flag or "model" in flag or "sampler" in flag]
     out = tmp_path / "b.json"
-    done = run("benchmark", "--config=configs/digits.py", f"--out={out}", "--repeats=2", "--peak_tflops=1", *small)
+    done = run(
+        "benchmark",
+        "--config=configs/digits.py",
+        f"--out={out}",
+        "--repeats=2",
+        "--peak_tflops=1",
+        *small,
+        "--features_batch=2",
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    for part in ("training", "sampling"):
+    for part in ("training", "sampling", "features"):
         seconds = result[part]["seconds"]
         assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
         assert result[part]["mfu"] == pytest.approx(result[part]["tflops"] / result["peak_tflops"])

@@ -1,5 +1,6 @@
 """How fast training and guided sampling run on the devices at hand, as numbers that say how they were taken."""
 
+import math
 import time
 from functools import partial
 
@@ -11,6 +12,7 @@ from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion import schedule
 from cfg_jax.evaluation import generate
+from cfg_jax.models import inception
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
@@ -32,7 +34,7 @@ def time_training(config, repeats, peak_flops):
         state, metrics = step_fn(state, batch, *constants)
         jax.block_until_ready((state, metrics))
 
-    return {"batch_size": batch_size} | rates(step, repeats, batch_size, flops, peak_flops, compile_s, step_fn)
+    return {"batch_size": batch_size} | of_program(step, repeats, batch_size, flops, peak_flops, compile_s, step_fn)
 
 
 def time_sampling(config, repeats, peak_flops):
@@ -63,11 +65,49 @@ def time_sampling(config, repeats, peak_flops):
     def sample():
         jax.block_until_ready(compiled(*args))
 
-    measured = rates(sample, repeats, batch_size, flops, peak_flops, compile_s, compiled)
+    measured = of_program(sample, repeats, batch_size, flops, peak_flops, compile_s, compiled)
     return {"batch_size": batch_size, "T": settings.num_steps, "w": 1.0, "s": 2.0} | measured
 
 
-def rates(run, repeats, images, flops, peak_flops, compile_s, compiled):
+def time_features(config, batch_size, repeats, peak_flops):
+    """FID's Inception network up to its logits, float32, random weights, on images of the config's size."""
+    mesh, side = meshes.data_mesh(), config.data.image_size
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    rng = np.random.default_rng(0)
+
+    def filled(a):  # He's scale: nothing vanishes on the way
+        return rng.standard_normal(a.shape, np.float32) * (2 / math.prod(a.shape[:-1])) ** 0.5
+
+    params = jax.device_put(jax.tree.map(filled, inception.shapes("logits")), meshes.replicated(mesh))
+    images = jax.device_put(rng.integers(0, 256, (batch_size, side, side, 3), np.uint8), meshes.split(mesh))
+    network = jax.jit(lambda params, images: inception.Inception().apply({"params": params}, images))
+    began = time.perf_counter()
+    lowered = network.lower(params, images)
+    compiled = lowered.compile()
+    compile_s = time.perf_counter() - began
+
+    def extract():
+        jax.block_until_ready(compiled(params, images))
+
+    measured = of_program(extract, repeats, batch_size, meshes.flops(lowered), peak_flops, compile_s, compiled)
+    return {"batch_size": batch_size} | measured
+
+
+def of_program(run, repeats, images, flops, peak_flops, compile_s, compiled):
+    """Rates of a compiled program, its FLOP, and the memory it takes."""
+    measured = rates(run, repeats, images)
+    median, memory = measured["seconds"]["median"], compiled.memory_analysis()
+    return measured | {
+        "gflop_per_image": flops / images / 1e9,
+        "tflops": flops / median / 1e12,
+        "mfu": flops / median / peak_flops if peak_flops else None,
+        "compile_s": compile_s,
+        "program_bytes_per_device": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else None,
+        "peak_bytes_in_use": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+    }
+
+
+def rates(run, repeats, images):
     """Median, least and greatest of `repeats` synchronised calls after one to warm up."""
     run()
     seconds = []
@@ -76,15 +116,7 @@ def rates(run, repeats, images, flops, peak_flops, compile_s, compiled):
         run()
         seconds.append(time.perf_counter() - began)
     median = float(np.median(seconds))
-    memory = compiled.memory_analysis()
-    in_use = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return {
         "seconds": {"median": median, "min": min(seconds), "max": max(seconds), "repeats": repeats},
         "images_per_s": images / median,
-        "gflop_per_image": flops / images / 1e9,
-        "tflops": flops / median / 1e12,
-        "mfu": flops / median / peak_flops if peak_flops else None,
-        "compile_s": compile_s,
-        "program_bytes_per_device": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else None,
-        "peak_bytes_in_use": in_use,
     }

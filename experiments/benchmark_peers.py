@@ -1,0 +1,202 @@
+"""Time PyTorch's ADM networks and Inception at what experiments.benchmark times of ours, and write a table of both.
+
+git clone https://github.com/openai/guided-diffusion
+git clone https://github.com/NVlabs/edm
+python -m pip install torch torchvision torch-fidelity
+python -m experiments.benchmark --config=configs/imagenet64.py --out=runs/benchmark.json
+python -m experiments.benchmark_peers --ours=runs/benchmark.json --guided_diffusion=guided-diffusion --edm=edm
+
+The code in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config; a
+step of training is the squared error, clipping of the gradient, Adam and the EMA; bfloat16 is torch.autocast's. --tuned
+turns on channels last and torch.compile, which those repositories do not.
+"""
+
+# pyright: reportMissingImports=false
+import importlib
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.evaluation import timing
+from cfg_jax.evaluation.report import markdown
+from cfg_jax.files import read_json, write_atomic, write_json
+from experiments import cli
+
+OURS = flags.DEFINE_string("ours", None, "what experiments.benchmark wrote; the config is in it")
+OUT = flags.DEFINE_string("out", "runs/benchmark-peers.json", "JSON to write; the table stands beside it, .md")
+GUIDED_DIFFUSION = flags.DEFINE_string("guided_diffusion", None, "a clone of openai/guided-diffusion")
+EDM = flags.DEFINE_string("edm", None, "a clone of NVlabs/edm")
+TUNED = flags.DEFINE_bool("tuned", False, "channels last and torch.compile")
+REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
+flags.mark_flags_as_required(["ours"])
+
+
+def main():
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("torch is not installed: python -m pip install torch torchvision torch-fidelity")
+    import torch
+
+    ours = read_json(OURS.value)
+    config = ml_collections.ConfigDict(configs.tuples(ours["config"]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    result = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "tuned": TUNED.value,
+        "config": config.to_dict(),
+    }
+    for name, folder, build in (
+        ("guided-diffusion", GUIDED_DIFFUSION.value, guided_diffusion),
+        ("edm", EDM.value, edm),
+    ):
+        if folder:
+            sys.path.insert(0, folder)
+            try:
+                net = build(config)
+            except ImportError as error:
+                raise InputError(f"--{name.replace('-', '_')}={folder}: {error}: name a clone of {name}") from error
+            result[name] = time_network(net.to(device), config)
+    if importlib.util.find_spec("torch_fidelity"):
+        result["torch-fidelity"] = {"features": time_features(config, ours["features"]["batch_size"], device)}
+    write_json(OUT.value, result)
+    text = table(ours, result)
+    write_atomic(Path(OUT.value).with_suffix(".md"), text)
+    print(text)
+
+
+def guided_diffusion(config):
+    from guided_diffusion.unet import UNetModel
+
+    data, model = config.data, config.model
+    return UNetModel(
+        data.image_size, data.channels, model.channels, data.channels, model.num_blocks,
+        [data.image_size // side for side in model.attention_resolutions], dropout=model.dropout,
+        channel_mult=model.multipliers, num_classes=data.num_classes + 1, num_heads=model.num_heads or 1,
+        num_head_channels=model.head_width or -1, use_scale_shift_norm=True, resblock_updown=model.resample_blocks,
+    )  # fmt: skip
+
+
+def edm(config):
+    import torch
+    from training.networks import DhariwalUNet
+
+    data, model = config.data, config.model
+    configs.require(model.head_width == 64, f"edm's heads are 64 wide, config.model.head_width={model.head_width}")
+
+    class Network(DhariwalUNet):  # its labels are one-hot
+        def forward(self, z, t, c):
+            return super().forward(z, t, torch.nn.functional.one_hot(c, data.num_classes + 1).to(z.dtype))
+
+    return Network(
+        data.image_size, data.channels, data.channels, data.num_classes + 1, model_channels=model.channels,
+        channel_mult=model.multipliers, num_blocks=model.num_blocks, attn_resolutions=model.attention_resolutions,
+        dropout=model.dropout,
+    )  # fmt: skip
+
+
+def time_network(net, config):
+    """Rates of a step of training and of guided sampling, for the batches and T of our own."""
+    import torch
+
+    device = next(net.parameters()).device
+    params = list(net.parameters())
+    if TUNED.value:
+        net = torch.compile(net.to(memory_format=torch.channels_last))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.model.dtype == "bfloat16")
+    ema = [p.detach().clone() for p in params]
+    adam = torch.optim.Adam(params, lr=config.train.learning_rate, fused=device.type == "cuda")
+
+    def batch(count):
+        data, random = config.data, torch.Generator(device).manual_seed(0)
+        z = torch.randn(count, data.channels, data.image_size, data.image_size, generator=random, device=device)
+        z = z.to(memory_format=torch.channels_last) if TUNED.value else z
+        return z, torch.rand(count, device=device), torch.arange(count, device=device) % data.num_classes
+
+    def step():
+        z, t, c = batch(config.train.batch_size)
+        with autocast:
+            out = net(z, t, c)
+        ((out.float() - z) ** 2).mean().backward()
+        torch.nn.utils.clip_grad_norm_(params, config.train.grad_clip)
+        adam.step()
+        adam.zero_grad()
+        torch._foreach_lerp_(ema, params, 1 - config.train.ema_decay)
+
+    @torch.inference_mode()
+    def sample():
+        z, t, c = batch(config.eval.batch_size)
+        both, null = torch.cat([c, torch.full_like(c, config.data.num_classes)]), 1.0
+        for _ in range(config.sampler.num_steps):
+            with autocast:
+                cond, uncond = net(torch.cat([z, z]), torch.cat([t, t]), both).float().chunk(2)
+            z = 0.9 * z - 0.1 * ((1 + null) * cond - null * uncond) + 0.1 * torch.randn_like(z)
+
+    training = rates(step, config.train.batch_size)
+    net.eval()
+    return {
+        "parameters": sum(p.numel() for p in params),
+        "training": training,
+        "sampling": rates(sample, config.eval.batch_size),
+    }
+
+
+def time_features(config, batch_size, device):
+    """torch-fidelity's Inception network up to its logits on images of our size; random weights."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_):  # of a file of its own, which is not needed
+            pass
+
+    with tempfile.NamedTemporaryFile() as file:
+        torch.save({}, file.name)
+        net = Untrained("timed", ["2048", "logits_unbiased"], feature_extractor_weights_path=file.name)
+    net, side = net.to(device), config.data.image_size
+    images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        return rates(lambda: net(images), len(images))
+
+
+def rates(run, images):
+    import torch
+
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    measured = timing.rates(lambda: (run(), wait()), REPEATS.value, images)
+    return measured | {"peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None}
+
+
+def table(ours, theirs):
+    """Images/s of each, and ours over theirs."""
+    kinds = ("training", "sampling", "features")
+    rows = [["", "parameters", *(f"{kind}, images/s" for kind in kinds)], ["---", *["---:"] * 4]]
+    named = {f"cfg_jax, jax {ours['jax']}": ours}
+    named |= {f"{k}, torch {theirs['torch']}": v for k, v in theirs.items() if isinstance(v, dict) and k != "config"}
+    for name, found in named.items():
+        speeds = [found[kind]["images_per_s"] if kind in found else None for kind in kinds]
+        over = [
+            ours[kind]["images_per_s"] / speed if speed else None for kind, speed in zip(kinds, speeds, strict=True)
+        ]
+        cells = [
+            f"{speed:.4g}" + (f" (ours {ratio:.2f} times)" if found is not ours else "") if speed else ""
+            for speed, ratio in zip(speeds, over, strict=True)
+        ]
+        rows.append([name, f"{found['parameters']:,}" if "parameters" in found else "", *cells])
+    training, sampling = ours["training"], ours["sampling"]
+    about = (
+        f"{ours['device']}; {theirs['device']} for torch{', channels last and compiled' if theirs['tuned'] else ''}. "
+        f"{ours['config']['model']['dtype']}, batches of {training['batch_size']} in training and "
+        f"{sampling['batch_size']} in sampling, T = {sampling['T']}, w = 1 (two passes a step), median of "
+        f"{training['seconds']['repeats']} calls."
+    )
+    return f"{about}\n\n{markdown(rows)}\n"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -50,7 +50,7 @@ def main():
     print(f"{'':12} {'TFLOP/s':>8} {'training':>20} {'one cell':>18} {'table':>20}")
     hours = [cost.hours(flop, UTILISATION.value) for flop in (training, guided, table)]
     for name, peak in PEAK_TFLOPS.items():
-        cells = [f"{h[name] / devices:,.1f} ({h[name]:,.1f})" for h in hours]
+        cells = [f"{cost.written(h[name] / devices)} ({cost.written(h[name])})" for h in hours]
         print(f"{name:12} {peak:>8} {cells[0]:>20} {cells[1]:>18} {cells[2]:>20}")
 
 

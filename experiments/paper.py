@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 from absl import flags
 
@@ -22,6 +23,7 @@ from cfg_jax import images
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate, paper, report, sweep
+from cfg_jax.files import read_json
 from cfg_jax.models import inception
 from cfg_jax.training import checkpoint, cost, trainer
 from experiments import cli
@@ -39,6 +41,9 @@ CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
 SEEDS = flags.DEFINE_string("seeds", None, "of the samples, such as 0,1, averaged over; default: config.eval.seed")
 PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
+BENCHMARK = flags.DEFINE_string(
+    "benchmark", None, "what experiments.benchmark wrote of this config: hours by its rates"
+)
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
 cli.define_hosts()
 LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; default: the malamute, or 0")
@@ -107,15 +112,29 @@ def plan(config, runs, ws, steps, seeds, table):
     training = cost.training_flops(config, forward, sum(left.values()))
     num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
     sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(forward, ws, t, count) for t in steps)
-    hours = ", ".join(
-        f"{name} {h:,.0f}" if h > 10 else f"{name} {h:.2g}" for name, h in cost.hours(training + sampling).items()
-    )
+    hours = ", ".join(f"{name} {cost.written(h)}" for name, h in cost.hours(training + sampling).items())
     lines += [
         f"{'cells':10} {num_cells} of {count:,} images: T = {steps}, w = {list(ws)}",
         f"{'cost':10} {training:.3g} FLOP of training left, {sampling:.3g} FLOP for all cells",
         f"{'':10} hours on one device at {cost.UTILISATION:.0%} of its bf16 peak: {hours}",
     ]
+    if BENCHMARK.value:
+        images = sum(left.values()) * config.train.batch_size
+        passes = sampling / forward
+        lines.append(by_benchmark(read_json(BENCHMARK.value), config, images, passes))
     return "\n".join(lines) + "\n"
+
+
+def by_benchmark(measured, config, images, passes):
+    """Hours by measured rates: of training on `images`, of `passes` of the network over an image in sampling."""
+    theirs = configs.flat(ml_collections.ConfigDict(measured["config"]))
+    for field, value in configs.flat(config).items():
+        same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
+        configs.require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
+    train, sample = measured["training"], measured["sampling"]
+    hours = images / train["images_per_s"] / 3600, passes / (2 * sample["T"] * sample["images_per_s"]) / 3600
+    written = [cost.written(h) for h in hours]
+    return f"{'':10} hours on {measured['device']} by its benchmark: training {written[0]}, cells {written[1]}"
 
 
 def sheet(config, run, ws):

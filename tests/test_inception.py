@@ -115,9 +115,47 @@ def test_a_file_of_another_sum_is_refused(tmp_path):
 
 def test_a_classifier_near_chance_is_refused(tmp_path):
     """Of noise with labels in turn there is nothing to learn."""
-    with pytest.raises(InputError, match=r"of held-out synthetic right, chance is 25\.0%.*features=inception"):
+    with pytest.raises(InputError, match=r"held-out pictures right, chance is 25\.0%.*features=inception"):
         features.ClassifierFeatures(sources.synthetic(8, 1, 4), tmp_path / "classifier.npz")
     assert not (tmp_path / "classifier.npz").exists()
+
+
+class Pixels:
+    """Stands for the Inception network up to mixed_8: 1,280 features that are the pixels, and nothing else."""
+
+    digest, distances = "pixels", {"fd_mixed8": "mixed_8"}
+
+    def __call__(self, images):
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        return {"mixed_8": np.pad(flat, [(0, 0), (0, 1280 - flat.shape[1])])}
+
+
+def of_classes(source, classes):
+    own = np.isin(source.labels, classes)
+    images, labels = source.images[own], np.searchsorted(classes, source.labels[own])
+    return sources.in_memory("some digits", images, labels, map(str, classes), source="", licence="")
+
+
+@pytest.mark.parametrize("classes", [range(10), (3, 8)])
+def test_a_probe_learns_classes_from_features(tmp_path, classes):
+    """Its logits are those of the features as they come, of two classes too, and are kept."""
+    source = of_classes(sources.digits(), classes)
+    probe = features.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz")
+    assert probe.name == "some digits_mixed8" and 0.9 < probe.accuracy < 1
+    held_out = np.random.default_rng(0).permutation(np.random.default_rng(0).permutation(len(source)))[:50]
+    logits = probe(Pixels()(source.images[held_out])["mixed_8"])
+    assert logits.shape == (50, len(classes)) and (logits.argmax(1) == source.labels[held_out]).mean() > 0.9
+    assert features.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz").digest == probe.digest
+    with pytest.raises(InputError, match="trained on other data or features"):
+        features.Probe(Pixels(), "fd_mixed8", source, 100, tmp_path / "c.npz")
+
+
+def test_a_probe_of_too_few_pictures_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no picture of \d of its 10 classes.*config\.eval\.reference_images"):
+        features.Probe(Pixels(), "fd_mixed8", sources.digits(), 10, tmp_path / "c.npz")
+    with pytest.raises(InputError, match=r"held-out pictures right, chance is 25\.0%.*config\.eval\.reference_images"):
+        features.Probe(Pixels(), "fd_mixed8", sources.synthetic(8, 1, 4), 0, tmp_path / "c.npz")
+    assert not (tmp_path / "c.npz").exists()
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="inception_2015_to_mixed_8.npz is not in CFG_JAX_ASSETS")
@@ -140,7 +178,7 @@ def test_a_sweep_on_the_networks_features(tmp_path, tiny):
     """Names say what they are of; the reference is kept, and is that of the images themselves."""
     inception.convert(REAL, tmp_path / "inception.npz")
     tiny.eval.update(
-        features="inception", inception=str(tmp_path / "inception.npz"), reference_images=32, bootstrap=2, w=(0.0,)
+        features="inception", inception=str(tmp_path / "inception.npz"), reference_images=64, bootstrap=2, w=(0.0,)
     )
     trainer.train(tiny, tmp_path / "run")
     [row] = sweep.sweep(tiny, [tmp_path / "run"], [0.0], tmp_path / "sweep")
@@ -150,18 +188,18 @@ def test_a_sweep_on_the_networks_features(tmp_path, tiny):
         "kid_mixed8@24",
         "precision_mixed8@24",
         "recall_mixed8@24",
-        "is_digits@24",
+        "is_digits_mixed8@24",
     ]
     assert list(row["scores"])[:6] == names
-    assert row["reference_N"] == 32 and len(row["resampled"]["fd_mixed8@24"]) == 2
+    assert row["reference_N"] == 64 and row["classifier_accuracy"] > 0.3 and len(row["resampled"]["fd_mixed8@24"]) == 2
     assert "fd_mixed8@24, p=0.1" in report.write(tmp_path / "sweep")
 
     source, config = sources.load(tiny)
     network = features.Features.of(config, source, tmp_path / "sweep")
     [path] = (tmp_path / "sweep").glob("reference-*.npz")
     kept = references.read(path)
-    assert kept.digest == row["reference"] and kept.about["resize"] == "none" and len(kept.images) == 32
-    index = np.sort(np.random.default_rng(0).permutation(len(source))[:32])
+    assert kept.digest == row["reference"] and kept.about["resize"] == "none" and len(kept.images) == 64
+    index = np.sort(np.random.default_rng(0).permutation(len(source))[:64])
     direct = Moments.of(network.inception(source.images[index])["mixed_8"])
     np.testing.assert_allclose(direct.mean, kept.moments["fd_mixed8"][0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(direct.cov, kept.moments["fd_mixed8"][1], rtol=1e-2, atol=1e-5)

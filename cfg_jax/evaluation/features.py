@@ -11,58 +11,43 @@ import numpy as np
 
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate
-from cfg_jax.files import claimed, digest, write_npz
+from cfg_jax.evaluation.references import WIDTHS
+from cfg_jax.files import claimed, digest, digest_json, write_npz
 from cfg_jax.images import to_float
 from cfg_jax.models import classifier, inception
+from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
 
 log = logging.getLogger(__name__)
 HELD_OUT = 0.2
 EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE = 5, 300, 5000, 128
+PROBED, PROBE_BATCH, PROBE_C = 50_000, 1000, 0.01  # pictures, pictures, 1 / (L2 penalty) for unit variance
 
 
-class ClassifierFeatures:
-    """A small classifier of the data set itself, trained once and kept in `cache`.
+class TrainedHere:
+    """A classifier of the data's classes, trained once on a part of `source` and kept in `cache`."""
 
-    Its Frechet distance is no FID: it is named fid_<data set>@N and compares only with itself.
-    """
-
-    def __init__(self, source, cache):
-        num_classes = len(source.card.class_names)
-        self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
-        self.name = source.card.name
-        self.source = source
-        self.cache = Path(cache)
-        self.apply = jax.jit(self.net.apply)
+    def __init__(self, name, source, index, cache):
+        self.name, self.source, self.index, self.cache = name, source, index, Path(cache)
         with claimed(self.cache, wait=True):  # another job of the same sweep may be training it
             self.accuracy = self._read() if self.cache.exists() else self._train()
-        flat = flax.traverse_util.flatten_dict(self.params, sep="/")
-        self.digest = digest(*(np.asarray(flat[name]) for name in sorted(flat)))
-
-    def __call__(self, images):
-        """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
-        return in_batches(lambda part: self.apply(self.params, to_float(part)), images, 128)
+        self.digest = digest(*(np.asarray(self.params[name]) for name in sorted(self.params)))
 
     def _train(self):
         """Set params -> accuracy on images held out."""
-        images, labels = self.source.images, self.source.labels
-        order = np.random.default_rng(0).permutation(len(labels))
+        labels, num_classes = self.source.labels, len(self.source.card.class_names)
+        order = np.random.default_rng(0).permutation(self.index)
         held_out, rest = np.split(order, [int(HELD_OUT * len(order))])
-        num_steps = int(np.clip(EPOCHS * len(rest) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
-        self.params = classifier.train(
-            images, labels, rest, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE
-        )
-        _, logits = self(images[held_out])
-        accuracy = float((np.argmax(logits, 1) == labels[held_out]).mean())
-        chance = 1 / self.net.num_classes
+        self.params = self.fit(rest)
+        accuracy = float((np.argmax(self.logits_of(held_out), 1) == labels[held_out]).mean())
+        chance = 1 / num_classes
         if accuracy < min(3 * chance, (1 + chance) / 2):
             raise InputError(
-                f"the feature classifier gets {accuracy:.1%} of held-out {self.name} right, chance is {chance:.1%}: "
-                "its scores would mean nothing; set config.eval.features=inception"
+                f"the classifier {self.name} gets {accuracy:.1%} of {len(held_out)} held-out pictures right, chance is "
+                f"{chance:.1%}: its scores would mean nothing; {self.remedy}"
             )
-        log.info("feature classifier: %.2f %% of %d held-out %s", 100 * accuracy, len(held_out), self.name)
-        flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(self.params, sep="/").items()}
-        write_npz(self.cache, {**flat, "accuracy": np.float64(accuracy), "data": np.array(self.source.card.digest)})
+        log.info("classifier %s: %.2f %% of %d held-out pictures", self.name, 100 * accuracy, len(held_out))
+        write_npz(self.cache, {**self.params, "accuracy": np.float64(accuracy), "data": np.array(self.made_from)})
         return accuracy
 
     def _read(self):
@@ -71,16 +56,100 @@ class ClassifierFeatures:
             with np.load(self.cache, allow_pickle=False) as file:
                 params = dict(file)
             accuracy, data = float(params.pop("accuracy")), str(params.pop("data"))
-            shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
-            wanted = {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-            if data == self.source.card.digest and {k: a.shape for k, a in params.items()} != wanted:
+            if data == self.made_from and {k: a.shape for k, a in params.items()} != self.shapes():
                 raise ValueError("it has other arrays")
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{self.cache} cannot be read ({error}): remove it, it is trained again") from error
-        if data != self.source.card.digest:
-            raise InputError(f"{self.cache} was trained on other data than {self.name}: choose another sweep directory")
-        self.params = flax.traverse_util.unflatten_dict(params, sep="/")
+        if data != self.made_from:
+            raise InputError(
+                f"{self.cache} was trained on other data or features than {self.name}: choose another sweep directory"
+            )
+        self.params = params
         return accuracy
+
+
+class ClassifierFeatures(TrainedHere):
+    """A small convolutional network of the data set itself: a feature space, and logits.
+
+    Its Frechet distance is no FID: it is named fid_<data set>@N and compares only with itself.
+    """
+
+    remedy = "set config.eval.features=inception"
+
+    def __init__(self, source, cache):
+        num_classes = len(source.card.class_names)
+        self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
+        self.apply = jax.jit(self.net.apply)
+        self.made_from = source.card.digest
+        super().__init__(source.card.name, source, np.arange(len(source)), cache)
+
+    def __call__(self, images):
+        """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
+        params = flax.traverse_util.unflatten_dict(self.params, sep="/")
+        return in_batches(lambda part: self.apply(params, to_float(part)), images, 128)
+
+    def fit(self, index):
+        num_steps = int(np.clip(EPOCHS * len(index) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
+        params = classifier.train(
+            self.source.images, self.source.labels, index, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE
+        )
+        return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep="/"))
+
+    def logits_of(self, index):
+        return self(self.source.images[index])[1]
+
+    def shapes(self):
+        shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
+        return {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+
+
+class Probe(TrainedHere):
+    """Logistic regression on a network's features: IS and accuracy where its own logits are not at hand.
+
+    It learns from up to PROBED of the pictures that the reference is of.
+    """
+
+    remedy = "take more pictures (config.eval.reference_images)"
+
+    def __init__(self, network, distance, source, num_images, cache):
+        self.network, self.distance = network, distance
+        index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
+        self.made_from = digest_json([source.card.digest, len(index), network.digest])
+        super().__init__(f"{source.card.name}_{distance.partition('_')[2]}", source, index, cache)
+
+    def __call__(self, features):
+        """float32 [N, D] -> logits float32 [N, K]."""
+        return features @ self.params["kernel"] + self.params["bias"]
+
+    def fit(self, index):
+        from sklearn.linear_model import LogisticRegression
+
+        features, labels = self.features_of(index), self.source.labels[index]
+        absent = len(self.source.card.class_names) - len(np.unique(labels))
+        if absent:
+            of = f"{absent} of its {len(self.source.card.class_names)} classes"
+            raise InputError(f"the classifier {self.name} has no picture of {of} to learn from: {self.remedy}")
+        mean, scale = features.mean(0, dtype=float), features.std(0, dtype=float) + 1e-3
+        normal = ((features - mean) / scale).astype(np.float32)
+        found = LogisticRegression(C=PROBE_C, max_iter=500).fit(normal, labels)
+        # of two classes it gives one row, their log-odds
+        rows, bias = found.coef_ / scale, found.intercept_ - found.coef_ @ (mean / scale)
+        if len(rows) == 1:
+            rows, bias = np.concatenate([-rows, rows]) / 2, np.concatenate([-bias, bias]) / 2
+        return {"kernel": rows.T.astype(np.float32), "bias": bias.astype(np.float32)}
+
+    def logits_of(self, index):
+        return self(self.features_of(index))
+
+    def features_of(self, index):
+        stage = self.network.distances[self.distance]
+        parts = np.split(index, range(PROBE_BATCH, len(index), PROBE_BATCH))
+        batches = progress(parts, desc=f"features for {self.name}", unit="batch")
+        return np.concatenate([self.network(self.source.images[part])[stage] for part in batches])
+
+    def shapes(self):
+        num_classes = len(self.source.card.class_names)
+        return {"kernel": (WIDTHS[self.distance], num_classes), "bias": (num_classes,)}
 
 
 class GivenClassifier:
@@ -169,7 +238,7 @@ class Features:
 
     @classmethod
     def of(cls, config, source, directory):
-        """Those of config.eval. A small classifier of the data is trained in `directory` where logits are lacking."""
+        """Those of config.eval. A classifier of the data is trained in `directory` where logits are lacking."""
         evaluation, inception, classifier = config.eval, None, None
         if evaluation.features == "inception":
             inception = InceptionFeatures(evaluation.inception)
@@ -181,8 +250,11 @@ class Features:
                     f"config.eval.classifier={evaluation.classifier} has {classifier.num_classes} classes, "
                     f"config.data.num_classes={config.data.num_classes}: name one of the same classes"
                 )
-        elif not inception or "fid_inception" not in inception.distances:
+        elif not inception:
             classifier = ClassifierFeatures(source, Path(directory) / "classifier.npz")
+        elif "fid_inception" not in inception.distances:
+            path = Path(directory) / "classifier.npz"
+            classifier = Probe(inception, "fd_mixed8", source, evaluation.reference_images, path)
         return cls(inception, classifier)
 
     def __call__(self, images, classify=True):
@@ -195,8 +267,11 @@ class Features:
                 logits["is_inception"] = logits["isc_inception"] = stages["logits"]
                 logits["isc_biased_inception"] = stages["logits"] + self.inception.bias
         if self.classifier and (classify or not self.inception):
-            features, of_class = self.classifier(images)
+            if isinstance(self.classifier, Probe):
+                of_class = self.classifier(distances[self.classifier.distance])
+            else:
+                features, of_class = self.classifier(images)
+                distances = distances or {f"fid_{self.classifier.name}": features}
             class_logits[self.classifier.name] = of_class
-            distances = distances or {f"fid_{self.classifier.name}": features}
             logits = logits or {f"is_{self.classifier.name}": of_class}
         return Extracted(distances, logits, class_logits)

@@ -47,6 +47,11 @@ def hours(flop, utilisation=UTILISATION):
     return {name: flop / (peak * 1e12 * utilisation) / 3600 for name, peak in PEAK_TFLOPS.items()}
 
 
+def written(hours):
+    """Two digits below ten, none after the point above."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
 def matmul_flops(jaxpr):
     """FLOP of every convolution and matrix product in a jaxpr and in what it calls; padding counts as work."""
     total = 0

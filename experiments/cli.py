@@ -70,6 +70,8 @@ def run(main, stopped=130):
             raise
         except InputError as error:
             end(f"error: {error}", 1)
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os._exit(128 + signal.SIGPIPE)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             remedy = "mend that and run the same command: what was written is kept"

@@ -37,7 +37,7 @@ def main():
         "config": config.to_dict(),
         "training": timing.time_training(config, REPEATS.value, peak),
         "sampling": timing.time_sampling(config, REPEATS.value, peak),
-        "features": timing.time_features(config, FEATURES_BATCH.value, REPEATS.value, peak),
+        "features": timing.time_features(config, FEATURES_BATCH.value, REPEATS.value),
     }
     write_json(OUT.value, result)
     print(json.dumps({k: v for k, v in result.items() if k != "config"}, indent=1))

@@ -7,8 +7,10 @@ python -m experiments.benchmark --config=configs/imagenet64.py --out=runs/benchm
 python -m experiments.benchmark_peers --ours=runs/benchmark.json --guided_diffusion=guided-diffusion --edm=edm
 
 The code in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config; a
-step of training is the squared error, clipping of the gradient, Adam and the EMA; bfloat16 is torch.autocast's. --tuned
-turns on channels last and torch.compile, which those repositories do not.
+step of training is the squared error, clipping of the gradient, Adam and the EMA. bfloat16 is torch.autocast's for
+guided-diffusion, which computes its attention again in the backward pass, and edm's own cast for edm. cuDNN may search
+its algorithms and float32 products may be TF32, as XLA does both. --tuned turns on channels last and torch.compile,
+which those repositories do not.
 """
 
 # pyright: reportMissingImports=false
@@ -16,6 +18,7 @@ import importlib
 import importlib.util
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_collections
@@ -43,43 +46,73 @@ def main():
     import torch
 
     ours = read_json(OURS.value)
+    configs.require("features" in ours, f"--ours={OURS.value} has no features: run experiments.benchmark again")
     config = ml_collections.ConfigDict(configs.tuples(ours["config"]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check(config)
+    cuda = torch.cuda.is_available()
+    single = not cuda or ours["device"].startswith("1 x")
+    configs.require(single, f"--ours={OURS.value} is of {ours['device']}: the peers run on one, time ours on one")
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    folders = {"guided-diffusion": (GUIDED_DIFFUSION, guided_diffusion), "edm": (EDM, edm)}
+    nets = {}  # all are built before one is timed
+    for name, (flag, build) in folders.items():
+        if flag.value:
+            sys.path.insert(0, flag.value)
+            try:
+                nets[name] = build(config)
+            except ImportError as error:
+                raise InputError(f"--{flag.name}={flag.value}: {error}: name a clone of {name}") from error
+    device = torch.device("cuda" if cuda else "cpu")
     result = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "tuned": TUNED.value,
         "config": config.to_dict(),
     }
-    for name, folder, build in (
-        ("guided-diffusion", GUIDED_DIFFUSION.value, guided_diffusion),
-        ("edm", EDM.value, edm),
-    ):
-        if folder:
-            sys.path.insert(0, folder)
-            try:
-                net = build(config)
-            except ImportError as error:
-                raise InputError(f"--{name.replace('-', '_')}={folder}: {error}: name a clone of {name}") from error
-            result[name] = time_network(net.to(device), config)
+    for name in [*nets]:
+        result[name] = time_network(nets.pop(name).to(device), config)
+        write_json(OUT.value, result)
     if importlib.util.find_spec("torch_fidelity"):
         result["torch-fidelity"] = {"features": time_features(config, ours["features"]["batch_size"], device)}
-    write_json(OUT.value, result)
+        write_json(OUT.value, result)
     text = table(ours, result)
     write_atomic(Path(OUT.value).with_suffix(".md"), text)
     print(text)
 
 
-def guided_diffusion(config):
-    from guided_diffusion.unet import UNetModel
+def check(config):
+    """The peers have no more than ADM's network and one batch a step."""
+    wanted = {
+        "data.num_classes": config.data.num_classes > 0,
+        "model.null_label": config.model.null_label,
+        "model.learned_variance": not config.model.learned_variance,
+        "model.remat": not config.model.remat,
+        "train.accumulate": config.train.accumulate == 1,
+    }
+    for field, same in wanted.items():
+        configs.require(
+            same, f"config.{field}={configs.flat(config)[field]} is not what the peers do: time ours without"
+        )
 
+
+def guided_diffusion(config):
+    import torch
+    from guided_diffusion import unet
+
+    def checkpoint(run, inputs, _, flag):  # theirs loses autocast in the backward pass
+        return torch.utils.checkpoint.checkpoint(run, *inputs, use_reentrant=False) if flag else run(*inputs)
+
+    unet.checkpoint = checkpoint
     data, model = config.data, config.model
-    return UNetModel(
+    net = unet.UNetModel(
         data.image_size, data.channels, model.channels, data.channels, model.num_blocks,
         [data.image_size // side for side in model.attention_resolutions], dropout=model.dropout,
         channel_mult=model.multipliers, num_classes=data.num_classes + 1, num_heads=model.num_heads or 1,
         num_head_channels=model.head_width or -1, use_scale_shift_norm=True, resblock_updown=model.resample_blocks,
     )  # fmt: skip
+    net.autocast = model.dtype == "bfloat16"
+    return net
 
 
 def edm(config):
@@ -89,9 +122,12 @@ def edm(config):
     data, model = config.data, config.model
     configs.require(model.head_width == 64, f"edm's heads are 64 wide, config.model.head_width={model.head_width}")
 
-    class Network(DhariwalUNet):  # its labels are one-hot
-        def forward(self, z, t, c):
-            return super().forward(z, t, torch.nn.functional.one_hot(c, data.num_classes + 1).to(z.dtype))
+    class Network(DhariwalUNet):
+        autocast = False
+
+        def forward(self, z, t, c):  # its layers take the type of what comes in, its labels are one-hot
+            c = torch.nn.functional.one_hot(c, data.num_classes + 1).to(z.dtype)
+            return super().forward(z.to(getattr(torch, model.dtype)), t, c)
 
     return Network(
         data.image_size, data.channels, data.channels, data.num_classes + 1, model_channels=model.channels,
@@ -104,11 +140,11 @@ def time_network(net, config):
     """Rates of a step of training and of guided sampling, for the batches and T of our own."""
     import torch
 
-    device = next(net.parameters()).device
     params = list(net.parameters())
+    device = params[0].device
+    autocast = torch.autocast(device.type, torch.bfloat16) if net.autocast else nullcontext()
     if TUNED.value:
-        net = torch.compile(net.to(memory_format=torch.channels_last))
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.model.dtype == "bfloat16")
+        net = torch.compile(net.to(memory_format=torch.channels_last), dynamic=False)
     ema = [p.detach().clone() for p in params]
     adam = torch.optim.Adam(params, lr=config.train.learning_rate, fused=device.type == "cuda")
 
@@ -126,16 +162,17 @@ def time_network(net, config):
         torch.nn.utils.clip_grad_norm_(params, config.train.grad_clip)
         adam.step()
         adam.zero_grad()
-        torch._foreach_lerp_(ema, params, 1 - config.train.ema_decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(ema, params, 1 - config.train.ema_decay)
 
     @torch.inference_mode()
     def sample():
         z, t, c = batch(config.eval.batch_size)
-        both, null = torch.cat([c, torch.full_like(c, config.data.num_classes)]), 1.0
+        both, w = torch.cat([c, torch.full_like(c, config.data.num_classes)]), 1.0
         for _ in range(config.sampler.num_steps):
             with autocast:
                 cond, uncond = net(torch.cat([z, z]), torch.cat([t, t]), both).float().chunk(2)
-            z = 0.9 * z - 0.1 * ((1 + null) * cond - null * uncond) + 0.1 * torch.randn_like(z)
+            z = 0.9 * z - 0.1 * ((1 + w) * cond - w * uncond) + 0.1 * torch.randn_like(z)
 
     training = rates(step, config.train.batch_size)
     net.eval()
@@ -147,7 +184,7 @@ def time_network(net, config):
 
 
 def time_features(config, batch_size, device):
-    """torch-fidelity's Inception network up to its logits on images of our size; random weights."""
+    """torch-fidelity's Inception network up to its logits on images of our size; float32, random weights."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -167,9 +204,11 @@ def time_features(config, batch_size, device):
 def rates(run, images):
     import torch
 
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    measured = timing.rates(lambda: (run(), wait()), REPEATS.value, images)
-    return measured | {"peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None}
+    if not torch.cuda.is_available():
+        return timing.rates(run, REPEATS.value, images)
+    torch.cuda.reset_peak_memory_stats()
+    measured = timing.rates(lambda: (run(), torch.cuda.synchronize()), REPEATS.value, images)
+    return measured | {"peak_bytes": torch.cuda.max_memory_allocated()}
 
 
 def table(ours, theirs):
@@ -192,8 +231,8 @@ def table(ours, theirs):
     about = (
         f"{ours['device']}; {theirs['device']} for torch{', channels last and compiled' if theirs['tuned'] else ''}. "
         f"{ours['config']['model']['dtype']}, batches of {training['batch_size']} in training and "
-        f"{sampling['batch_size']} in sampling, T = {sampling['T']}, w = 1 (two passes a step), median of "
-        f"{training['seconds']['repeats']} calls."
+        f"{sampling['batch_size']} in sampling, T = {sampling['T']}, w = 1 (two passes a step); features in float32, "
+        f"batches of {ours['features']['batch_size']}. Medians of {training['seconds']['repeats']} calls."
     )
     return f"{about}\n\n{markdown(rows)}\n"
 

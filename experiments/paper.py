@@ -120,21 +120,25 @@ def plan(config, runs, ws, steps, seeds, table):
     ]
     if BENCHMARK.value:
         images = sum(left.values()) * config.train.batch_size
-        passes = sampling / forward
-        lines.append(by_benchmark(read_json(BENCHMARK.value), config, images, passes))
+        scored = num_cells * count if table and config.eval.features == "inception" else 0
+        lines.append(by_benchmark(read_json(BENCHMARK.value), config, images, sampling / forward, scored))
     return "\n".join(lines) + "\n"
 
 
-def by_benchmark(measured, config, images, passes):
-    """Hours by measured rates: of training on `images`, of `passes` of the network over an image in sampling."""
+def by_benchmark(measured, config, images, passes, scored):
+    """Hours by measured rates: training on `images`, `passes` of the network in sampling, Inception on `scored`."""
     theirs = configs.flat(ml_collections.ConfigDict(measured["config"]))
     for field, value in configs.flat(config).items():
         same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
         configs.require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
-    train, sample = measured["training"], measured["sampling"]
-    hours = images / train["images_per_s"] / 3600, passes / (2 * sample["T"] * sample["images_per_s"]) / 3600
-    written = [cost.written(h) for h in hours]
-    return f"{'':10} hours on {measured['device']} by its benchmark: training {written[0]}, cells {written[1]}"
+    sample = measured["sampling"]
+    seconds = {
+        "training": images / measured["training"]["images_per_s"],
+        "sampling": passes / (2 * sample["T"] * sample["images_per_s"]),
+        "features": scored / measured["features"]["images_per_s"],
+    }
+    hours = ", ".join(f"{name} {cost.written(s / 3600)}" for name, s in seconds.items())
+    return f"{'':10} hours on {measured['device']} by its benchmark: {hours}; the reference's features apart"
 
 
 def sheet(config, run, ws):

@@ -32,7 +32,11 @@ def main():
     text = report.write(sweep)
     rows = [read_json(path) for path in sorted((sweep / "cells").glob("*.json"))]
     runs = {name: training(Path(RUNS.value) / name) for name in sorted({row["run"] for row in rows})}
-    flag_list = changed(CONFIG.value, configs.load(sweep / "config.json"))
+    config = configs.load(sweep / "config.json")
+    flag_list = changed(CONFIG.value, config)
+    seeds = sorted({row["seed"] for row in rows})
+    if seeds != [config.eval.seed]:
+        flag_list = [f"--seeds={','.join(map(str, seeds))}", *flag_list]
     out.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         if (sweep / name).exists():
@@ -87,9 +91,6 @@ def page(title, text, rows, runs, flag_list):
     seconds = sum(row["seconds"] for row in rows)
     images = sum(row["N"] for row in rows)
     scale = Path(cli.given("config")).stem
-    seeds = sorted({row["seed"] for row in rows})
-    if len(seeds) > 1:
-        flag_list = [f"--seeds={','.join(map(str, seeds))}", *flag_list]
     return "\n".join(
         [
             f"# {title}\n",

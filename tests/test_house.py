@@ -218,7 +218,7 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
     plan = ("paper", "--table=1", "--scale=digits", "--plan", f"--runs={tmp_path}", f"--benchmark={out}", *small)
     done = run(*plan, "--config.eval.num_images=3600", "--config.eval.w=(0.0,1.0)", "--config.train.num_steps=3600")
     assert done.returncode == 0, done.stderr
-    found = re.search(r"by its benchmark: training (\S+), cells (\S+)\n", done.stdout)
+    found = re.search(r"by its benchmark: training (\S+), sampling (\S+), features 0;", done.stdout)
     training, sampling = result["training"], result["sampling"]
     hours = 3 * training["batch_size"] / training["images_per_s"], 3 * 1.5 / sampling["images_per_s"]
     assert found and [float(h) for h in found.groups()] == pytest.approx(hours, rel=0.06)

@@ -9,10 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features, references, report, sweep
+from cfg_jax.evaluation import features, references, report, scores, sweep
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.models import inception
 from cfg_jax.training import trainer
@@ -142,19 +143,50 @@ def test_a_probe_learns_classes_from_features(tmp_path, classes):
     source = of_classes(sources.digits(), classes)
     probe = features.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz")
     assert probe.name == "some digits_mixed8" and 0.9 < probe.accuracy < 1
-    held_out = np.random.default_rng(0).permutation(np.random.default_rng(0).permutation(len(source)))[:50]
-    logits = probe(Pixels()(source.images[held_out])["mixed_8"])
-    assert logits.shape == (50, len(classes)) and (logits.argmax(1) == source.labels[held_out]).mean() > 0.9
+    order = np.random.default_rng(0).permutation(np.random.default_rng(0).permutation(len(source)))
+    held_out, rest = np.split(order, [len(source) // 5])
+    x = Pixels()(source.images)["mixed_8"]
+    logits = probe(x[held_out])
+    assert logits.shape == (len(held_out), len(classes))
+    assert (logits.argmax(1) == source.labels[held_out]).mean() == probe.accuracy
+    mean, scale = x[rest].mean(0), x[rest].std(0) + 1e-3
+    plain = LogisticRegression(C=0.01, max_iter=500).fit((x[rest] - mean) / scale, source.labels[rest])
+    wanted = plain.predict_proba((x[held_out] - mean) / scale)
+    np.testing.assert_allclose(np.exp(scores.log_softmax(logits)), wanted, atol=1e-3)
+    assert not list(tmp_path.glob("*.parts"))
     assert features.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz").digest == probe.digest
     with pytest.raises(InputError, match="trained on other data or features"):
         features.Probe(Pixels(), "fd_mixed8", source, 100, tmp_path / "c.npz")
 
 
+def test_a_probe_that_was_killed_makes_no_features_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "PROBE_PART", 300)
+    made = []
+
+    class Killed(Pixels):
+        def __call__(self, images):
+            if len(made) == 3:
+                raise KeyboardInterrupt
+            made.append(len(images))
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        features.Probe(Killed(), "fd_mixed8", sources.digits(), 0, tmp_path / "c.npz")
+    again = []
+    monkeypatch.setattr(
+        Pixels, "__call__", lambda self, images, call=Pixels.__call__: again.append(1) or call(self, images)
+    )
+    features.Probe(Pixels(), "fd_mixed8", sources.digits(), 0, tmp_path / "c.npz")
+    assert made == [300] * 3 and len(again) == 4  # 1,438 in five parts, 359 in two
+
+
 def test_a_probe_of_too_few_pictures_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no picture of \d of its 10 classes.*config\.eval\.reference_images"):
+    with pytest.raises(InputError, match=r"no picture of \d of its 10 classes.*reference_images.*features=classifier"):
         features.Probe(Pixels(), "fd_mixed8", sources.digits(), 10, tmp_path / "c.npz")
     with pytest.raises(InputError, match=r"held-out pictures right, chance is 25\.0%.*config\.eval\.reference_images"):
         features.Probe(Pixels(), "fd_mixed8", sources.synthetic(8, 1, 4), 0, tmp_path / "c.npz")
+    with pytest.raises(InputError, match="has one class to learn from"):
+        features.Probe(Pixels(), "fd_mixed8", of_classes(sources.digits(), [3]), 0, tmp_path / "c.npz")
     assert not (tmp_path / "c.npz").exists()
 
 

@@ -1,6 +1,7 @@
 """uint8 images -> features and logits, by networks whose digest goes into every row."""
 
 import logging
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate
 from cfg_jax.evaluation.references import WIDTHS
-from cfg_jax.files import claimed, digest, digest_json, write_npz
+from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import to_float
 from cfg_jax.models import classifier, inception
 from cfg_jax.progress import progress
@@ -21,7 +22,7 @@ from cfg_jax.training import mesh as meshes
 log = logging.getLogger(__name__)
 HELD_OUT = 0.2
 EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE = 5, 300, 5000, 128
-PROBED, PROBE_BATCH, PROBE_C = 50_000, 1000, 0.01  # pictures, pictures, 1 / (L2 penalty) for unit variance
+PROBED, PROBE_PART, PROBE_C = 20_000, 1000, 0.01  # pictures, pictures, 1 / (L2 penalty) for unit variance
 
 
 class TrainedHere:
@@ -37,7 +38,7 @@ class TrainedHere:
         """Set params -> accuracy on images held out."""
         labels, num_classes = self.source.labels, len(self.source.card.class_names)
         order = np.random.default_rng(0).permutation(self.index)
-        held_out, rest = np.split(order, [int(HELD_OUT * len(order))])
+        held_out, rest = np.split(order, [max(1, int(HELD_OUT * len(order)))])
         self.params = self.fit(rest)
         accuracy = float((np.argmax(self.logits_of(held_out), 1) == labels[held_out]).mean())
         chance = 1 / num_classes
@@ -106,16 +107,18 @@ class ClassifierFeatures(TrainedHere):
 class Probe(TrainedHere):
     """Logistic regression on a network's features: IS and accuracy where its own logits are not at hand.
 
-    It learns from up to PROBED of the pictures that the reference is of.
+    It learns from up to PROBED training pictures, no more than the reference is of.
     """
 
-    remedy = "take more pictures (config.eval.reference_images)"
+    remedy = "take more pictures (config.eval.reference_images), or set config.eval.features=classifier"
 
     def __init__(self, network, distance, source, num_images, cache):
         self.network, self.distance = network, distance
         index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
         self.made_from = digest_json([source.card.digest, len(index), network.digest])
+        self.parts = Path(cache).with_name(f"features-{self.made_from}.parts")
         super().__init__(f"{source.card.name}_{distance.partition('_')[2]}", source, index, cache)
+        shutil.rmtree(self.parts, ignore_errors=True)
 
     def __call__(self, features):
         """float32 [N, D] -> logits float32 [N, K]."""
@@ -124,11 +127,12 @@ class Probe(TrainedHere):
     def fit(self, index):
         from sklearn.linear_model import LogisticRegression
 
-        features, labels = self.features_of(index), self.source.labels[index]
-        absent = len(self.source.card.class_names) - len(np.unique(labels))
-        if absent:
-            of = f"{absent} of its {len(self.source.card.class_names)} classes"
-            raise InputError(f"the classifier {self.name} has no picture of {of} to learn from: {self.remedy}")
+        labels, num_classes = self.source.labels[index], len(self.source.card.class_names)
+        absent = num_classes - len(np.unique(labels))
+        if absent or num_classes == 1:
+            lacks = f"no picture of {absent} of its {num_classes} classes" if absent else "one class"
+            raise InputError(f"the classifier {self.name} has {lacks} to learn from: {self.remedy}")
+        features = self.features_of(index)
         mean, scale = features.mean(0, dtype=float), features.std(0, dtype=float) + 1e-3
         normal = ((features - mean) / scale).astype(np.float32)
         found = LogisticRegression(C=PROBE_C, max_iter=500).fit(normal, labels)
@@ -142,10 +146,13 @@ class Probe(TrainedHere):
         return self(self.features_of(index))
 
     def features_of(self, index):
+        """[N, D] of pictures of the source, in parts that are kept until the classifier is whole."""
         stage = self.network.distances[self.distance]
-        parts = np.split(index, range(PROBE_BATCH, len(index), PROBE_BATCH))
-        batches = progress(parts, desc=f"features for {self.name}", unit="batch")
-        return np.concatenate([self.network(self.source.images[part])[stage] for part in batches])
+        parts = {self.parts / f"{digest(p)}.npz": p for p in np.split(index, range(PROBE_PART, len(index), PROBE_PART))}
+        paths = to_make(parts)
+        for path in progress(paths, total=len(parts), desc=f"features for {self.name}", unit="part"):
+            write_npz(path, {"features": self.network(self.source.images[parts[path]])[stage]})
+        return np.concatenate([np.load(path, allow_pickle=False)["features"] for path in parts])
 
     def shapes(self):
         num_classes = len(self.source.card.class_names)

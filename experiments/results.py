@@ -42,7 +42,8 @@ def main():
         if (sweep / name).exists():
             shutil.copyfile(sweep / name, out / name)
     write_json(out / "runs.json", runs)
-    write_atomic(out / "README.md", page(out.name, text, rows, runs, flag_list))
+    card = read_json(Path(RUNS.value) / rows[0]["run"] / "data.json")
+    write_atomic(out / "README.md", page(out.name, text, rows, runs, card, flag_list))
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
@@ -73,7 +74,7 @@ def changed(base, config):
     return [shlex.quote(f"--config.{field}={new[field]}") for field in fields]
 
 
-def page(title, text, rows, runs, flag_list):
+def page(title, text, rows, runs, card, flag_list):
     lines = [["run", "p_uncond", "steps", "batch", "hours", "images/s", "MFU", "first and last loss", "on"]]
     lines.append(["---", *["---:"] * 7, "---"])
     for name, run in runs.items():
@@ -97,6 +98,8 @@ def page(title, text, rows, runs, flag_list):
             "    python -m experiments.paper --table=1 "
             + " \\\n        ".join([f"--scale={scale}", *flag_list])
             + "\n",
+            f"Data: {card['name']} ({card['source']}), {card['counts']['train']:,} training pictures of "
+            f"{'x'.join(map(str, card['image_shape']))}, resize {card['resize']}, card {card['digest']}.\n",
             f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
             f"images/s with their scores, on {rows[0]['device']}; jax {of['jax']}, Python {of['python']}, this code "
             f"{of['code']}. Hours of training are of its steps alone.\n",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.diffusion import guidance
+from cfg_jax.evaluation.fields import antisymmetric
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.models.unet import UNet
 from tests.conftest import fill
@@ -87,3 +88,16 @@ def test_the_null_label_has_an_embedding_that_learns():
     rows = np.abs(gradient["params"]["label_emb"]["embedding"]).sum(1)
     assert rows.shape == (NULL + 1,)
     np.testing.assert_array_equal(rows > 0, np.isin(np.arange(NULL + 1), c))
+
+
+def test_the_antisymmetric_share_is_the_matrix_s_own_and_a_gradient_has_none():
+    matrix = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    z = jax.random.normal(jax.random.key(0), (4096, 2))
+    share, error = antisymmetric(lambda z: z @ matrix.T, z, jax.random.key(1), 16)
+    wanted = np.linalg.norm(matrix - matrix.T) / 2 / np.linalg.norm(matrix)
+    assert 0 < error < 0.005 and abs(share - wanted) < 4 * error
+
+    mixture = Mixture(jnp.array([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]), jnp.full(3, 0.5), jnp.full(3, 1 / 3))
+    logsnr, c = jnp.zeros(32), jnp.arange(32) % 3
+    difference = lambda z: mixture.eps_fn(z, logsnr, c) - mixture.eps_fn(z, logsnr, jnp.full_like(c, 3))  # noqa: E731
+    assert antisymmetric(difference, z[:32], jax.random.key(1), 8)[0] < 1e-5

@@ -284,6 +284,15 @@ def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
     assert wrong.returncode == 1 and "has no metrics.jsonl" in wrong.stderr
 
 
+def test_the_curl_of_a_run(digits_dir):
+    runs, _ = digits_dir
+    done = run("curl", f"--run={runs / 'digits-p0.1'}", "--num_images=4", "--probes=1", "--logsnrs=0,2")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\| [02] \|( 0\.\d{3} ± 0\.\d{3} \|){3}$", done.stdout, re.MULTILINE)) == 2
+    wrong = run("curl", f"--run={runs / 'digits-p0.1'}", "--w=nan")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: --w=nan")
+
+
 def test_an_image_that_is_not_finite_is_an_error():
 
     from cfg_jax import images

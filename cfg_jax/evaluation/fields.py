@@ -1,0 +1,24 @@
+"""Whether a vector field is the gradient of a function."""
+
+import jax
+import jax.numpy as jnp
+
+
+def antisymmetric(field, z, key, probes):
+    """(share, its standard error over z [B, ...]) for a field whose examples do not mix.
+
+    For u ~ N(0, I), E |J u|^2 = |J|^2, and J^T u is a vector-Jacobian product.
+    """
+
+    def probe(key):
+        u = jax.random.normal(key, z.shape)
+        _, forward = jax.jvp(field, (z,), (u,))
+        _, transpose = jax.vjp(field, z)
+        axes = tuple(range(1, z.ndim))
+        return jnp.square((forward - transpose(u)[0]) / 2).sum(axes), jnp.square(forward).sum(axes)
+
+    odd, whole = (a.mean(0) for a in jax.lax.map(probe, jax.random.split(key, probes)))
+    share = jnp.sqrt(odd.sum() / whole.sum())
+    # of a ratio of means, to first order; d sqrt(r) = dr / (2 sqrt(r))
+    residual = (odd - share**2 * whole) / whole.mean()
+    return share, residual.std(ddof=1) / jnp.sqrt(len(z)) / (2 * jnp.maximum(share, 1e-6))

@@ -131,6 +131,7 @@ def by_benchmark(measured, config, images, passes, scored):
     for field, value in configs.flat(config).items():
         same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
         configs.require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
+    configs.require("features" in measured, f"--benchmark={BENCHMARK.value} has no features: time it again")
     sample = measured["sampling"]
     seconds = {
         "training": images / measured["training"]["images_per_s"],

@@ -32,10 +32,10 @@ flags.mark_flags_as_required(["run"])
 
 def main():
     model = cfg_jax.load(RUN.value)
-    configs.check_w(W.value, model.config.p_uncond, "--w")
     configs.require(
-        model.config.p_uncond > 0, f"--run={RUN.value} has no unconditional eps: name one with p_uncond > 0"
+        model.config.p_uncond, f"--run={RUN.value} has no unconditional eps: name one with p_uncond above 0"
     )
+    configs.check_w(W.value, model.config.p_uncond, "--w")
     source, _ = sources.load(model.config)
     index = np.random.default_rng(0).permutation(len(source))[: NUM_IMAGES.value]
     x, c = to_float(source.images[index]), jnp.asarray(source.labels[index])

@@ -175,7 +175,7 @@ def time_network(net, config):
             z = 0.9 * z - 0.1 * ((1 + w) * cond - w * uncond) + 0.1 * torch.randn_like(z)
 
     training = rates(step, config.train.batch_size)
-    net.eval()
+    net.train(False)
     return {
         "parameters": sum(p.numel() for p in params),
         "training": training,

@@ -213,7 +213,8 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
     for part in ("training", "sampling", "features"):
         seconds = result[part]["seconds"]
         assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
-        assert result[part]["mfu"] == pytest.approx(result[part]["tflops"] / result["peak_tflops"])
+        peak = None if part == "features" else pytest.approx(result[part]["tflops"] / result["peak_tflops"])
+        assert result[part]["mfu"] == peak  # features are in float32, the peak is bfloat16's
 
     plan = ("paper", "--table=1", "--scale=digits", "--plan", f"--runs={tmp_path}", f"--benchmark={out}", *small)
     done = run(*plan, "--config.eval.num_images=3600", "--config.eval.w=(0.0,1.0)", "--config.train.num_steps=3600")

@@ -58,13 +58,13 @@ def check(config):
         require(train[field] >= 0, f"config.train.{field}={train[field]} must be 0 or more")
     for field in ("learning_rate", "grad_clip"):
         require(train[field] > 0, f"config.train.{field}={train[field]} must be above 0")
-    require(0 <= config.seed < 2**31, f"config.seed={config.seed} must lie in [0, 2^31)")
+    check_seed(config.seed, "config.seed")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
     check_eval(config.eval)
 
 
 def check_eval(evaluation):
-    require(0 <= evaluation.seed < 2**31, f"config.eval.seed={evaluation.seed} must lie in [0, 2^31)")
+    check_seed(evaluation.seed, "config.eval.seed")
     require(
         evaluation.bootstrap == 0 or evaluation.bootstrap >= 2,
         f"config.eval.bootstrap={evaluation.bootstrap} gives no spread: set 0 for none, or 2 and more",
@@ -91,6 +91,10 @@ def check_eval(evaluation):
     )
     for w in evaluation.w:
         check_finite(w, "config.eval.w")
+
+
+def check_seed(seed, name):
+    require(0 <= seed < 2**31, f"{name}={seed} must lie in [0, 2^31)")
 
 
 def check_neighbours(count, name):
@@ -170,11 +174,16 @@ def save(path, config):
 
 
 def load(path):
-    """config.json -> ConfigDict, with the tuples that JSON turned into lists."""
+    """config.json -> ConfigDict."""
     try:
-        return ml_collections.ConfigDict(tuples(read_json(path)))
+        return from_json(read_json(path))
     except ValueError as error:
         raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
+
+
+def from_json(tree):
+    """A config's dictionary as JSON gives it back -> ConfigDict."""
+    return ml_collections.ConfigDict(tuples(tree))
 
 
 def digest(config):

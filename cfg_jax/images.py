@@ -1,7 +1,8 @@
-"""uint8 images <-> the model's [-1, 1], and grids of images as PNG."""
+"""uint8 images <-> the model's [-1, 1], in batches through a network, and in grids as PNG."""
 
 import io
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -19,6 +20,16 @@ def to_uint8(x):
     if not np.isfinite(x).all():
         raise InputError("the images hold NaN or infinity: the weights diverged, or w is too large without a threshold")
     return np.clip(np.round((np.asarray(x, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def in_batches(network, images, batch_size):
+    """A tree of arrays [N, ...] by a network that is only ever given whole batches: one shape, one program."""
+    parts = []
+    for begin in range(0, len(images), batch_size):
+        part = images[begin : begin + batch_size]
+        filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)])
+        parts.append(network(filled))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *parts)
 
 
 def grid(images, columns, side=32, gap=2):

@@ -21,7 +21,6 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-import ml_collections
 from absl import flags
 
 from cfg_jax import config as configs
@@ -47,7 +46,7 @@ def main():
 
     ours = read_json(OURS.value)
     configs.require("features" in ours, f"--ours={OURS.value} has no features: run experiments.benchmark again")
-    config = ml_collections.ConfigDict(configs.tuples(ours["config"]))
+    config = configs.from_json(ours["config"])
     check(config)
     cuda = torch.cuda.is_available()
     single = not cuda or ours["device"].startswith("1 x")

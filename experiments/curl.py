@@ -41,15 +41,19 @@ def main():
     x, c = to_float(source.images[index]), jnp.asarray(source.labels[index])
     null = jnp.full_like(c, model.config.data.num_classes)
     print(f"{RUN.value}: antisymmetric share of the Jacobian, {len(index)} pictures, {PROBES.value} directions each\n")
+    guided = guidance.guided(model.eps_fn, W.value, model.config.data.num_classes)
     rows = [["lambda", "eps(z, c) - eps(z)", "eps(z, c)", f"guided, w = {W.value:g}"], ["---:"] * 4]
 
     @jax.jit
     def shares(logsnr, key):
         noise, directions = jax.random.split(key)
         z = process.diffuse(x, jax.random.normal(noise, x.shape), logsnr)
-        eps_fn = lambda z, c: model.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)  # noqa: E731
-        guided = lambda z: guidance.guide(eps_fn(z, c), eps_fn(z, null), W.value)  # noqa: E731
-        fields = (lambda z: eps_fn(z, c) - eps_fn(z, null), lambda z: eps_fn(z, c), guided)
+        at = jnp.broadcast_to(logsnr, c.shape)
+        fields = (
+            lambda z: model.eps_fn(z, at, c) - model.eps_fn(z, at, null),
+            lambda z: model.eps_fn(z, at, c),
+            lambda z: guided(z, at, c),
+        )
         return [antisymmetric(field, z, directions, PROBES.value) for field in fields]
 
     for i, logsnr in enumerate(cli.numbers(LOGSNRS.value, float, "logsnrs")):

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 from absl import flags
 
@@ -67,7 +66,7 @@ def main():
     steps = paper.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
     seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     for seed in seeds:
-        configs.require(0 <= seed < 2**31, f"--seeds={SEEDS.value}: {seed} is no seed: give 0 to 2^31 - 1")
+        configs.check_seed(seed, "--seeds")
     configs.require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
     last = config.data.num_classes - 1
     configs.require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
@@ -127,7 +126,7 @@ def plan(config, runs, ws, steps, seeds, table):
 
 def by_benchmark(measured, config, images, passes, scored):
     """Hours by measured rates: training on `images`, `passes` of the network in sampling, Inception on `scored`."""
-    theirs = configs.flat(ml_collections.ConfigDict(measured["config"]))
+    theirs = configs.flat(configs.from_json(measured["config"]))
     for field, value in configs.flat(config).items():
         same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
         configs.require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")

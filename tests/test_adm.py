@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 
 import cfg_jax
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features, generate
+from cfg_jax.evaluation import classifiers, generate
 from cfg_jax.images import to_float
 from cfg_jax.models import adm, torch_file, unet
 from cfg_jax.training import state as states
@@ -363,7 +363,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     with pytest.raises(InputError, match=r"classifier is of another image size \(16 and 32 pixels\)"):
         draw([0])
 
-    given = features.GivenClassifier(judge)
+    given = classifiers.GivenClassifier(judge)
     uint8 = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
     _, logits = given(uint8)
     clean = np.full(5, loaded.config.logsnr_max, np.float32)

@@ -155,7 +155,7 @@ def sample_batches(
             raise InputError(f"the {name} is of another image size ({sizes} pixels): give one of the same")
 
     mesh = mesh or meshes.data_mesh()
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    batch_size = meshes.divided(batch_size, mesh)
     params = jax.device_put(model.params, meshes.replicated(mesh))
     logsnrs = schedule.grid(settings.num_steps, config.logsnr_min, config.logsnr_max, settings.grid)
     draw_batch = partial(

@@ -40,7 +40,7 @@ def time_training(config, repeats, peak_flops):
 def time_sampling(config, repeats, peak_flops):
     """Algorithm 2 at w = 1, two network passes a step, for config.eval.batch_size images and config.sampler's T."""
     mesh, data, settings = meshes.data_mesh(), config.data, config.sampler
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    batch_size = meshes.divided(config.eval.batch_size, mesh)
     net = states.network(config)
     params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
     logsnrs = schedule.grid(settings.num_steps, config.logsnr_min, config.logsnr_max, settings.grid)
@@ -72,7 +72,7 @@ def time_sampling(config, repeats, peak_flops):
 def time_features(config, batch_size, repeats):
     """FID's Inception network up to its logits, float32, random weights, on images of the config's size."""
     mesh, side = meshes.data_mesh(), config.data.image_size
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    batch_size = meshes.divided(batch_size, mesh)
     rng = np.random.default_rng(0)
 
     def filled(a):  # He's scale: nothing vanishes on the way

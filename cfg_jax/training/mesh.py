@@ -53,6 +53,11 @@ def placed(shapes, mesh):
     )
 
 
+def divided(count, mesh):
+    """The next number of images that the mesh's devices can share equally."""
+    return -(-count // mesh.size) * mesh.size
+
+
 def whole(tree, mesh):
     """Inside jit: arrays that fsdp split, gathered on every device; without a mesh, as they are."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, replicated(mesh))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import flax.traverse_util
 import jax
-import ml_collections
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -60,7 +59,7 @@ def _read_export(path):
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}): export it again") from error
-    config = ml_collections.ConfigDict(configs.tuples(json.loads(header["config"])))
+    config = configs.from_json(json.loads(header["config"]))
     params = jax.tree.map(jax.numpy.float32, flax.traverse_util.unflatten_dict(flat, sep="/"))
     return config, int(header["step"]), params
 

@@ -17,9 +17,11 @@ test: $(VENV)/done
 test-slow: $(VENV)/done
 	$(BIN)/python -m pytest -m slow
 
-# runs that are killed, stopped, starved of disk and spread over processes: prints how many faults were survived
+# runs that are killed, stopped, starved of disk and spread over processes: prints how many faults were survived;
+# KILLS=200 kills one of them so often
+KILLS ?= 20
 test-faults: $(VENV)/done
-	$(BIN)/python -m pytest -m faults -n 0
+	KILLS=$(KILLS) $(BIN)/python -m pytest -m faults -n 0
 
 # the main job at its smallest, and the closed forms
 smoke: $(VENV)/done

@@ -7,6 +7,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_default_matmul_precision", "highest")  # what a test computes itself; the networks ask for it
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

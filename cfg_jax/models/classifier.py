@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from cfg_jax.images import to_float
+from cfg_jax.models.precision import highest
 from cfg_jax.progress import progress
 
 
@@ -14,6 +15,7 @@ class Classifier(nn.Module):
     num_features: int = 64
 
     @nn.compact
+    @highest
     def __call__(self, x):
         """x [B, H, W, C] in [-1, 1] -> features [B, num_features], logits [B, num_classes]."""
         x = nn.relu(nn.Conv(32, (3, 3))(x))

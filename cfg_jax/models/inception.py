@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_npz
 from cfg_jax.models import torch_file
+from cfg_jax.models.precision import highest
 
 SIDE = 299
 BATCH_NORM_EPS = 0.001
@@ -31,6 +32,7 @@ class Inception(nn.Module):
     until: str = "logits"
 
     @nn.compact
+    @highest
     def __call__(self, images):
         stages = {}
         x = (resize(images.astype(jnp.float32), SIDE) - 128) / 128

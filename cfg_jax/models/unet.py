@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cfg_jax.models.precision import highest
+
 
 def noise_level(logsnr):
     """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
@@ -35,6 +37,7 @@ class UNet(nn.Module):
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more compute
 
     @nn.compact
+    @highest
     def __call__(self, z, logsnr, c, *, train=False):
         """z [B, H, W, C], logsnr [B], c int32 [B] -> eps float32 [B, H, W, out_channels]."""
         block, attention = layers(self, dropout=self.dropout, deterministic=not train)
@@ -80,6 +83,7 @@ class Encoder(nn.Module):
     remat: bool = False
 
     @nn.compact
+    @highest
     def __call__(self, z, logsnr):
         """z [B, H, W, C], logsnr [B] -> logits float32 [B, num_classes]."""
         block, attention = layers(self, dropout=0.0, deterministic=True)

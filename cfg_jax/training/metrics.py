@@ -29,7 +29,7 @@ class LossByLogsnr(metrics.Metric):
     @classmethod
     def from_model_output(cls, *, loss, logsnr, **_):
         hit = jax.nn.one_hot(jnp.searchsorted(jnp.array(EDGES), logsnr), len(EDGES) + 1)
-        return cls(loss @ hit, hit.sum(0))
+        return cls((loss[:, None] * hit).sum(0), hit.sum(0))
 
     def merge(self, other):
         return LossByLogsnr(self.total + other.total, self.count + other.count)

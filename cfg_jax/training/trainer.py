@@ -21,7 +21,7 @@ from cfg_jax import config as configs
 from cfg_jax.data import cards, pipeline, sources
 from cfg_jax.diffusion import guidance, loss, samplers, schedule
 from cfg_jax.errors import InputError
-from cfg_jax.files import only_one, write_json
+from cfg_jax.files import only_one, write_atomic, write_json
 from cfg_jax.models import unet
 from cfg_jax.progress import progress
 from cfg_jax.training import hosts, weights
@@ -142,10 +142,12 @@ def _train(config, workdir, source, mesh, rollbacks, told):
     state = initial(config, mesh, checkpoints)
     start = int(state.step)
     log.info("%s from step %d on %d x %s", workdir, start, mesh.size, jax.devices()[0].device_kind)
-    log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    log.info("%s parameters, one by one in parameters.txt", f"{parameter_overview.count_parameters(state.params):,}")
 
-    # Batches
+    # Records of what is trained, on what
     if first:
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        write_atomic(workdir / "parameters.txt", overview + "\n")
         cards.save(workdir / "data.json", source.card)
         machine = {"device": f"{mesh.size} x {jax.devices()[0].device_kind}", "processes": jax.process_count()}
         machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}

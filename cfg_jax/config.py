@@ -14,6 +14,10 @@ DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
+QUANTIZE = ("round", "truncate")
+VERSION = 2  # of the fields
+# a config of an earlier version gets what it then had, by the version that brought the field
+ADDED = {2: {"eval.quantize": "round"}}
 # a run may be continued with these changed: none touches the parameters of a given step, but for sums in another order
 FREE = (
     "data.root",
@@ -81,8 +85,9 @@ def check_eval(evaluation):
         f"config.eval.classifier={evaluation.classifier} needs config.eval.features=inception: set it or drop this",
     )
     check_neighbours(evaluation.neighbours, "config.eval.neighbours")
-    rule = evaluation.labels
-    require(rule in LABEL_RULES, f"config.eval.labels={rule!r} is unknown: choose {' or '.join(LABEL_RULES)}")
+    for field, choices in (("labels", LABEL_RULES), ("quantize", QUANTIZE)):
+        rule = evaluation[field]
+        require(rule in choices, f"config.eval.{field}={rule!r} is unknown: choose {' or '.join(choices)}")
     for field in ("batch_size", "splits"):
         require(evaluation[field] >= 1, f"config.eval.{field}={evaluation[field]} must be at least 1")
     require(
@@ -170,20 +175,33 @@ def require(condition, message):
 
 
 def save(path, config):
-    write_json(path, config.to_dict())
+    write_json(path, to_json(config))
+
+
+def to_json(config):
+    """What from_json reads, of this version or a later one."""
+    return {"version": VERSION, **config.to_dict()}
 
 
 def load(path):
     """config.json -> ConfigDict."""
     try:
         return from_json(read_json(path))
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
 
 
 def from_json(tree):
-    """A config's dictionary as JSON gives it back -> ConfigDict."""
-    return ml_collections.ConfigDict(tuples(tree))
+    """A config's dictionary as JSON gives it back -> ConfigDict with all fields of this version."""
+    version = tree.get("version", 1) if isinstance(tree, dict) else 0
+    if version not in range(1, VERSION + 1):
+        raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
+    fields: dict = {k: tuples(v) for k, v in tree.items() if k != "version"}
+    for later in range(version + 1, VERSION + 1):
+        for field, value in ADDED[later].items():
+            group, _, name = field.rpartition(".")
+            fields[group][name] = value
+    return ml_collections.ConfigDict(fields)
 
 
 def digest(config):

@@ -15,11 +15,12 @@ def to_float(images):
     return images.astype(np.float32) / 127.5 - 1
 
 
-def to_uint8(x):
-    """[-1, 1] -> uint8, rounded to the nearest level: the inverse of to_float."""
+def to_uint8(x, quantize="round"):
+    """[-1, 1] -> uint8: "round" to the nearest level, the inverse of to_float, or "truncate", as ADM."""
     if not np.isfinite(x).all():
         raise InputError("the images hold NaN or infinity: the weights diverged, or w is too large without a threshold")
-    return np.clip(np.round((np.asarray(x, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+    levels = (np.asarray(x, np.float32) + 1) * 127.5
+    return np.clip(np.round(levels) if quantize == "round" else levels, 0, 255).astype(np.uint8)
 
 
 def in_batches(network, images, batch_size):

@@ -58,6 +58,7 @@ def get_config():
     evaluation.seed = 0
     evaluation.num_images, evaluation.batch_size = 800, 160
     evaluation.labels = "balanced"  # i mod 10; random classes would cap IS at this N
+    evaluation.quantize = "round"  # to uint8: to the nearest level, or truncate, as ADM
     evaluation.splits = 10  # of IS
     evaluation.bootstrap = 100  # resamplings of the images for the spreads; 0 for none
     evaluation.features = "classifier"  # a small one trained on the data, or inception: FID's own network

@@ -62,6 +62,7 @@ def get_config():
     evaluation.seed = 0
     evaluation.num_images, evaluation.batch_size = 50_000, 512
     evaluation.labels = "random"
+    evaluation.quantize = "round"
     evaluation.splits = 10
     evaluation.bootstrap = 0
     evaluation.features = "inception"

@@ -34,7 +34,7 @@ def main():
         "jax": jax.__version__,
         "code": __version__,
         "parameters": cost.num_parameters(config),
-        "config": config.to_dict(),
+        "config": configs.to_json(config),
         "training": timing.time_training(config, REPEATS.value, peak),
         "sampling": timing.time_sampling(config, REPEATS.value, peak),
         "features": timing.time_features(config, FEATURES_BATCH.value, REPEATS.value),

@@ -67,7 +67,7 @@ def main():
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "tuned": TUNED.value,
-        "config": config.to_dict(),
+        "config": configs.to_json(config),
     }
     for name in [*nets]:
         result[name] = time_network(nets.pop(name).to(device), config)

@@ -7,6 +7,7 @@ import numpy as np
 from absl import flags
 
 import cfg_jax
+from cfg_jax import config as configs
 from cfg_jax import images
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import generate
@@ -24,6 +25,7 @@ SEED = flags.DEFINE_integer(
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
+DTYPE = flags.DEFINE_enum("dtype", None, configs.DTYPES, "of the network's body; default: what it was trained in")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, to guide by its gradient")
 CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "how many times the gradient is added")
@@ -36,14 +38,14 @@ flags.mark_flags_as_required(["run"])
 
 def main():
     ws = cli.numbers(W.value, float, "w")
-    model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value)
+    model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value, DTYPE.value)
     classifier = generate.load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes
     labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(num_classes))
     num_steps = model.config.sampler.num_steps if NUM_STEPS.value is None else NUM_STEPS.value
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
-    uncond = cfg_jax.load(UNCOND_RUN.value) if UNCOND_RUN.value else None
+    uncond = cfg_jax.load(UNCOND_RUN.value, dtype=DTYPE.value) if UNCOND_RUN.value else None
     guides = {"uncond": uncond, "classifier": classifier, "classifier_scale": CLASSIFIER_SCALE.value}
     columns = [model.sample(labels, w, num_steps, SEED.value, **guides) for w in ws]
     images.save_png(

@@ -25,6 +25,7 @@ NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 10_000, "reference pictures for KID, precision and recall; 0 for none", lower_bound=0
 )
 BOOTSTRAP = flags.DEFINE_integer("bootstrap", 0, "resamples of the images, for standard errors", lower_bound=0)
+DEVICE = flags.DEFINE_bool("other_device", False, "score against a reference made on another kind of device")
 OUT = flags.DEFINE_string("out", None, "also write what is printed, as JSON")
 flags.mark_flags_as_required(["samples", "reference"])
 
@@ -48,7 +49,7 @@ def main():
         generate.check_labels(given.labels, classifier.num_classes)
     features = Features(InceptionFeatures(INCEPTION.value), classifier)
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
-    references.check_network(reference, REFERENCE.value, features)
+    references.check_network(reference, REFERENCE.value, features, DEVICE.value)
     references.check_shape(reference, REFERENCE.value, shape)
     for name, (mean, _) in reference.moments.items():
         measure.warn_of_rank(name, f"images of --samples={SAMPLES.value}", count, len(mean))
@@ -64,6 +65,7 @@ def main():
         "reference": REFERENCE.value,
         "about": reference.about,
         "features": features.digest,
+        **features.made_on,
         "scores": {name: float(values[0]) for name, values in measured.items()},
         "standard_errors": {
             name: float(values[1:].std(ddof=1)) for name, values in measured.items() if len(values) > 2

@@ -9,6 +9,7 @@ Several jobs may be given the same --workdir: each takes cells that no other has
 
 from absl import flags
 
+from cfg_jax import config as configs
 from cfg_jax.evaluation import report, sweep
 from experiments import cli
 
@@ -19,8 +20,10 @@ WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
 VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of config.sampler or config.eval.seed; may be repeated")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "guide by its gradient instead; w is its scale")
+DTYPE = flags.DEFINE_enum("dtype", None, configs.DTYPES, "of the networks' bodies; default: what each was trained in")
 NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, as ADM's evaluator reads them")
 OTHER = flags.DEFINE_bool("other_reference", False, "score runs against config.data though trained on another set")
+DEVICE = flags.DEFINE_bool("other_device", False, "beside cells or a reference made on another kind of device")
 flags.mark_flags_as_required(["config", "runs", "workdir"])
 
 
@@ -29,7 +32,8 @@ def main():
     ws = cli.numbers(W.value, float, "w") if W.value else config.eval.w
     sweep.sweep(
         config, RUNS.value, ws, WORKDIR.value, vary=varied(config), uncond_run=UNCOND_RUN.value,
-        classifier_run=CLASSIFIER_RUN.value, other_reference=OTHER.value, save_npz=NPZ.value,
+        classifier_run=CLASSIFIER_RUN.value, dtype=DTYPE.value, other_reference=OTHER.value,
+        other_device=DEVICE.value, save_npz=NPZ.value,
     )  # fmt: skip
     print(report.write(WORKDIR.value))
 

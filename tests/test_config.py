@@ -1,4 +1,5 @@
 import importlib
+import json
 
 import pytest
 
@@ -49,6 +50,7 @@ def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
         ("eval.w", (1e38,), "no finite number"),
         ("train.ema_decay", 1.0, "config.train.ema_decay=1.0"),
         ("eval.labels", "sorted", "random or balanced"),
+        ("eval.quantize", "floor", "round or truncate"),
         ("eval.num_images", 3, "too few for 2 config.eval.splits"),
         ("eval.w", (0.0, float("nan")), "config.eval.w=nan"),
         ("eval.w", (float("inf"),), "config.eval.w=inf"),
@@ -70,10 +72,22 @@ def test_a_model_without_a_null_label_may_be_trained_but_not_guided(tiny):
             configs.check_w(w, p_uncond)
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"seed": ')
+@pytest.mark.parametrize("text", ['{"seed": ', "[1]", "3", '{"version": 99}', '{"version": "x"}', '{"eval": 3}'])
+def test_a_damaged_config_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match="is no config"):
         configs.load(tmp_path / "config.json")
+
+
+def test_a_config_of_an_earlier_version_gets_what_it_then_had(tiny, tmp_path):
+    older = tiny.to_dict()
+    del older["eval"]["quantize"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    again = configs.load(tmp_path / "config.json")
+    assert again.to_dict() == tiny.to_dict()
+    configs.check(again)
+    configs.save(tmp_path / "config.json", tiny)
+    assert json.loads((tmp_path / "config.json").read_text())["version"] == configs.VERSION
 
 
 def test_what_a_run_may_be_continued_with(tiny):

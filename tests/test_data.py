@@ -73,6 +73,9 @@ def test_uint8_survives_the_models_range():
     assert (x.min(), x.max(), x.dtype) == (-1, 1, np.float32)
     np.testing.assert_array_equal(images.to_uint8(x), every)
     np.testing.assert_array_equal(images.to_uint8(np.float32([-1.5, 2.0])), [0, 255])
+    between = np.float32([-2, -1, 0, 0.999, 1, 3])  # as ADM: (x + 1) * 127.5, what is behind the point cut off
+    np.testing.assert_array_equal(images.to_uint8(between, "truncate"), [0, 0, 127, 254, 255, 255])
+    np.testing.assert_array_equal(images.to_uint8(between), [0, 0, 128, 255, 255, 255])
 
 
 def test_a_grid_keeps_order_and_pixels():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cfg_jax.data import cards
 from cfg_jax.evaluation import claims, paper
 from configs import imagenet64, imagenet128
 from tests.test_report import cell
@@ -21,8 +22,21 @@ def rows_of_table(table, name="fid_inception@50000", noise=1e-3, **more):
             for field in ("scores", "resampled"):
                 renamed = {"fid_digits@8": name, "is_digits@8": "is_" + name.partition("_")[2]}
                 row[field] = {renamed.get(k, k): v for k, v in row[field].items()}
-            rows.append(row | {"N": 50_000, "data": DATA[table], "resize": "area", **more})
+            rows.append(row | measured_as_the_paper(table) | more)
     return rows
+
+
+def measured_as_the_paper(table):
+    """What a row says of a sweep by configs/imagenet64.py or imagenet128.py, written out."""
+    side, count = 64 * table, 1_281_167
+    return {
+        "N": 50_000, "data": DATA[table], "source": "ILSVRC2012, image-net.org: Russakovsky et al. 2015",
+        "resize": "area", "image_shape": [side, side, 3], "complete": True, "split": "train", "split_N": count,
+        "reference_N": count, "trained_on": "c", "scored_on": "c", "platform": "gpu", "precision": "highest",
+        "reference_platform": "gpu", "reference_precision": "highest", "labels": "random", "splits": 10,
+        "weights": "ema", "guidance": "classifier-free", "sampler": "ancestral", "grid": "paper",
+        "v": {1: 0.3, 2: 0.2}[table],
+    }  # fmt: skip
 
 
 def test_the_tables_are_whole():
@@ -53,15 +67,62 @@ def test_the_papers_numbers_differ_from_the_paper_by_nothing():
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"name": "fid_inception@10000"}, {"name": "fd_mixed8@50000"}, {"resize": "adm"}, {"data": "tiny_imagenet"}],
+    ("change", "said"),
+    [
+        (
+            {"name": "fid_inception@10000", "N": 10_000},
+            "N is 10000, not 50000; fid_inception@10000 is not fid_inception",
+        ),
+        ({"name": "fd_mixed8@50000"}, "fd_mixed8@50000 is not fid_inception@50000"),
+        ({"resize": "adm"}, "resize is adm, not area"),
+        (
+            {"data": "imagenet64-mini", "complete": False, "split_N": 1000},
+            "complete is False, not True; split_N is 1000",
+        ),
+        ({"data": "imagenet64-area", "source": "a folder of pictures by class"}, "source is a folder of pictures by"),
+        ({"image_shape": [128, 128, 3]}, "image_shape is [128, 128, 3], not [64, 64, 3]"),
+        ({"reference_N": 1000}, "reference_N is 1000, not 1281167"),
+        ({"split": "validation", "split_N": 50_000, "reference_N": 50_000}, "split is validation, not train"),
+        ({"trained_on": "d"}, "trained on another set than it is scored on"),
+        ({"trained_on": None, "scored_on": None}, "trained on another set than it is scored on"),
+        ({"v": 1.0}, "v is 1.0, not 0.3"),
+        ({"T": 16}, "T is 16, less than 128"),
+        ({"threshold": "dynamic"}, "threshold is dynamic, not static or none"),
+        ({"grid": "shifted"}, "grid is shifted, not paper"),
+        ({"guidance": "classifier judge 0"}, "guidance is classifier judge 0, not classifier-free"),
+        ({"weights": "params"}, "weights is params, not ema"),
+        ({"labels": "balanced"}, "labels is balanced, not random"),
+        ({"splits": 1}, "splits is 1, not 10"),
+        ({"precision": "default"}, "precision is default, not highest"),
+        ({"reference_precision": None}, "reference_precision is unknown, not highest"),
+    ],
 )
-def test_no_difference_is_taken_from_what_does_not_compare(change):
-    name = change.pop("name", "fid_inception@50000")
-    rows = rows_of_table(1, name=name, **change)
+def test_no_difference_is_taken_from_what_does_not_compare(change, said):
+    """Each point of the protocol by itself is enough, and is named."""
+    rows = rows_of_table(1, **change)
+    assert not any(paper.comparable(row, 1) for row in rows)
     text = paper.beside(rows, 1, 256)
-    assert ", +0.00" not in text and "no difference is taken" in text and "1.55 (1.55)" in text
-    assert f"{name} and" in text
+    assert ", +0.00" not in text and "no difference is taken: " in text and "1.55 (1.55)" in text
+    assert said in text
+    assert len(paper.unmet(rows[0], 1)) == 1 + said.count(";") + (change.get("split_N") == 50_000) * 2
+
+
+def test_a_row_of_an_earlier_version_does_not_compare():
+    """It does not say what it was measured with."""
+    row = {k: v for k, v in rows_of_table(1)[0].items() if k not in ("source", "split", "complete", "precision")}
+    assert paper.unmet(row, 1)[:2] == [
+        "source is unknown, not ILSVRC2012, image-net.org: Russakovsky et al. 2015",
+        "complete is unknown, not True",
+    ]
+
+
+def test_a_threshold_or_none_is_the_papers_own():
+    assert all(paper.comparable(row, 1) for row in rows_of_table(1, threshold="none"))
+
+
+def test_the_recipe_is_the_one_that_is_prepared():
+    for side in (64, 128):
+        assert cards.recipe(f"imagenet{side}").source == measured_as_the_paper(1)["source"]
 
 
 def test_a_rungs_t_stand_for_the_papers():
@@ -77,6 +138,7 @@ def test_the_papers_own_t_is_not_taken_for_another():
     text = paper.beside(rows, 2, 512)
     assert "T=256 (T256)" in text and "T=512 (T256)" in text and "8.11 (7.27, +0.84)" in text  # 512 takes no difference
     assert text.count(", +") + text.count(", -") == 2 * 14
+    assert "Of the other cells no difference is taken: T is 512, not 128 or 256 or 1024." in text
 
 
 def test_seeds_stand_as_their_mean():

@@ -15,7 +15,7 @@ from cfg_jax.evaluation.moments import Moments
 class Mean:
     """A feature network in three lines: an image's mean and its first pixel."""
 
-    digest = "mean"
+    digest, accuracy = "mean", None
 
     def __call__(self, images):
         flat = images.reshape(len(images), -1).astype(np.float32)
@@ -170,6 +170,28 @@ def test_another_reference_is_refused(tmp_path, source):
     larger = sources.synthetic(16, 1, 10).card
     with pytest.raises(InputError, match=r"of pictures of \(8, 8, 1\), not of \(16, 16, 1\): a reference of another"):
         references.check(reference, path, Network(), larger, other_reference=True)
+
+
+def test_a_reference_of_another_kind_of_device_is_refused(tmp_path, source):
+    """TF32 and bfloat16 features of the same network are not its float32 ones."""
+    path = tmp_path / "r.npz"
+    references.compute(Network(), source, 0, 12, path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    for field, value, said in (
+        ("platform", "gpu", r"gpu, precision highest; here it is cpu, precision highest"),
+        ("precision", "default", r"cpu, precision default; here"),
+        ("precision", None, r"cpu, precision unknown; here"),  # of an earlier version
+    ):
+        about = json.loads(str(arrays["about"])) | {field: value}
+        about = {k: v for k, v in about.items() if v is not None}
+        np.savez(path, **arrays | {"about": np.array(json.dumps(about))})
+        other = references.read(path)
+        with pytest.raises(InputError, match=f"{said}.*--other_device"):
+            references.check(other, path, Network(), source.card)
+        references.check(other, path, Network(), source.card, other_device=True)
+        same, _ = references.of_data(Network(), source, 0, 12)
+        assert other.digest != references.digest_of(same)
 
 
 def test_an_unlabelled_reference_is_on_trust(tmp_path, source):

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cfg_jax.errors import InputError
 from cfg_jax.evaluation import scores
 from cfg_jax.evaluation.moments import Moments
 
@@ -76,6 +77,14 @@ def test_precision_and_recall_are_torch_fidelitys(torch_fidelity):
     want = (float(torch_fidelity["precision"]), float(torch_fidelity["recall"]))
     assert want[0] != want[1]  # or a swap would not show
     assert scores.precision_recall(a, b, k=3, block=64) == pytest.approx(want, abs=1e-6)
+
+
+def test_too_few_for_a_third_neighbour(torch_fidelity):
+    a, b = torch_fidelity["a"], torch_fidelity["b"]
+    for fake, real in ((a[:3], b), (a, b[:3])):
+        with pytest.raises(InputError, match="need 4 images a side for a neighbour 3: there are 3"):
+            scores.precision_recall(fake, real)
+    scores.precision_recall(a[:4], b[:4])
 
 
 def test_kernel_distance_of_one_distribution_is_about_zero(rng):

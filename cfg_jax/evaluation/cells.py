@@ -25,14 +25,12 @@ def read(workdir, wanted):
             found[path] = row
     if left_out:
         log.info("%s: %d cells of other settings than its config.json are left out", workdir, left_out)
-    for field, of in (
-        ("features", lambda row: ""),
-        ("reference", lambda row: ""),
-        ("parameters", lambda row: row["run"]),
-    ):
+    allowed = any(row.get("other_device") for row in found.values())
+    of_all = ("network",) if allowed else ("features", "reference")
+    for field in (*of_all, "parameters"):
         seen = {}
         for path, row in found.items():
-            if seen.setdefault(of(row), row.get(field)) != row.get(field):
+            if seen.setdefault(row["run"] if field == "parameters" else "", row.get(field)) != row.get(field):
                 raise InputError(f"{path} was made with other {field} than the rest: remove it and run the sweep again")
     fields = ("p_uncond", "run", "T", "w", "seed")
     return dict(sorted(found.items(), key=lambda item: [item[1][field] for field in fields]))
@@ -42,8 +40,13 @@ def setting(of):
     """What the cells of one table share, of a config or of a row; the seed apart, which is averaged over."""
     if "sampler" in of and "eval" in of:
         s = of.sampler
-        return (s.num_steps, s.variance_interp, s.threshold, s.grid, "classifier-free")
-    return tuple(of[field] for field in ("T", "v", "threshold", "grid", "guidance"))
+        return (s.num_steps, s.variance_interp, s.threshold, s.grid, "classifier-free", None)
+    return (*(of[field] for field in ("T", "v", "threshold", "grid", "guidance")), other_dtype(of))
+
+
+def other_dtype(row):
+    """What the network's body computed in, where it was trained in another dtype."""
+    return row.get("dtype") if row.get("dtype") != row.get("trained_dtype") else None
 
 
 def grouped(found):

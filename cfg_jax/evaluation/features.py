@@ -11,6 +11,7 @@ from cfg_jax.evaluation.classifiers import ClassifierFeatures, GivenClassifier, 
 from cfg_jax.files import digest
 from cfg_jax.images import in_batches
 from cfg_jax.models import inception
+from cfg_jax.models.precision import PRECISION
 from cfg_jax.training import mesh as meshes
 
 
@@ -51,7 +52,9 @@ class Features:
 
     def __init__(self, inception=None, classifier=None):
         self.inception, self.classifier = inception, classifier
-        self.digest = digest(*(network.digest for network in (inception, classifier) if network))
+        self.made_on = {"platform": jax.default_backend(), "precision": PRECISION}
+        self.network = digest(*(network.digest for network in (inception, classifier) if network))
+        self.digest = digest(self.network, *self.made_on.values())
 
     @property
     def distances_digest(self):

@@ -33,6 +33,11 @@ class Model:
     def digest(self):
         return digest(*map(np.asarray, jax.tree.leaves(self.params)))
 
+    @property
+    def dtype(self):
+        """What the network's body computes in."""
+        return jnp.dtype(self.net.dtype).name
+
     def eps_fn(self, z, logsnr, c):
         """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C]."""
         return unet.eps_of(self.net, self.params)(z, logsnr, c)
@@ -86,11 +91,11 @@ class Guides:
     classifier: Classifier | None = None
 
     @classmethod
-    def load(cls, uncond_run=None, classifier_run=None):
+    def load(cls, uncond_run=None, classifier_run=None, dtype=None):
         if uncond_run and classifier_run:
             raise InputError("--uncond_run and --classifier_run are two kinds of guidance: choose one")
         if uncond_run:
-            model = load(uncond_run)
+            model = load(uncond_run, dtype=dtype)
             return cls(f"uncond {Path(uncond_run).name} {model.digest}", uncond=model)
         if classifier_run:
             model = load_classifier(classifier_run)
@@ -111,16 +116,20 @@ class Guides:
         return {"w": w, "uncond": self.uncond}
 
 
-def load(run_dir, step=None, params="ema"):
+def load(run_dir, step=None, params="ema", dtype=None):
     """The Model of a run directory or an exported file, on any number of devices.
 
-    `params` is "ema" or "params" (not averaged). Reads the config and those weights alone, and raises InputError
-    where either is missing or damaged.
+    `params` is "ema" or "params" (not averaged); `dtype` is "float32" or "bfloat16", what the network's body computes
+    in, and None the dtype it was trained in. Reads the config and those weights alone, and raises InputError where
+    either is missing or damaged.
     """
     if params not in ("ema", "params"):
         raise InputError(f"params={params!r} is unknown: choose ema or params")
+    if dtype not in (None, *configs.DTYPES):
+        raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(configs.DTYPES)}")
     config, step, arrays = weights.read(run_dir, step, params)
-    return Model(config, arrays, step, states.network(config))
+    net = states.network(config)
+    return Model(config, arrays, step, net.clone(dtype=jnp.dtype(dtype)) if dtype else net)
 
 
 def load_classifier(run_dir):

@@ -5,6 +5,7 @@ of the images, for KID, precision and recall. `about` is ours: what all of it wa
 """
 
 import json
+import logging
 import shutil
 import zipfile
 from contextlib import suppress
@@ -24,6 +25,9 @@ SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
 WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}
 BATCH, PART = 3000, 30_000  # images
 MOMENTS = ("count", "sum", "outer")
+# of what a reference says of itself, what follows from the rest or decides nothing
+NOT_DIGESTED = ("code", "distances", "complete", "source", "split_N")
+log = logging.getLogger(__name__)
 
 
 class Reference:
@@ -51,12 +55,12 @@ class Reference:
         return next(iter(features(self.images[:count], classify=False).distances.values()))
 
 
-def of_config(config, features, source, directory, other_reference=False):
+def of_config(config, features, source, directory, other_reference=False, other_device=False):
     """The Reference that config.eval asks for: a file, or of config.data's training images, kept in `directory`."""
     evaluation = config.eval
     if evaluation.reference:
         reference = read(evaluation.reference)
-        check(reference, evaluation.reference, features, source.card, other_reference)
+        check(reference, evaluation.reference, features, source.card, other_reference, other_device)
         return reference
     about, _ = of_data(features, source, evaluation.reference_images, evaluation.neighbours)
     path = Path(directory) / f"reference-{digest_of(about)}.npz"
@@ -74,20 +78,24 @@ def of_data(features, source, num_images, num_neighbours, split="train"):
     about = {
         "data": card.name,
         "card": card.digest,
+        "source": card.source,
+        "complete": card.complete,
         "split": split,
+        "split_N": len(source),
         "pictures": card.sha256[split][:12],
         "resize": card.resize,
         "image_shape": list(card.image_shape),
         "N": len(index),
         "neighbours": min(num_neighbours, len(index)),
         "features": features.distances_digest,
+        **features.made_on,
         "code": __version__,
     }
     return about, index
 
 
 def digest_of(about):
-    return digest_json({k: v for k, v in about.items() if k not in ("code", "distances")})
+    return digest_json({k: v for k, v in about.items() if k not in NOT_DIGESTED})
 
 
 def compute(features, source, num_images, num_neighbours, path, split="train"):
@@ -195,12 +203,15 @@ def read(path):
     for name, (mean, cov) in moments.items():
         if mean.ndim != 1 or cov.shape != 2 * mean.shape or not (np.isfinite(mean).all() and np.isfinite(cov).all()):
             raise InputError(f"{path} has no mean and covariance for {name}: {again}")
+    if about and about["N"] < about.get("split_N", 0):
+        line = "%s is of %s of the %s pictures: a distance to it compares with others to the same alone"
+        log.warning(line, path, f"{about['N']:,}", f"{about['split_N']:,} {about['split']}")
     return Reference(moments, images, about, digest_of(about) if about else sha256_of(path)[:12])
 
 
-def check(reference, path, features, card, other_reference=False):
+def check(reference, path, features, card, other_reference=False, other_device=False):
     """Refuse a reference by another network, or of pictures of another shape, resize or set than the card's."""
-    check_network(reference, path, features)
+    check_network(reference, path, features, other_device)
     check_shape(reference, path, card.image_shape)
     about = reference.about
     same = about and (about["resize"], about["card"], about["split"]) == (card.resize, card.digest, "train")
@@ -216,12 +227,20 @@ def check(reference, path, features, card, other_reference=False):
         )
 
 
-def check_network(reference, path, features):
+def check_network(reference, path, features, other_device=False):
+    """Refuse a reference by another network, or by the same one where its arithmetic is another."""
     about = reference.about
     if about and about["features"] != features.distances_digest:
         raise InputError(
             f"{path} was made by another feature network ({about['features']}, not {features.distances_digest}): "
             "make it again with experiments.reference_stats, or name the weights it was made with"
+        )
+    where = about and {field: about.get(field, "unknown") for field in features.made_on}
+    if about and where != features.made_on and not other_device:
+        there, here = ("{platform}, precision {precision}".format(**on) for on in (where, features.made_on))
+        raise InputError(
+            f"{path} was made on another kind of device ({there}; here it is {here}): make it again here with "
+            "experiments.reference_stats, or score against it all the same with --other_device"
         )
     main = features.distances[0]  # files without sFID's are common: it is left out then
     if main not in reference.moments:

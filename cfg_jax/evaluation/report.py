@@ -95,7 +95,7 @@ def table(rows):
                 row = by_cell.get((run, w))
                 line.append(cell_text(row, name, best[run, name]) if row else "")
         lines.append(line)
-    return markdown(lines) + "\n" + note(rows[0]) + "\n"
+    return markdown(lines) + "\n" + note(rows[0]) + mixed(rows) + "\n"
 
 
 def markdown(lines):
@@ -109,6 +109,10 @@ def note(row):
     guidance = "" if row["guidance"] == "classifier-free" else f"guidance {row['guidance']}, "
     if row["s"] is None:
         guidance += "w is the classifier's scale, "
+    dtype = cells.other_dtype(row)
+    body = f", {dtype} (trained in {row['trained_dtype']})" if dtype else ""
+    on = {row.get(field) for field in ("platform", "reference_platform")} - {None}
+    body += f", features and reference made on {' and '.join(sorted(on))}" if len(on) > 1 else ""
     if row["bootstrap"]:
         error = "± is the bootstrap standard error over images of this one training seed."
     elif len(row["seeds"]) > 1:
@@ -117,8 +121,14 @@ def note(row):
         error = "No spread is known: one seed of the images, no bootstrap."
     return (
         f"N={row['N']} images a cell, T={row['T']}, v={row['v']:g}, threshold {row['threshold']}, "
-        f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, EMA weights. {error}"
+        f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, EMA weights{body}. {error}"
     )
+
+
+def mixed(rows):
+    """A sentence where cells of different kinds of device share a table."""
+    platforms = sorted({row.get("platform") or "unknown" for row in rows})
+    return f" Features of some cells were made on {', of others on '.join(platforms)}." if len(platforms) > 1 else ""
 
 
 def unsteady(rows):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from cfg_jax.errors import InputError
+
 
 def frechet_distance(mu_a, cov_a, mu_b, cov_b, root_a=None):
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2): FID when the features are Inception's.
@@ -75,7 +77,12 @@ def _cubic(x, y):
 
 def precision_recall(fake, real, k=3, block=1000):
     """Improved precision and recall: the share of `fake` within the k-th neighbour's distance of some `real`, and of
-    `real` within that of some `fake`. Holds all features, and a block of distances."""
+    `real` within that of some `fake`. Holds all features, and a block of distances.
+
+    Raises InputError for features [N, D] of k or fewer rows, which have no k-th neighbour."""
+    fewest = min(len(fake), len(real))
+    if fewest <= k:
+        raise InputError(f"precision and recall need {k + 1} images a side for a neighbour {k}: there are {fewest}")
     return _covered(fake, real, k, block), _covered(real, fake, k, block)
 
 

@@ -28,7 +28,13 @@ from cfg_jax.training.metrics import troubles
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
 # of a row: what the reference says of itself; None where it is another project's file
-REFERENCE_FIELDS = {"scored_on": "card", "data": "data", "resize": "resize", "reference_N": "N"}
+REFERENCE_FIELDS = {
+    "scored_on": "card", "data": "data", "source": "source", "complete": "complete", "resize": "resize",
+    "split": "split", "split_N": "split_N", "reference_N": "N", "reference_platform": "platform",
+    "reference_precision": "precision",
+}  # fmt: skip
+# of a row: what another kind of device changes, and nothing else
+DEVICE_FIELDS = ("features", "platform", "precision", "reference", "reference_platform", "reference_precision")
 VARIED = ("sampler.num_steps", "sampler.variance_interp", "sampler.threshold", "sampler.grid", "eval.seed")
 
 
@@ -40,7 +46,8 @@ class Cell:
     row: dict  # everything that decides its numbers
     npz: Path | None
 
-    def is_done(self):
+    def is_done(self, other_device=False):
+        """other_device: its features may be of another kind of device."""
         if not (self.path.exists() and self.path.with_suffix(".png").exists()):
             return False
         if self.npz and not self.npz.exists():
@@ -49,24 +56,26 @@ class Cell:
             row = read_json(self.path)
         except ValueError:  # damaged: made again
             return False
-        return all(row.get(field) == value for field, value in self.row.items())
+        free = DEVICE_FIELDS if other_device else ()
+        return all(row.get(field) == value for field, value in self.row.items() if field not in free)
 
 
 def sweep(
-    config, run_dirs, ws, workdir, *, vary=None, uncond_run=None, classifier_run=None, other_reference=False,
-    save_npz=False,
+    config, run_dirs, ws, workdir, *, vary=None, uncond_run=None, classifier_run=None, dtype=None,
+    other_reference=False, other_device=False, save_npz=False,
 ):  # fmt: skip
     """Score every run at every w with config.sampler and config.eval -> rows, in that order.
 
     vary: {field of VARIED: values}, whose every combination is made. The same images' noise is shared by all cells of
-    a seed. other_reference: score against config.data, or config.eval.reference, even if a run was trained on
-    something else.
+    a seed. dtype: of the networks' bodies, see generate.load. other_reference: score against config.data, or
+    config.eval.reference, even if a run was trained on something else. other_device: beside cells, or against a
+    reference, whose features are of another kind of device.
     """
     source, config = sources.load(config)
     workdir = Path(workdir)
     variants = [changed(config, v) for v in combinations(vary or {})]
-    models = [generate.load(run) for run in run_dirs]
-    guides = generate.Guides.load(uncond_run, classifier_run)
+    models = [generate.load(run, dtype=dtype) for run in run_dirs]
+    guides = generate.Guides.load(uncond_run, classifier_run, dtype)
     names = [Path(run).name for run in run_dirs]
     if len(set(names)) < len(names):
         raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
@@ -79,22 +88,27 @@ def sweep(
         configs.check_eval(variant.eval)
 
     features = Features.of(config, source, workdir)
-    reference = references.of_config(config, features, source, workdir, other_reference)
+    reference = references.of_config(config, features, source, workdir, other_reference, other_device)
     configs.save(workdir / "config.json", config)
     real = None
     todo = []
     run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, models, strict=True)}
     for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
         for w in dict.fromkeys(map(float, ws)):
-            path = cell_path(workdir, name, w, variant, guides)
+            path = cell_path(workdir, name, w, variant, guides, model)
             row = identity(variant, name, model, w, guides, features, reference) | run_troubles[name]
             todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
-    missing = [cell for cell in todo if not cell.is_done()]
+    missing = [cell for cell in todo if not cell.is_done(other_device)]
+    if elsewhere := [cell.path for cell in missing if cell.is_done(other_device=True)]:
+        raise InputError(
+            f"{elsewhere[0]} was made on another kind of device than this ({features.made_on['platform']}): go on "
+            "there, choose another --workdir, or mix them all the same with --other_device"
+        )
     log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
     for name, (mean, _) in reference.moments.items() if missing else ():
         measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
     cells = {cell.path: cell for cell in missing}
-    paths = to_make(cells, done=lambda path: cells[path].is_done())
+    paths = to_make(cells, done=lambda path: cells[path].is_done(other_device))
     for path in progress(paths, total=len(cells), desc="sweep", unit="cell"):
         if real is None:
             real = reference.features(features, config.eval.neighbours)
@@ -102,7 +116,7 @@ def sweep(
         if not cells[path].npz:  # it would be of older weights
             path.with_suffix(".npz").unlink(missing_ok=True)
         images.save_png(path.with_suffix(".png"), picture)
-        write_json(path, row)
+        write_json(path, row | {"other_device": other_device})
         log.info("%s: %s", path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
     return [read_json(cell.path) for cell in todo]
 
@@ -133,11 +147,12 @@ def check_same_data(config, model, workdir, other_reference):
         )
 
 
-def cell_path(workdir, name, w, config, guides):
+def cell_path(workdir, name, w, config, guides, model):
     sampler = config.sampler
     settings = f"T{sampler.num_steps}_v{sampler.variance_interp:g}_{sampler.threshold}_{sampler.grid}"
     guidance = "" if guides.name == "classifier-free" else "_" + guides.name.replace(" ", "-")
-    return workdir / "cells" / f"{name}_{settings}_seed{config.eval.seed}{guidance}_w{w:.12g}.json"
+    dtype = "" if model.dtype == model.config.model.dtype else "_" + model.dtype
+    return workdir / "cells" / f"{name}_{settings}_seed{config.eval.seed}{guidance}{dtype}_w{w:.12g}.json"
 
 
 def identity(config, name, model, w, guides, features, reference):
@@ -158,12 +173,16 @@ def identity(config, name, model, w, guides, features, reference):
         **settings(config),
         "step": model.step,
         "weights": "ema",
+        "dtype": model.dtype,
+        "trained_dtype": model.config.model.dtype,
         "config": configs.digest(model.config),
         "trained_on": model.config.data.get("card"),
         "image_shape": [config.data.image_size, config.data.image_size, config.data.channels],
         **{field: (reference.about or {}).get(of) for field, of in REFERENCE_FIELDS.items()},
         "parameters": model.digest,
+        "network": features.network,
         "features": features.digest,
+        **features.made_on,
         "reference": reference.digest,
     }
 
@@ -177,7 +196,7 @@ def settings(config):
         "splits": evaluation.splits,
         "bootstrap": evaluation.bootstrap,
         "neighbours": evaluation.neighbours,
-        "quantize": "round",
+        "quantize": evaluation.quantize,
     }
 
 
@@ -205,7 +224,7 @@ def score_cell(cell, guides, features, reference, real_features):
     )  # fmt: skip
     with samples.writer(cell.npz, shape, labels) if cell.npz else nullcontext() as save:
         for x in batches:
-            uint8 = images.to_uint8(x)
+            uint8 = images.to_uint8(x, evaluation.quantize)
             tally.add(uint8, features(uint8))
             if save:
                 save(uint8)

@@ -46,7 +46,7 @@ def export(path, config, step, params, dtype="float32"):
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     flat = {name: np.asarray(a).astype(jax.numpy.dtype(dtype)) for name, a in flat.items()}
-    header = {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(config.to_dict())}
+    header = {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(configs.to_json(config))}
     write_atomic(path, save(flat, metadata=header))
 
 
@@ -57,11 +57,11 @@ def _read_export(path):
             if header.get("format") != "cfg_jax 1":
                 raise InputError(f"{path} was not written by experiments.export: import its weights first")
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-    except (SafetensorError, OSError) as error:
+        config, step = configs.from_json(json.loads(header["config"])), int(header["step"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}): export it again") from error
-    config = configs.from_json(json.loads(header["config"]))
     params = jax.tree.map(jax.numpy.float32, flax.traverse_util.unflatten_dict(flat, sep="/"))
-    return config, int(header["step"]), params
+    return config, step, params
 
 
 def adopt(params, template):

@@ -11,7 +11,7 @@ from absl import flags
 from cfg_jax import __version__
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_atomic
+from cfg_jax.files import read_json, write_atomic
 from cfg_jax.training import weights
 from experiments import cli
 
@@ -23,11 +23,11 @@ flags.mark_flags_as_required(["run", "out"])
 
 CARD = """# {name}
 
-EMA weights of a U-Net trained by cfg_jax {version} (Ho & Salimans, Classifier-Free Diffusion Guidance), step {step}.
+EMA weights of a U-Net {made} by cfg_jax {version} (Ho & Salimans, Classifier-Free Diffusion Guidance), step {step}.
 
 - Data: {data}, {size}x{size}x{channels}, {classes} classes; use is subject to the licence of these data.
 - p_uncond: {p_uncond}; {guidance}
-- Parameters: {count:,}, {dtype}. Config {digest}, whole in the file's header.
+- Parameters: {count:,}, {dtype}. Config {digest}, whole in the file's header.{imported}
 - Not measured here: quality. Score it with experiments.sweep before quoting any number.
 
     import cfg_jax
@@ -36,18 +36,25 @@ EMA weights of a U-Net trained by cfg_jax {version} (Ho & Salimans, Classifier-F
 """
 
 
+IMPORTED = """
+- From {checkpoint} (sha256 {sha256}), read as {as}:
+  attention order {attention_order}, noise schedule {noise_schedule}."""
+
+
 def main():
     out = Path(OUT.value)
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out} must end in .safetensors")
     config, step, params = weights.read(RUN.value, STEP.value)
     weights.export(out, config, step, params, DTYPE.value)
+    about = Path(RUN.value) / "imported.json"
+    there = read_json(about) if about.exists() else None
     guided = "w > 0 guides it." if config.p_uncond else "it has no unconditional half: w must be 0."
     card = CARD.format(
         name=out.stem, version=__version__, step=step, data=config.data.name, size=config.data.image_size,
         channels=config.data.channels, classes=config.data.num_classes, p_uncond=config.p_uncond, guidance=guided,
         count=sum(a.size for a in jax.tree.leaves(params)), dtype=DTYPE.value, digest=configs.digest(config),
-        file=out.name,
+        file=out.name, made="imported" if there else "trained", imported=IMPORTED.format(**there) if there else "",
     )  # fmt: skip
     write_atomic(out.with_suffix(".md"), card)
     print(f"{out}: step {step}; {out.with_suffix('.md')}: its card")

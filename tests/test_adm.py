@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 import cfg_jax
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import classifiers, generate
+from cfg_jax.files import sha256_of
 from cfg_jax.images import to_float
 from cfg_jax.models import adm, torch_file, unet
 from cfg_jax.training import state as states
@@ -249,8 +250,13 @@ def test_import_sample_export_load(tmp_path):
     file, adm_dir, export = tmp_path / "small.pt", tmp_path / "adm", tmp_path / "m.safetensors"
     torch_zip(file, state)
     model_flag = "--model=64x64_diffusion"
-    done = run("import_adm", f"--checkpoint={file}", f"--out={adm_dir}", model_flag, *size)
+    trained = ["--attention_order=new", "--noise_schedule=cosine"]
+    guess = run("import_adm", f"--checkpoint={file}", f"--out={adm_dir}", model_flag, *size, trained[1])
+    assert guess.returncode == 1 and guess.stderr.count("\n") == 1 and not adm_dir.exists()
+    assert "small.pt is not the published 64x64_diffusion" in guess.stderr and "say --attention_order" in guess.stderr
+    done = run("import_adm", f"--checkpoint={file}", f"--out={adm_dir}", model_flag, *size, *trained)
     assert done.returncode == 0, done.stderr
+    assert "attention order new, noise schedule cosine" in done.stdout
     model = cfg_jax.load(adm_dir)
     at_t = np.interp(t, np.arange(1000), adm.cosine_logsnrs())
     # ADM's t here lies between steps, and float32 logsnr gives it back to a few hundredths of a step
@@ -266,10 +272,20 @@ def test_import_sample_export_load(tmp_path):
 
     assert run("export", f"--run={adm_dir}", f"--out={export}").returncode == 0
     jax.tree.map(np.testing.assert_array_equal, cfg_jax.load(export).params, model.params)
-    assert "w must be 0" in export.with_suffix(".md").read_text()
+    card = export.with_suffix(".md").read_text()
+    assert (
+        "w must be 0" in card
+        and f"small.pt (sha256 {sha256_of(file)}), read as 64x64_diffusion:\n  attention order new" in card
+    )
+    other_way = run("import_adm", f"--checkpoint={file}", f"--out={tmp_path / 'legacy'}", model_flag, *size,
+                    "--attention_order=legacy", "--noise_schedule=linear")  # fmt: skip
+    assert other_way.returncode == 0 and "attention order legacy, noise schedule linear" in other_way.stdout
+    legacy = cfg_jax.load(tmp_path / "legacy")
+    assert relative(legacy.eps_fn(x, jnp.float32(at_t), c), out[..., :3]) > 0.05  # the same shapes, another network
+    assert legacy.config.model.time == "adm_linear" and legacy.config.logsnr_max != model.config.logsnr_max
 
     other = [flag.replace("num_classes=4", "num_classes=5") for flag in size]
-    wrong = run("import_adm", f"--checkpoint={file}", f"--out={tmp_path / 'no'}", model_flag, *other)
+    wrong = run("import_adm", f"--checkpoint={file}", f"--out={tmp_path / 'no'}", model_flag, *other, *trained)
     assert wrong.returncode == 1 and "mis-shaped: label_emb.weight gives (4, 128)" in wrong.stderr
     assert not (tmp_path / "no").exists()
     unnamed = run("import_adm", f"--checkpoint={file}", f"--out={tmp_path / 'no'}")
@@ -329,9 +345,12 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
             "--config.model.attention_resolutions=(8,)", "--config.model.dtype=float32"]  # fmt: skip
     state, golden, _, params = classifier
     judge, images = tmp_path / "classifier", tmp_path / "adm"
-    for out, model, arrays in ((judge, "64x64_classifier", state), (images, "128x128_diffusion", unet_state())):
+    kinds = (judge, "64x64_classifier", "cosine", state), (images, "128x128_diffusion", "linear", unet_state())
+    for out, model, schedule, arrays in kinds:
         torch_zip(tmp_path / "small.pt", arrays)
-        done = run("import_adm", f"--checkpoint={tmp_path / 'small.pt'}", f"--out={out}", f"--model={model}", *size)
+        trained = ["--attention_order=legacy", f"--noise_schedule={schedule}"]
+        name = f"--checkpoint={tmp_path / 'small.pt'}", f"--out={out}", f"--model={model}"
+        done = run("import_adm", *name, *size, *trained)
         assert done.returncode == 0, done.stderr
     loaded = generate.load_classifier(judge)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params)

@@ -28,7 +28,7 @@ POOL = {"out.2.qkv_proj": "qkv_proj", "out.2.c_proj": "c_proj"}
 
 
 # of the published checkpoints, by name, what differs from configs/imagenet64.py; all have 1,000 classes; the diffusion
-# models have no null row and a learned variance; attention is in the legacy order but for the first and in POOL
+# models have no null row and a learned variance
 PUBLISHED = {
     "64x64_diffusion": {"model.time": "adm_cosine"},
     "128x128_diffusion": {
@@ -69,9 +69,17 @@ def config_of(name, config, overrides=()):
     return config
 
 
-def legacy_heads(name, model):
-    """channels -> heads for a model whose attention is in the legacy order, else None."""
-    if name == "64x64_diffusion":
+def published_orders(name):
+    """{"attention_order", "noise_schedule"} of a published model: what no shape of its weights shows."""
+    return {
+        "attention_order": "new" if name == "64x64_diffusion" else "legacy",
+        "noise_schedule": PUBLISHED[name]["model.time"].removeprefix("adm_"),
+    }
+
+
+def legacy_heads(attention_order, model):
+    """channels -> heads for a model whose attention is in the legacy order, else None. POOL's is new in all."""
+    if attention_order == "new":
         return None
     return lambda channels: model.num_heads or channels // model.head_width
 

@@ -15,6 +15,7 @@ TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
+MAX_T = 100_000
 VERSION = 2  # of the fields
 # a config of an earlier version gets what it then had, by the version that brought the field
 ADDED = {2: {"eval.quantize": "round"}}
@@ -34,6 +35,19 @@ FREE = (
 )
 
 
+def check_saved(path, config):
+    """Raise InputError where the config of a run or an export is not whole, or not one that could have been trained."""
+    try:
+        check(config)
+    except InputError as error:
+        raise InputError(f"{path} cannot have been trained: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the config of {path} is not whole ({reason}): it is damaged, or another version of this code wrote it"
+        ) from error
+
+
 def check(config):
     """Raise InputError, naming the field and the remedy, for what could only fail later or silently."""
     require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
@@ -49,7 +63,11 @@ def check(config):
         config.model.null_label or config.p_uncond == 0,
         f"config.model.null_label=False leaves no label to drop to: set config.p_uncond=0, not {config.p_uncond}",
     )
-    check_network(config.model, config.data.image_size)
+    data = config.data
+    for field in ("image_size", "channels"):
+        require(data[field] >= 1, f"config.data.{field}={data[field]} must be at least 1")
+    require(data.num_classes >= 0, f"config.data.num_classes={data.num_classes} must be 0, for no classes, or more")
+    check_network(config.model, data.image_size)
     require(
         config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
     )
@@ -58,10 +76,11 @@ def check(config):
     counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
     for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
         require(train[field] >= 1, f"config.train.{field}={train[field]} must be at least 1")
+    require(train.num_steps < 2**31, f"config.train.num_steps={train.num_steps} must be below 2^31")
     for field in ("keep_every", "max_skipped"):
         require(train[field] >= 0, f"config.train.{field}={train[field]} must be 0 or more")
     for field in ("learning_rate", "grad_clip"):
-        require(train[field] > 0, f"config.train.{field}={train[field]} must be above 0")
+        require(0 < train[field] < math.inf, f"config.train.{field}={train[field]} must be above 0 and finite")
     check_seed(config.seed, "config.seed")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
     check_eval(config.eval)
@@ -109,6 +128,11 @@ def check_neighbours(count, name):
 def check_network(model, image_size):
     for field in ("channels", "num_blocks", "head_width", "num_heads"):
         require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
+    require(
+        model.multipliers and all(m >= 1 for m in model.multipliers),
+        f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
+    )
+    require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
     require(0 <= model.dropout < 1, f"config.model.dropout={model.dropout} must lie in [0, 1)")
     require(model.dtype in DTYPES, f"config.model.dtype={model.dtype!r} is unknown: choose {' or '.join(DTYPES)}")
     factor = 2 ** (len(model.multipliers) - 1)
@@ -143,7 +167,8 @@ def check_network(model, image_size):
 
 
 def check_sampler(sampler):
-    require(sampler.num_steps >= 1, f"config.sampler.num_steps={sampler.num_steps} (T) must be at least 1")
+    steps = sampler.num_steps
+    require(1 <= steps <= MAX_T, f"config.sampler.num_steps={steps} (T) must be at least 1, at most {MAX_T:,}")
     v = sampler.variance_interp
     require(0 <= v <= 1, f"config.sampler.variance_interp={v} (v) must lie in [0, 1]")
     for field, choices in (("threshold", THRESHOLDS), ("grid", GRIDS)):

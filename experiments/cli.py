@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import os
 import re
 import runpy
@@ -73,9 +74,17 @@ def run(main, stopped=130):
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os._exit(128 + signal.SIGPIPE)
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
+            named = error.filename2 or error.filename  # the second is what a temporary file was to become
+            place = f"{named}: " if named else ""
             remedy = "mend that and run the same command: what was written is kept"
             end(f"error: {place}{error.strerror or error}; {remedy}", 1)
+        except MemoryError as error:
+            end(f"error: more memory is asked for than there is ({error or 'of Python'}): take smaller sizes", 1)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or hosts.watching():
+                raise
+            reason = str(error).splitlines()[0]
+            end(f"error: {reason}: take a smaller batch_size, or config.train.accumulate, or config.model.remat", 1)
         except KeyboardInterrupt as stop:
             if str(stop):  # all processes stopped at one step
                 hosts.part()
@@ -101,6 +110,9 @@ def parse(argv):
         fail(" ".join(str(error).split()))
     except SystemExit:  # absl's --help ends with status 1
         sys.exit(0)
+    for argument in argv[1:]:
+        if empty := re.match(r"--?(\w+)=$", argument):  # a path of no letters would be the directory one is in
+            fail(f"--{empty[1]} is empty: give it a value or leave it out")
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}: flags are given as --name=value")
     return rest
@@ -136,9 +148,12 @@ def flat(config, prefix=""):
 def numbers(text, kind, flag):
     """ "0,0.1,4" -> [0.0, 0.1, 4.0]."""
     try:
-        return [kind(part) for part in text.split(",")]
+        values = [kind(part) for part in text.split(",")]
     except ValueError:
         fail(f"--{flag}={text}: give numbers with commas between them, such as 0,1,4")
+    if bad := [value for value in values if kind is not str and not math.isfinite(value)]:
+        fail(f"--{flag}={text}: {bad[0]} is no finite number")
+    return values
 
 
 def fail(message) -> NoReturn:

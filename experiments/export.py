@@ -35,7 +35,6 @@ EMA weights of a U-Net {made} by cfg_jax {version} (Ho & Salimans, Classifier-Fr
     images = model.sample([0, 1], w=0.0)    # uint8 [2, {size}, {size}, {channels}]
 """
 
-
 IMPORTED = """
 - From {checkpoint} (sha256 {sha256}), read as {as}:
   attention order {attention_order}, noise schedule {noise_schedule}."""
@@ -46,18 +45,25 @@ def main():
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out} must end in .safetensors")
     config, step, params = weights.read(RUN.value, STEP.value)
+    imported = origin(Path(RUN.value) / "imported.json")
     weights.export(out, config, step, params, DTYPE.value)
-    about = Path(RUN.value) / "imported.json"
-    there = read_json(about) if about.exists() else None
     guided = "w > 0 guides it." if config.p_uncond else "it has no unconditional half: w must be 0."
     card = CARD.format(
         name=out.stem, version=__version__, step=step, data=config.data.name, size=config.data.image_size,
         channels=config.data.channels, classes=config.data.num_classes, p_uncond=config.p_uncond, guidance=guided,
         count=sum(a.size for a in jax.tree.leaves(params)), dtype=DTYPE.value, digest=configs.digest(config),
-        file=out.name, made="imported" if there else "trained", imported=IMPORTED.format(**there) if there else "",
+        file=out.name, made="imported" if imported else "trained", imported=imported,
     )  # fmt: skip
     write_atomic(out.with_suffix(".md"), card)
     print(f"{out}: step {step}; {out.with_suffix('.md')}: its card")
+
+
+def origin(path):
+    """What the card says of an imported model, "" of a trained one."""
+    try:
+        return IMPORTED.format(**read_json(path)) if path.exists() else ""
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error!r}): import the checkpoint again, elsewhere") from error
 
 
 if __name__ == "__main__":

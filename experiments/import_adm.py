@@ -54,11 +54,8 @@ def main():
         raise InputError("--config.model.time is given by --noise_schedule here: leave it out")
     overrides["model.time"] = "adm_" + orders["noise_schedule"]
     config = adm.config_of(name, CONFIG.value, overrides)
-    if hasattr(config.model, "pool"):
-        template = jax.eval_shape(lambda: states.create_classifier(config))
-    else:
-        template = jax.eval_shape(lambda: states.create(config)).params
-    params = adm.convert(torch_file.read(path), template, adm.legacy_heads(orders["attention_order"], config.model))
+    legacy_heads = adm.legacy_heads(orders["attention_order"], config.model)
+    params = adm.convert(torch_file.read(path), states.parameters(config), legacy_heads)
     configs.save(out / "config.json", config)
     write_json(out / "imported.json", {"checkpoint": path.name, "sha256": sha256_of(path), "as": name, **orders})
     checkpoint.save_weights(out, params)

@@ -12,6 +12,7 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import flags
 from scipy import linalg
@@ -25,6 +26,7 @@ from cfg_jax.evaluation.references import Reference
 from cfg_jax.evaluation.report import markdown
 from cfg_jax.files import write_atomic, write_npz
 from cfg_jax.models import inception
+from cfg_jax.models.precision import PRECISION
 from experiments import cli
 
 OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
@@ -56,7 +58,8 @@ def main():
     weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
     about = (
         f"Made by `python -m experiments.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}` with {weights}, "
-        f"float32 on CPU, torch-fidelity {torch_fidelity.__version__}, torch {torch.__version__}. Arrays differ by "
+        f"float32 at jax's precision {PRECISION!r} on {jax.default_backend()}, jax {jax.__version__}, "
+        f"torch-fidelity {torch_fidelity.__version__}, torch {torch.__version__}. Arrays differ by "
         "relative L2, numbers by their relative difference."
     )
     text = f"# Parity of the evaluation\n\n{about}\n\n{markdown(lines)}"

@@ -5,6 +5,8 @@ python -m experiments.precision --run=experiments/results/fashion_mnist_16/model
 The weights are the same; the dtype is what the network's body computes in.
 """
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +58,8 @@ def main():
     )
     print(text)
     if OUT.value:
-        write_atomic(OUT.value, f"# What bfloat16 costs\n\nMade by `experiments.precision`.\n\n{text}")
+        command = " ".join(["python -m experiments.precision", *sys.argv[1:]])
+        write_atomic(OUT.value, f"# What bfloat16 costs\n\n    {command}\n\n{text}")
 
 
 def relative(a, b):

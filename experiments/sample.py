@@ -38,6 +38,7 @@ flags.mark_flags_as_required(["run"])
 
 def main():
     ws = cli.numbers(W.value, float, "w")
+    configs.check_finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value, DTYPE.value)
     classifier = generate.load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes

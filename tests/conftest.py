@@ -13,6 +13,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from configs import digits  # noqa: E402
+from tests.forked import Commands  # noqa: E402
 
 
 @pytest.fixture
@@ -24,6 +25,14 @@ def tiny():
     config.sampler.num_steps = 3
     config.eval.update(num_images=24, batch_size=8, splits=2, bootstrap=4, w=(0.0, 1.0))
     return config
+
+
+@pytest.fixture(scope="session")
+def command():
+    """command(name, *args) -> returncode, stdout, stderr of an experiment, without the seconds of its imports."""
+    commands = Commands()
+    yield commands.run
+    commands.close()
 
 
 SURVIVED = {}

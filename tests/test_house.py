@@ -27,12 +27,12 @@ TINY = [
 TABLE_1 = ("--table=1", "--scale=digits")
 
 
-def command(name, *args):
+def line(name, *args):
     return [sys.executable, "-m", f"experiments.{name}", *map(str, args)]
 
 
 def run(name, *args):
-    return subprocess.run(command(name, *args), cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(line(name, *args), cwd=ROOT, capture_output=True, text=True)
 
 
 def imports(path):
@@ -72,8 +72,8 @@ def test_nothing_that_is_loaded_is_executed():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help(name):
-    done = run(name, "--help")
+def test_help(name, command):
+    done = command(name, "--help")
     assert done.returncode == 0, done.stderr
     assert f"experiments/{name}.py:" in done.stdout and "--" in done.stdout
 
@@ -115,8 +115,8 @@ def test_help(name):
         (["reference_stats", "--dataset=digits", "--out=x", "--inception=x.npz"], "fetch_inception --out=x.npz"),
     ],
 )
-def test_bad_input_ends_in_one_line(args, said):
-    done = run(*args)
+def test_bad_input_ends_in_one_line(args, said, command):
+    done = command(*args)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert said in done.stderr
@@ -127,7 +127,7 @@ def test_bad_input_ends_in_one_line(args, said):
 def digits_dir(tmp_path_factory):
     """The main job, tiny, killed without warning once and then run to its end."""
     runs = tmp_path_factory.mktemp("digits")
-    job = command("paper", *TABLE_1, f"--runs={runs}", *TINY)
+    job = line("paper", *TABLE_1, f"--runs={runs}", *TINY)
     process = subprocess.Popen(job, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (runs / "digits-p0.2" / "config.json").exists() and time.monotonic() < deadline:
@@ -252,8 +252,8 @@ def test_jobs_share_a_sweep(digits_dir, tmp_path):
     runs, _ = digits_dir
     args = ("--config=configs/digits.py", f"--runs={runs / 'digits-p0.1'}", f"--workdir={tmp_path}", "--w=0,0.5,1,2",
             "--vary=eval.seed=0,1,2", "--vary=sampler.threshold=static,none", *TINY)  # fmt: skip
-    jobs = [subprocess.Popen(command("sweep", *args), cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    killed = subprocess.Popen(command("sweep", *args), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    jobs = [subprocess.Popen(line("sweep", *args), cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    killed = subprocess.Popen(line("sweep", *args), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("cells/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)

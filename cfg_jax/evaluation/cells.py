@@ -1,12 +1,27 @@
 """The cells of a sweep as they were found on the disk: which of them belong into one table."""
 
 import logging
+import math
 
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import claims
 from cfg_jax.files import read_json
+from cfg_jax.images import read_png
 
 log = logging.getLogger(__name__)
+
+
+def read_row(path):
+    """A cell's row; ValueError or OSError where its file or its picture is not what a sweep writes."""
+    row = read_json(path)
+    number = lambda value: isinstance(value, int | float) and math.isfinite(value)  # noqa: E731
+    scores = row.get("scores") if isinstance(row, dict) else None
+    if not (isinstance(scores, dict) and scores and isinstance(row.get("resampled"), dict)):
+        raise ValueError("it has no scores")
+    if not all(map(number, [*scores.values(), *(row.get(field) for field in ("w", "T", "v", "p_uncond", "seed"))])):
+        raise ValueError("what should be a number is none")
+    read_png(path.with_suffix(".png"))
+    return row
 
 
 def read(workdir, wanted):
@@ -14,13 +29,11 @@ def read(workdir, wanted):
     found, left_out = {}, 0
     for path in sorted((workdir / "cells").glob("*.json")):
         try:
-            row = read_json(path)
-        except ValueError as error:
+            row = read_row(path)
+        except (ValueError, OSError) as error:
             raise InputError(f"{path} is damaged ({error}): remove it and run the sweep again") from error
         if any(row.get(field) != value for field, value in wanted.items()):
             left_out += 1
-        elif not path.with_suffix(".png").exists():
-            raise InputError(f"{path} has lost its .png: remove it and run the sweep again")
         else:
             found[path] = row
     if left_out:

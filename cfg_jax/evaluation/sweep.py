@@ -19,7 +19,7 @@ from cfg_jax import __version__, images
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate, measure, references, samples
+from cfg_jax.evaluation import cells, generate, measure, references, samples
 from cfg_jax.evaluation.features import Features
 from cfg_jax.files import read_json, to_make, write_json
 from cfg_jax.progress import progress
@@ -48,13 +48,11 @@ class Cell:
 
     def is_done(self, other_device=False):
         """other_device: its features may be of another kind of device."""
-        if not (self.path.exists() and self.path.with_suffix(".png").exists()):
-            return False
         if self.npz and not self.npz.exists():
             return False
         try:
-            row = read_json(self.path)
-        except ValueError:  # damaged: made again
+            row = cells.read_row(self.path)
+        except (ValueError, OSError):  # not there, or damaged
             return False
         free = DEVICE_FIELDS if other_device else ()
         return all(row.get(field) == value for field, value in self.row.items() if field not in free)
@@ -107,13 +105,15 @@ def sweep(
     log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
     for name, (mean, _) in reference.moments.items() if missing else ():
         measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
-    cells = {cell.path: cell for cell in missing}
-    paths = to_make(cells, done=lambda path: cells[path].is_done(other_device))
-    for path in progress(paths, total=len(cells), desc="sweep", unit="cell"):
+    to_score = {cell.path: cell for cell in missing}
+    paths = to_make(to_score, done=lambda path: to_score[path].is_done(other_device))
+    for path in progress(paths, total=len(to_score), desc="sweep", unit="cell"):
+        if path.exists():
+            log.warning("%s is damaged, or was made otherwise than it would be now: it is made anew", path)
         if real is None:
             real = reference.features(features, config.eval.neighbours)
-        row, picture = score_cell(cells[path], guides, features, reference, real)
-        if not cells[path].npz:  # it would be of older weights
+        row, picture = score_cell(to_score[path], guides, features, reference, real)
+        if not to_score[path].npz:  # it would be of older weights
             path.with_suffix(".npz").unlink(missing_ok=True)
         images.save_png(path.with_suffix(".png"), picture)
         write_json(path, row | {"other_device": other_device})

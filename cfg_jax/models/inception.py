@@ -216,8 +216,12 @@ def convert(source, out):
     """
     source = Path(source)
     if source.suffix == ".npz":
-        with np.load(source, allow_pickle=False) as file:
-            params, bias, until = from_layers(dict(file), shapes("mixed_8")), np.zeros(0, np.float32), "mixed_8"
+        try:
+            with np.load(source, allow_pickle=False) as file:
+                layers = dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{source} cannot be read ({error}): give an .npz of the network's layers") from error
+        params, bias, until = from_layers(layers, shapes("mixed_8")), np.zeros(0, np.float32), "mixed_8"
     else:
         (params, bias), until = from_torch(torch_file.read(source)), "logits"
         wanted = jax.tree.map(lambda a: a.shape, shapes(until))
@@ -234,9 +238,12 @@ def load(path):
         with np.load(path, allow_pickle=False) as file:
             flat = dict(file)
         bias, sha256, until = (flat.pop(name) for name in ("bias_of_logits", "sha256", "until"))
+        params = unflatten_dict({tuple(name.split("/")): a for name, a in flat.items()})
+        wanted = {"logits": (1008,), "mixed_8": (0,)}[str(until)], jax.tree.map(lambda a: a.shape, shapes(str(until)))
+        if (bias.shape, jax.tree.map(np.shape, params)) != wanted:
+            raise ValueError("its arrays are of other shapes")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} has no Inception weights ({error}): python -m experiments.fetch_inception --out={path}"
         ) from error
-    params = unflatten_dict({tuple(name.split("/")): a for name, a in flat.items()})
     return params, bias, str(sha256), str(until)

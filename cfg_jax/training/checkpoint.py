@@ -133,7 +133,7 @@ def seal(directory):
 def damage(path, item=""):
     """What is wrong with a checkpoint's files, or an item's; None also for one without digests, of an older version."""
     if not (path / MANIFEST).exists():
-        return None
+        return None if any((path / name).is_dir() for name in ITEMS) else "there is nothing in it"
     try:
         sealed = {name: digest for name, digest in read_json(path / MANIFEST).items() if name.startswith(item)}
     except ValueError:

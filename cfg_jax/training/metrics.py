@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from clu import metrics
 from tensorboardX import SummaryWriter
 
+from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
 
 EDGES = (-15, -10, -5, 0, 5, 10, 15)
@@ -61,14 +62,26 @@ def troubles(run_dir, step):
     path = Path(run_dir) / "metrics.jsonl"
     if not path.exists():
         return {"skipped_steps": None, "rollbacks": None}
-    rows = [row for row in map(json.loads, whole_lines(path)) if row["step"] <= step]
+    rows = [row for _, row in records(path) if row["step"] <= step]
     skipped, rollbacks = (sum(row.get(name, 0) for row in rows) for name in ("skipped", "rollbacks"))
     return {"skipped_steps": skipped, "rollbacks": int(rollbacks > 0)}
 
 
-def whole_lines(path):
-    """A kill may have cut the last one short."""
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def records(path):
+    """[(line, row), ...] of a metrics.jsonl; a kill may have cut the last line short, which is left out."""
+    found = []
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                row = json.loads(line)
+                row["step"] + 0
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path} is damaged in line {number} ({error}): remove that line, or move the file away"
+                ) from error
+            found.append((line.decode(), row))
+    return found
 
 
 class Writer:
@@ -76,10 +89,8 @@ class Writer:
 
     def __init__(self, workdir, step):
         self.path = Path(workdir) / "metrics.jsonl"
-        if self.path.exists():
-            write_atomic(
-                self.path, "".join(line for line in whole_lines(self.path) if json.loads(line)["step"] <= step)
-            )
+        if kept := records(self.path):
+            write_atomic(self.path, "".join(line for line, row in kept if row["step"] <= step))
         self.events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def write(self, step, values):

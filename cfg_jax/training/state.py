@@ -24,11 +24,10 @@ class TrainState:
 def network(config):
     """The U-Net of a config: eps has as many channels as the images."""
     model = config.model.to_dict()
-    lacks = sorted({"time", "dtype", "learned_variance", *UNet.__annotations__} - FROM_DATA - model.keys())
-    if lacks:
-        raise InputError(
-            f"the run's config has no model.{', model.'.join(lacks)}: another version of this code wrote it"
-        )
+    known = {"time", "dtype", "learned_variance", *UNet.__annotations__} - FROM_DATA
+    if other := sorted(known ^ model.keys()):
+        word, names = "lacks" if set(other) <= known else "has an unknown", ", model.".join(other)
+        raise InputError(f"the run's config {word} model.{names}: another version of this code wrote it")
     return UNet(
         num_classes=config.data.num_classes,
         out_channels=config.data.channels * (2 if model.pop("learned_variance") else 1),
@@ -70,6 +69,13 @@ def create_classifier(config):
     data = config.data
     z = jnp.zeros((1, data.image_size, data.image_size, data.channels))
     return classifier(config).init(jax.random.key(config.seed), z, jnp.zeros(1))["params"]
+
+
+def parameters(config):
+    """Shapes of a config's parameters, of a U-Net's or a classifier's."""
+    if hasattr(config.model, "pool"):
+        return jax.eval_shape(lambda: create_classifier(config))
+    return jax.eval_shape(lambda: create(config)).params
 
 
 def update_ema(ema, params, step, decay):

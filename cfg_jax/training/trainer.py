@@ -28,7 +28,7 @@ from cfg_jax.training import hosts, weights
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.metrics import TrainMetrics, Writer
+from cfg_jax.training.metrics import TrainMetrics, Writer, records
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
@@ -269,6 +269,7 @@ def claim(workdir, config, latest):
             raise InputError(
                 f"{workdir} holds a run of another config ({'; '.join(fields)}): choose another workdir or those values"
             )
+    records(workdir / "metrics.jsonl")  # damaged ones are said to be so before anything compiles
     configs.save(path, config)
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
+from cfg_jax.training import state as states
 from cfg_jax.training.checkpoint import restore_params
 
 
@@ -31,11 +32,19 @@ def read(path, step=None, item="ema", *, classifier=False):
     else:
         step, params = restore_params(path, step, item)
         config = configs.load(path / "config.json")
-    is_classifier = hasattr(config.model, "pool")
+    is_classifier = hasattr(config.get("model"), "pool")
     if classifier and not is_classifier:
         raise InputError(f"{path} is no classifier: name one that experiments.import_adm wrote")
     if is_classifier and not classifier:
         raise InputError(f"{path} is a classifier and makes no images: name a diffusion model, it as --classifier_run")
+    if not classifier:
+        configs.check_saved(path, config)
+    template = states.parameters(config)
+    if problems := differences(params, template):
+        raise InputError(
+            f"{path} has weights of another network than its config says ({problems[0]}): put back the config that "
+            "was saved there"
+        )
     return config, step, params
 
 
@@ -74,12 +83,17 @@ def adopt(params, template):
     rows = "label_emb/embedding"
     if rows in old and rows in new and len(new[rows]) == len(old[rows]) + 1:
         old[rows] = np.concatenate([old[rows], new[rows][-1:]])
+    if problems := differences(old, new):
+        raise InputError("config.init_from has weights of another network:\n" + "\n".join(problems))
+    return flax.traverse_util.unflatten_dict(old, sep="/")
+
+
+def differences(params, template):
+    """["out_conv/bias: (3,) there, (1,) by this config", ...] for every parameter that differs in name or shape."""
+    old, new = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (params, template))
     shape = lambda tree, name: tree[name].shape if name in tree else "absent"  # noqa: E731
-    problems = [
+    return [
         f"{name}: {shape(old, name)} there, {shape(new, name)} by this config"
         for name in sorted(old.keys() | new.keys())
         if shape(old, name) != shape(new, name)
     ]
-    if problems:
-        raise InputError("config.init_from has weights of another network:\n" + "\n".join(problems))
-    return flax.traverse_util.unflatten_dict(old, sep="/")

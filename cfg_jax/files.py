@@ -109,3 +109,25 @@ def only_one(directory):
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+@contextmanager
+def shared(directory, purpose):
+    """Hold `directory` with others of the same purpose, a text; one of another purpose is refused meanwhile."""
+    path = Path(directory) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(purpose)
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_SH)
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH)  # the first one has written its purpose by then
+            file.seek(0)
+            if (theirs := file.read()) != purpose:
+                raise InputError(
+                    f"{directory} is in use by a job of {theirs}; this one has {purpose}: wait, or choose another"
+                ) from None
+        yield

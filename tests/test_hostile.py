@@ -402,7 +402,8 @@ DAMAGE = [
     ("a newest checkpoint that is empty, train", TRAIN_ON, MENDED,
      lambda t: (shutil.rmtree(last_checkpoint(t)), (t / RUN / "checkpoints" / "4").mkdir())),
     ("a newest checkpoint that is cut, train", TRAIN_ON, MENDED, lambda t: cut(largest_of(last_checkpoint(t)))),
-    ("a newest checkpoint that is cut, sample", SAMPLE, "checkpoint", lambda t: cut(largest_of(last_checkpoint(t) / "ema"))),
+    ("a newest checkpoint that is cut, sample", SAMPLE, "checkpoint",
+     lambda t: cut(largest_of(last_checkpoint(t) / "ema"))),
     ("all checkpoints cut, sample", SAMPLE, "checkpoint",
      lambda t: [cut(largest_of(p / "ema")) for p in (t / RUN / "checkpoints").iterdir()]),
     ("no checkpoints, sample", SAMPLE, "checkpoint", lambda t: shutil.rmtree(t / RUN / "checkpoints")),
@@ -431,13 +432,15 @@ DAMAGE = [
           ("with a picture of zero bytes", lambda t: cell(t).with_suffix(".png").write_bytes(b"")),
           ("with a picture of text", lambda t: cell(t).with_suffix(".png").write_text("hello")),
       ) for line, said in ((REPORT, "remove it and run the sweep again"), (SWEEP_ON, MENDED))),
-    ("a strange file among the cells", REPORT, "notes.json", lambda t: (cell(t).parent / "notes.json").write_text("{}")),
+    ("a strange file among the cells", REPORT, "notes.json",
+     lambda t: (cell(t).parent / "notes.json").write_text("{}")),
     ("a sweep's config cut short, report", REPORT, "is no config", lambda t: cut(t / "sweep" / "config.json")),
     ("a sweep's config gone, report", REPORT, "config.json", lambda t: (t / "sweep" / "config.json").unlink()),
     ("a sweep's config cut short, sweep", SWEEP_ON, MENDED, lambda t: cut(t / "sweep" / "config.json")),
     ("a classifier of zero bytes", SWEEP_ON, "classifier.npz cannot be read",
      lambda t: (t / "sweep" / "classifier.npz").write_bytes(b"")),
-    ("a classifier cut short", SWEEP_ON, "classifier.npz cannot be read", lambda t: cut(t / "sweep" / "classifier.npz")),
+    ("a classifier cut short", SWEEP_ON, "classifier.npz cannot be read",
+     lambda t: cut(t / "sweep" / "classifier.npz")),
     ("a classifier of others", SWEEP_ON, "classifier.npz cannot be read",
      lambda t: npz(t / "sweep" / "classifier.npz", a=np.zeros(3))),
     ("a classifier that is pickled", SWEEP_ON, "classifier.npz cannot be read",
@@ -451,7 +454,8 @@ DAMAGE = [
      lambda t: (cell(t).unlink(), Path(f"{cell(t).parent / 'x.json'}.lock").write_text(""))),
     ("a bad seal on an import", "export --run={run} --out={tmp}/x.safetensors", "imported.json",
      lambda t: (t / RUN / "imported.json").write_text("{}")),
-    ("an export in a run's place", "train --config=configs/digits.py --workdir={tmp}/model.safetensors", "model.safet", None),
+    ("an export in a run's place", "train --config=configs/digits.py --workdir={tmp}/model.safetensors", "model.safet",
+     None),
     ("a run in a config's place", "train --config={run} --workdir={tmp}/new", "--config=", None),
 ]  # fmt: skip
 
@@ -463,8 +467,14 @@ def everything(root):
     }
 
 
+def scores(t):
+    """Of every cell of the sweep."""
+    return {path.name: json.loads(path.read_text())["scores"] for path in (t / "sweep" / "cells").glob("*.json")}
+
+
 def check(case, here, command):
     _, line, said, *make = case
+    measured = scores(here)
     if make and make[0]:
         make[0](here)
     names = {"tmp": here, "run": here / RUN, "sweep": here / "sweep"}
@@ -472,8 +482,9 @@ def check(case, here, command):
     name, *args = (word.replace("{", "{{").replace("}", "}}") if "(" in word else word for word in line.split())
     done = command(name, *(arg.format(**names) for arg in args))
     assert "Traceback" not in done.stderr, done.stderr[-1500:]
-    if said is None:
+    if said is MENDED:
         assert done.returncode == 0, done.stderr[-1500:]
+        assert scores(here) == measured
         return
     last = done.stderr.splitlines()[-1] if done.stderr else ""
     assert done.returncode == 1, (done.returncode, done.stdout[-500:], done.stderr[-1500:])

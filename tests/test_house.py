@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cfg_jax.files import shared
+
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem not in ("__init__", "cli"))
 # a room may import from itself and from those before it
@@ -266,6 +268,19 @@ def test_jobs_share_a_sweep(digits_dir, tmp_path):
     assert len(made) >= len(names) - 1 and len(set(made)) == len(made)  # what the killed one made may be unsaid
     table = (tmp_path / "table.md").read_text()
     assert "seeds 0, 1, 2" in table and "threshold none" in table
+
+
+def test_jobs_of_other_settings_do_not_share_a_sweep(digits_dir, tmp_path):
+    """The second is refused while the first runs; afterwards it may have the directory."""
+    runs, _ = digits_dir
+    args = ("--config=configs/digits.py", f"--runs={runs / 'digits-p0.1'}", f"--workdir={tmp_path}", "--w=0,1", *TINY)
+    with shared(tmp_path, "N=40, labels=balanced"):
+        done = run("sweep", *args)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert "is in use by a job of N=40, labels=balanced; this one has N=40, labels=balanced, splits=" in done.stderr
+    with shared(tmp_path, "N=40, labels=balanced"), shared(tmp_path, "N=40, labels=balanced"):
+        pass
+    assert run("sweep", *args).returncode == 0 and len(list(tmp_path.glob("cells/*.json"))) == 2
 
 
 def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):

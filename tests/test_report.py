@@ -113,7 +113,7 @@ def test_cells_of_other_settings_or_weights_do_not_share_a_table(sweep_dir):
         report.write(sweep_dir)
     path.write_text(json.dumps(row))
     path.with_suffix(".png").unlink()
-    with pytest.raises(InputError, match=r"lost its \.png"):
+    with pytest.raises(InputError, match=r"3\.json is damaged \(.*3\.png"):
         report.write(sweep_dir)
 
 
@@ -226,4 +226,30 @@ def test_the_slider_in_a_real_browser(sweep_dir, browser):
     assert "2.80" in page.inner_text("#now")  # p_uncond 0.5 at w = 0
     assert page.evaluate("document.getElementById('samples').naturalWidth") > 0
     assert errors == [] and [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_table_is_cut(sweep_dir, browser, width):
+    """On a desktop and a phone the page is as wide as the window; wide tables scroll, w stays in sight."""
+    for path in (sweep_dir / "cells").glob("*.json"):
+        row = json.loads(path.read_text())
+        row["scores"] |= {f"a_score_of_a_rather_long_name_{i}@8": 0.5 for i in range(12)}
+        path.write_text(json.dumps(row))
+    report.write(sweep_dir)
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(f"file://{sweep_dir}/report.html")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    edges = "e => { const r = e.getBoundingClientRect(); return [r.left, r.right]; }"
+    for cell in page.query_selector_all(".claims td"):
+        left, right = cell.evaluate(edges)
+        assert 0 <= left < right <= width
+    table, w = page.query_selector(".scroll"), page.query_selector(".cells td")
+    before = w.evaluate(edges)
+    assert table.evaluate("e => { e.scrollLeft = 1e6; return e.scrollLeft; }") > 100
+    assert w.evaluate(edges) == before and before[0] >= 0
+    last = page.query_selector(".cells tr:nth-child(3) td:last-child").evaluate(edges)
+    assert last[1] <= width
+    assert len(page.query_selector_all(".cells .run")) == 3
+    page.screenshot(path=sweep_dir / "page.png", full_page=True)
     page.close()

@@ -21,7 +21,7 @@ from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import cells, generate, measure, references, samples
 from cfg_jax.evaluation.features import Features
-from cfg_jax.files import read_json, to_make, write_json
+from cfg_jax.files import read_json, shared, to_make, write_json
 from cfg_jax.progress import progress
 from cfg_jax.training.metrics import troubles
 
@@ -85,40 +85,41 @@ def sweep(
         configs.check_sampler(variant.sampler)
         configs.check_eval(variant.eval)
 
-    features = Features.of(config, source, workdir)
-    reference = references.of_config(config, features, source, workdir, other_reference, other_device)
-    configs.save(workdir / "config.json", config)
-    real = None
-    todo = []
-    run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, models, strict=True)}
-    for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
-        for w in dict.fromkeys(map(float, ws)):
-            path = cell_path(workdir, name, w, variant, guides, model)
-            row = identity(variant, name, model, w, guides, features, reference) | run_troubles[name]
-            todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
-    missing = [cell for cell in todo if not cell.is_done(other_device)]
-    if elsewhere := [cell.path for cell in missing if cell.is_done(other_device=True)]:
-        raise InputError(
-            f"{elsewhere[0]} was made on another kind of device than this ({features.made_on['platform']}): go on "
-            "there, choose another --workdir, or mix them all the same with --other_device"
-        )
-    log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
-    for name, (mean, _) in reference.moments.items() if missing else ():
-        measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
-    to_score = {cell.path: cell for cell in missing}
-    paths = to_make(to_score, done=lambda path: to_score[path].is_done(other_device))
-    for path in progress(paths, total=len(to_score), desc="sweep", unit="cell"):
-        if path.exists():
-            log.warning("%s is damaged, or was made otherwise than it would be now: it is made anew", path)
-        if real is None:
-            real = reference.features(features, config.eval.neighbours)
-        row, picture = score_cell(to_score[path], guides, features, reference, real)
-        if not to_score[path].npz:  # it would be of older weights
-            path.with_suffix(".npz").unlink(missing_ok=True)
-        images.save_png(path.with_suffix(".png"), picture)
-        write_json(path, row | {"other_device": other_device})
-        log.info("%s: %s", path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
-    return [read_json(cell.path) for cell in todo]
+    with shared(workdir, ", ".join(f"{name}={value}" for name, value in settings(config).items())):
+        features = Features.of(config, source, workdir)
+        reference = references.of_config(config, features, source, workdir, other_reference, other_device)
+        configs.save(workdir / "config.json", config)
+        real = None
+        todo = []
+        run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, models, strict=True)}
+        for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
+            for w in dict.fromkeys(map(float, ws)):
+                path = cell_path(workdir, name, w, variant, guides, model)
+                row = identity(variant, name, model, w, guides, features, reference) | run_troubles[name]
+                todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
+        missing = [cell for cell in todo if not cell.is_done(other_device)]
+        if elsewhere := [cell.path for cell in missing if cell.is_done(other_device=True)]:
+            raise InputError(
+                f"{elsewhere[0]} was made on another kind of device than this ({features.made_on['platform']}): go on "
+                "there, choose another --workdir, or mix them all the same with --other_device"
+            )
+        log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
+        for name, (mean, _) in reference.moments.items() if missing else ():
+            measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
+        to_score = {cell.path: cell for cell in missing}
+        paths = to_make(to_score, done=lambda path: to_score[path].is_done(other_device))
+        for path in progress(paths, total=len(to_score), desc="sweep", unit="cell"):
+            if path.exists():
+                log.warning("%s is damaged, or was made otherwise than it would be now: it is made anew", path)
+            if real is None:
+                real = reference.features(features, config.eval.neighbours)
+            row, picture = score_cell(to_score[path], guides, features, reference, real)
+            if not to_score[path].npz:  # it would be of older weights
+                path.with_suffix(".npz").unlink(missing_ok=True)
+            images.save_png(path.with_suffix(".png"), picture)
+            write_json(path, row | {"other_device": other_device})
+            log.info("%s: %s", path.stem, ", ".join(f"{k} {v:.4g}" for k, v in row["scores"].items()))
+        return [read_json(cell.path) for cell in todo]
 
 
 def combinations(vary):

@@ -1,14 +1,14 @@
 """A run's config: checked before anything compiles, saved beside the weights, compared on resume."""
 
+import difflib
 import math
 
 import ml_collections
 
-from cfg_jax.diffusion import samplers
+from cfg_jax.diffusion import guidance, loss, samplers
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
-THRESHOLDS = {"none": None, "static": samplers.clip, "dynamic": samplers.dynamic_threshold}
 GRIDS = ("paper", "shifted")
 DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
@@ -16,13 +16,24 @@ FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
 MAX_T = 100_000
-VERSION = 2  # of the fields
-# a config of an earlier version gets what it then had, by the version that brought the field
-ADDED = {2: {"eval.quantize": "round"}}
+VERSION = 3  # of the fields
+# a config of an earlier version gets what it then had, by the version that brought the field or the group
+ADDED = {
+    2: {"eval.quantize": "round"},
+    3: {
+        "objective": {"predicts": "eps", "error": "eps", "density": "sech"},
+        "guidance": {
+            "name": "classifier-free", "logsnr_low": None, "logsnr_high": None, "momentum": -0.5, "radius": 2.5,
+            "parallel": 0.0,
+        },
+        "model.name": "unet", "sampler.name": "ancestral", "sampler.eta": 0.0,
+    },
+}  # fmt: skip
 # a run may be continued with these changed: none touches the parameters of a given step, but for sums in another order
 FREE = (
     "data.root",
     "sampler.",
+    "guidance.",
     "eval.",
     "train.num_steps",
     "train.log_every",
@@ -71,7 +82,9 @@ def check(config):
     require(
         config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
     )
+    check_objective(config.objective)
     check_sampler(config.sampler)
+    check_guidance(config.guidance)
     train = config.train
     counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
     for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
@@ -166,16 +179,43 @@ def check_network(model, image_size):
             )
 
 
+def check_objective(objective):
+    for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
+        check_choice(objective[field], choices, f"config.objective.{field}")
+
+
 def check_sampler(sampler):
     steps = sampler.num_steps
     require(1 <= steps <= MAX_T, f"config.sampler.num_steps={steps} (T) must be at least 1, at most {MAX_T:,}")
-    v = sampler.variance_interp
-    require(0 <= v <= 1, f"config.sampler.variance_interp={v} (v) must lie in [0, 1]")
-    for field, choices in (("threshold", THRESHOLDS), ("grid", GRIDS)):
-        require(
-            sampler[field] in choices,
-            f"config.sampler.{field}={sampler[field]!r} is unknown: choose {', '.join(choices)}",
-        )
+    for field, choices in (("threshold", samplers.THRESHOLDS), ("grid", GRIDS)):
+        check_choice(sampler[field], choices, f"config.sampler.{field}")
+    check_value(sampler, samplers.SAMPLERS, "config.sampler")
+
+
+def check_guidance(section):
+    check_value(section, guidance.RULES, "config.guidance")
+    low, high = section.logsnr_low, section.logsnr_high
+    require(
+        low is None or high is None or low < high,
+        f"config.guidance.logsnr_low={low} must be below config.guidance.logsnr_high={high}",
+    )
+    for bound in (low, high):
+        require(bound is None or not math.isnan(bound), f"config.guidance.logsnr_low or logsnr_high is {bound}")
+
+
+def check_value(section, family, path):
+    """The name is one of the family's, and its fields lie within that one's limits."""
+    check_choice(section.name, family, f"{path}.name")
+    for field, (low, high) in getattr(family[section.name], "limits", {}).items():
+        value = section[field]
+        require(low <= value <= high, f"{path}.{field}={value} must lie in [{low:g}, {high:g}]")
+
+
+def check_choice(value, choices, field):
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), map(str, choices), 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
 
 
 def check_finite(w, field):
@@ -183,15 +223,19 @@ def check_finite(w, field):
     require(finite, f"{field}={w} is no finite number below a million: w = 0 is no guidance, the paper goes to 4")
 
 
-def check_w(w, p_uncond, field="w"):
-    """w is finite, and no guidance is asked of a model that never saw the null label, or only it."""
+def check_w(w, p_uncond, field="w", second_model=False):
+    """w is finite, and no guidance is asked of a model that never saw the null label, or only it.
+
+    second_model: the unconditional eps is another's.
+    """
     check_finite(w, field)
     require(
-        w == 0 or p_uncond > 0,
+        w == 0 or p_uncond > 0 or second_model,
         f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "
         "use w=0 or train with config.p_uncond > 0",
     )
-    require(w == -1 or p_uncond < 1, f"{field}={w:g} needs labels, but p_uncond=1 trained none: use w=-1")
+    labelled = p_uncond < 1 or second_model
+    require(w == -1 or labelled, f"{field}={w:g} needs labels, but p_uncond=1 trained none: use w=-1")
 
 
 def require(condition, message):
@@ -225,14 +269,20 @@ def from_json(tree):
     for later in range(version + 1, VERSION + 1):
         for field, value in ADDED[later].items():
             group, _, name = field.rpartition(".")
-            fields[group][name] = value
+            (fields[group] if group else fields)[name] = value
+    if fields["model"].pop("pool", None):  # of a classifier before version 3
+        fields["model"]["name"] = "noisy_classifier"
     return ml_collections.ConfigDict(fields)
 
 
 def digest(config):
-    """Twelve hex digits that name what decides a run's parameters: the fields it may not be continued across."""
-    fields = {f: v for f, v in flat(config).items() if not f.startswith(FREE)}
-    return digest_json(fields)
+    """Twelve hex digits that name what decides a run's parameters: the fields it may not be continued across.
+
+    A field that a later version brought counts where it differs from what there was before: old rows stay valid.
+    """
+    implied = {field: value for added in ADDED.values() for field, value in _flat(added).items()}
+    fields = flat(config)
+    return digest_json({f: v for f, v in fields.items() if not f.startswith(FREE) and (f, v) not in implied.items()})
 
 
 def differences(old, new):

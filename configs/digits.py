@@ -18,6 +18,11 @@ def get_config():
     config.p_uncond = 0.1  # probability of training on the null label
     config.logsnr_min, config.logsnr_max = -20.0, 20.0
 
+    config.objective = objective = ml_collections.ConfigDict()
+    objective.predicts = "eps"  # what the network outputs: eps, x, v or velocity
+    objective.error = "eps"  # of which of them the squared error is taken: a weight of the noise levels
+    objective.density = "sech"  # of training's log-SNR: the paper's, or uniform_t of the straight path
+
     config.data = data = ml_collections.ConfigDict()
     data.name = "digits"  # or synthetic, or a directory of data.root that experiments.prepare_data wrote
     data.root = "data"
@@ -26,6 +31,7 @@ def get_config():
     data.flip = False  # a mirrored digit is no digit
 
     config.model = model = ml_collections.ConfigDict()
+    model.name = "unet"
     model.channels, model.multipliers, model.num_blocks = 32, (1, 1), 1
     model.attention_resolutions = (4,)
     model.head_width = config_dict.placeholder(int)  # channels per head, or
@@ -49,10 +55,18 @@ def get_config():
     train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
 
     config.sampler = sampler = ml_collections.ConfigDict()
+    sampler.name = "ancestral"  # Algorithm 2, or ddim
     sampler.num_steps = 16  # T
-    sampler.variance_interp = 0.3  # v
+    sampler.variance_interp = 0.3  # v of ancestral
+    sampler.eta = 0.0  # of ddim
     sampler.threshold = "static"  # none, static, dynamic: of x after guidance
     sampler.grid = "paper"  # paper (both ends) or shifted (u = i/T)
+
+    config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
+    guidance.name = "classifier-free"  # Equation 6, or apg
+    guidance.logsnr_low = config_dict.placeholder(float)  # guide where low < lambda <= high,
+    guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
+    guidance.momentum, guidance.radius, guidance.parallel = -0.5, 2.5, 0.0  # of apg
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0

@@ -22,6 +22,11 @@ def get_config():
     config.p_uncond = 0.1
     config.logsnr_min, config.logsnr_max = -20.0, 20.0
 
+    config.objective = objective = ml_collections.ConfigDict()
+    objective.predicts = "eps"
+    objective.error = "eps"
+    objective.density = "sech"
+
     config.data = data = ml_collections.ConfigDict()
     data.name = "imagenet64-area"  # the directory of data.root that experiments.prepare_data wrote
     data.root = "data"
@@ -30,6 +35,7 @@ def get_config():
     data.flip = True
 
     config.model = model = ml_collections.ConfigDict()
+    model.name = "unet"
     model.channels, model.multipliers, model.num_blocks = 192, (1, 2, 3, 4), 3
     model.attention_resolutions = (32, 16, 8)
     model.head_width = 64
@@ -53,10 +59,18 @@ def get_config():
     train.fsdp = 1
 
     config.sampler = sampler = ml_collections.ConfigDict()
+    sampler.name = "ancestral"
     sampler.num_steps = 256  # the paper does not state T at 64x64
     sampler.variance_interp = 0.3
+    sampler.eta = 0.0
     sampler.threshold = "static"
     sampler.grid = "paper"
+
+    config.guidance = guidance = ml_collections.ConfigDict()
+    guidance.name = "classifier-free"
+    guidance.logsnr_low = config_dict.placeholder(float)
+    guidance.logsnr_high = config_dict.placeholder(float)
+    guidance.momentum, guidance.radius, guidance.parallel = -0.5, 2.5, 0.0
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0

@@ -10,9 +10,9 @@ from absl import flags
 
 from cfg_jax import __version__
 from cfg_jax import config as configs
-from cfg_jax.evaluation import timing
 from cfg_jax.files import write_json
-from cfg_jax.training import cost, mesh
+from cfg_jax.perf import cost, timing
+from cfg_jax.training import mesh
 from experiments import cli
 
 CONFIG = cli.define_config()

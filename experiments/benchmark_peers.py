@@ -25,9 +25,9 @@ from absl import flags
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import timing
-from cfg_jax.evaluation.report import markdown
 from cfg_jax.files import read_json, write_atomic, write_json
+from cfg_jax.perf import timing
+from cfg_jax.text import markdown
 from experiments import cli
 
 OURS = flags.DEFINE_string("ours", None, "what experiments.benchmark wrote; the config is in it")

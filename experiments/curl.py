@@ -18,8 +18,8 @@ from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, process
 from cfg_jax.evaluation.fields import antisymmetric
-from cfg_jax.evaluation.report import markdown
 from cfg_jax.images import to_float
+from cfg_jax.text import markdown
 from experiments import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory or exported file")

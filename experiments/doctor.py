@@ -106,7 +106,7 @@ def devices(_):
 
 def all_reduce(config):
     """Ones summed over all devices, as many as the gradient has numbers."""
-    from cfg_jax.training import cost
+    from cfg_jax.perf import cost
 
     mesh, size = meshes.data_mesh(jax.devices()), cost.num_parameters(config)
     if mesh.size == 1:
@@ -156,7 +156,7 @@ def on_cpu():
 
 def kernel(config, function, *shapes):
     """`function` of normal numbers in the config's dtype, held against float32, and its speed on one device."""
-    from cfg_jax.training import cost
+    from cfg_jax.perf import cost
 
     dtype = config.model.dtype
     args = [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
@@ -186,7 +186,7 @@ def seconds(run, *args):
 
 def memory(config):
     """State and activations against the device's memory; the devices of a CPU share the machine's."""
-    from cfg_jax.training import cost
+    from cfg_jax.perf import cost
 
     train = config.train
     part = -(-train.batch_size // (jax.device_count() * train.accumulate))
@@ -232,7 +232,7 @@ def features(config):
 
 def disk(config):
     """Room for the checkpoints to be kept and the one being written; what those there already take is theirs."""
-    from cfg_jax.training import cost
+    from cfg_jax.perf import cost
 
     train, workdir = config.train, Path(WORKDIR.value)
     count = train.keep_checkpoints + 1 + (train.num_steps // train.keep_every if train.keep_every else 0)

@@ -6,7 +6,7 @@ python -m experiments.estimate --config=configs/imagenet64.py --devices=8 --util
 from absl import flags
 
 from cfg_jax import config as configs
-from cfg_jax.training import cost
+from cfg_jax.perf import cost
 from cfg_jax.training.mesh import PEAK_TFLOPS
 from experiments import cli
 

@@ -16,9 +16,8 @@ from ml_collections import config_flags
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_json
-from cfg_jax.models import adm, torch_file
+from cfg_jax.models import adm, build, torch_file
 from cfg_jax.training import checkpoint
-from cfg_jax.training import state as states
 from experiments import cli
 
 CONFIG = cli.define_config("configs/imagenet64.py")
@@ -54,8 +53,10 @@ def main():
         raise InputError("--config.model.time is given by --noise_schedule here: leave it out")
     overrides["model.time"] = "adm_" + orders["noise_schedule"]
     config = adm.config_of(name, CONFIG.value, overrides)
+    if not build.is_classifier(config):
+        configs.check(config)
     legacy_heads = adm.legacy_heads(orders["attention_order"], config.model)
-    params = adm.convert(torch_file.read(path), states.parameters(config), legacy_heads)
+    params = adm.convert(torch_file.read(path), build.shapes(config), legacy_heads)
     configs.save(out / "config.json", config)
     write_json(out / "imported.json", {"checkpoint": path.name, "sha256": sha256_of(path), "as": name, **orders})
     checkpoint.save_weights(out, params)

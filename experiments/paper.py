@@ -21,10 +21,13 @@ from cfg_jax import config as configs
 from cfg_jax import images
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate, paper, report, sweep
 from cfg_jax.files import read_json
 from cfg_jax.models import inception
-from cfg_jax.training import checkpoint, cost, trainer
+from cfg_jax.perf import cost
+from cfg_jax.sampling.draw import labels_by_rule
+from cfg_jax.sweep import published, report, spec
+from cfg_jax.sweep.run import sweep
+from cfg_jax.training import checkpoint, trainer
 from experiments import cli
 
 SCALES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
@@ -55,15 +58,15 @@ def main():
         sys.exit(subprocess.run([sys.executable, "-m", "experiments.gaussians", out]).returncode)
     table = TABLE.value or {4: 1, 5: 2}.get(FIGURE.value)
     config = CONFIG.value
-    ps = paper.P_UNCOND if table == 1 else (config.p_uncond,)
-    runs = {Path(RUNS.value) / f"{RUNG}-p{p:g}": sweep.changed(config, {"p_uncond": p}) for p in ps}
+    ps = published.P_UNCOND if table == 1 else (config.p_uncond,)
+    runs = {Path(RUNS.value) / f"{RUNG}-p{p:g}": spec.changed(config, {"p_uncond": p}) for p in ps}
     for model in runs.values():
         configs.check(model)
-    ws = paper.ALL_W if FULL.value else config.eval.w
+    ws = published.ALL_W if FULL.value else config.eval.w
     for model in runs.values():
         for w in ws:
             configs.check_w(w, model.p_uncond, "config.eval.w")
-    steps = paper.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
+    steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
     seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     for seed in seeds:
         configs.check_seed(seed, "--seeds")
@@ -71,7 +74,7 @@ def main():
     last = config.data.num_classes - 1
     configs.require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
     first = jax.process_index() == 0  # of several it is the one that speaks and draws
-    of = plan(config, runs, ws if table else paper.SHEETS[FIGURE.value].ws or ws, steps, seeds, table)
+    of = plan(config, runs, ws if table else published.SHEETS[FIGURE.value].ws or ws, steps, seeds, table)
     if first:
         print(of)
     if PLAN.value:
@@ -80,10 +83,10 @@ def main():
         trainer.train(model, run)
     workdir = Path(RUNS.value) / f"{RUNG}-sweep"
     if table:
-        rows = sweep.sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds})
+        rows = sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds})
     if table and first:
         print(report.write(workdir))
-        print(paper.beside(rows, table, config.sampler.num_steps))
+        print(published.beside(rows, table, config.sampler.num_steps))
         print(f"{workdir}/report.html has the slider over w, table.md every score")
     elif first:
         sheet(config, next(iter(runs)), ws)
@@ -106,7 +109,7 @@ def plan(config, runs, ws, steps, seeds, table):
     for run, num_steps in left.items():
         lines.append(f"{'model':10} {run}: {num_steps:,} of {config.train.num_steps:,} steps to train")
     forward = cost.forward_flops(config)
-    of = paper.SHEETS.get(FIGURE.value)
+    of = published.SHEETS.get(FIGURE.value)
     count = config.eval.num_images if table else of.num_images * len(of.kinds)
     training = cost.training_flops(config, forward, sum(left.values()))
     num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
@@ -143,7 +146,7 @@ def by_benchmark(measured, config, images, passes, scored):
 
 def sheet(config, run, ws):
     """Samples of one noise over w: a PNG."""
-    of, model = paper.SHEETS[FIGURE.value], cfg_jax.load(run)
+    of, model = published.SHEETS[FIGURE.value], cfg_jax.load(run)
     source, _ = sources.load(config)
     names = source.card.class_names
     malamute = next((k for k, name in enumerate(names) if "malamute" in name), 0)
@@ -152,7 +155,7 @@ def sheet(config, run, ws):
     for kind in of.kinds:
         labels = np.full(of.num_images, single)
         if kind == "random":
-            labels = generate.labels_by_rule("random", of.num_images, len(names), config.eval.seed)
+            labels = labels_by_rule("random", of.num_images, len(names), config.eval.seed)
         sampled = [model.sample(labels, w, config.sampler.num_steps, config.eval.seed) for w in of.ws or ws]
         rows.append([images.grid(panel, of.columns) for panel in sampled])
     out = Path(RUNS.value) / f"{RUNG}-figure{FIGURE.value}.png"

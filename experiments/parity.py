@@ -23,10 +23,10 @@ from cfg_jax.evaluation import measure
 from cfg_jax.evaluation.features import Extracted, Features, InceptionFeatures
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.evaluation.references import Reference
-from cfg_jax.evaluation.report import markdown
 from cfg_jax.files import write_atomic, write_npz
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
+from cfg_jax.text import markdown
 from experiments import cli
 
 OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")

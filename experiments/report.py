@@ -5,7 +5,7 @@ python -m experiments.report --sweep=runs/digits-sweep
 
 from absl import flags
 
-from cfg_jax.evaluation import report
+from cfg_jax.sweep import report
 from experiments import cli
 
 SWEEP = flags.DEFINE_string("sweep", None, "directory that experiments.sweep wrote")

@@ -10,8 +10,8 @@ import cfg_jax
 from cfg_jax import config as configs
 from cfg_jax import images
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate
 from cfg_jax.files import write_npz
+from cfg_jax.sampling.model import Guides, load_classifier
 from experiments import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory")
@@ -40,15 +40,14 @@ def main():
     ws = cli.numbers(W.value, float, "w")
     configs.check_finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value, DTYPE.value)
-    classifier = generate.load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
+    classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes
     labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(num_classes))
-    num_steps = model.config.sampler.num_steps if NUM_STEPS.value is None else NUM_STEPS.value
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
     uncond = cfg_jax.load(UNCOND_RUN.value, dtype=DTYPE.value) if UNCOND_RUN.value else None
-    guides = {"uncond": uncond, "classifier": classifier, "classifier_scale": CLASSIFIER_SCALE.value}
-    columns = [model.sample(labels, w, num_steps, SEED.value, **guides) for w in ws]
+    guides = Guides(uncond, classifier, CLASSIFIER_SCALE.value)
+    columns = [model.sample(labels, w, NUM_STEPS.value, SEED.value, guides=guides) for w in ws]
     images.save_png(
         OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
     )

@@ -15,10 +15,10 @@ import jax
 from absl import flags
 
 from cfg_jax import config as configs
-from cfg_jax.evaluation.report import markdown
 from cfg_jax.files import write_atomic, write_json
+from cfg_jax.perf import collectives, cost
 from cfg_jax.progress import progress
-from cfg_jax.training import collectives, cost
+from cfg_jax.text import markdown
 from cfg_jax.training import mesh as meshes
 from experiments import cli
 

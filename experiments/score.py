@@ -10,10 +10,11 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax import config as configs
-from cfg_jax.evaluation import generate, measure, references, samples
+from cfg_jax.evaluation import measure, references, samples
 from cfg_jax.evaluation.features import Features, GivenClassifier, InceptionFeatures
 from cfg_jax.files import write_json
 from cfg_jax.progress import progress
+from cfg_jax.sampling.draw import check_labels
 from experiments import cli
 
 SAMPLES = flags.DEFINE_string("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
@@ -46,7 +47,7 @@ def main():
     )
     if classifier:
         classifier.check(shape)
-        generate.check_labels(given.labels, classifier.num_classes)
+        check_labels(given.labels, classifier.num_classes)
     features = Features(InceptionFeatures(INCEPTION.value), classifier)
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
     references.check_network(reference, REFERENCE.value, features, DEVICE.value)

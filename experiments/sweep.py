@@ -10,14 +10,15 @@ Several jobs may be given the same --workdir: each takes cells that no other has
 from absl import flags
 
 from cfg_jax import config as configs
-from cfg_jax.evaluation import report, sweep
+from cfg_jax.sweep import report, spec
+from cfg_jax.sweep.run import sweep
 from experiments import cli
 
 CONFIG = cli.define_config()
 RUNS = flags.DEFINE_list("runs", None, "run directories, with commas between them")
 W = flags.DEFINE_string("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
 WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
-VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of config.sampler or config.eval.seed; may be repeated")
+VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the guidance, or eval.seed; may be repeated")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "guide by its gradient instead; w is its scale")
 DTYPE = flags.DEFINE_enum("dtype", None, configs.DTYPES, "of the networks' bodies; default: what each was trained in")
@@ -30,7 +31,7 @@ flags.mark_flags_as_required(["config", "runs", "workdir"])
 def main():
     config = CONFIG.value
     ws = cli.numbers(W.value, float, "w") if W.value else config.eval.w
-    sweep.sweep(
+    sweep(
         config, RUNS.value, ws, WORKDIR.value, vary=varied(config), uncond_run=UNCOND_RUN.value,
         classifier_run=CLASSIFIER_RUN.value, dtype=DTYPE.value, other_reference=OTHER.value,
         other_device=DEVICE.value, save_npz=NPZ.value,
@@ -43,9 +44,9 @@ def varied(config):
     axes = {}
     for text in VARY.value:
         field, _, values = text.partition("=")
-        sweep.combinations({field: []})
+        spec.check_varied(config, field)
         group, _, name = field.partition(".")
-        axes[field] = axes.get(field, []) + cli.numbers(values, type(config[group][name]), f"vary={field}")
+        axes[field] = axes.get(field, []) + cli.numbers(values, type(config[group][name] or 0.0), f"vary={field}")
     return axes
 
 

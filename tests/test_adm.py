@@ -14,10 +14,12 @@ from flax.traverse_util import flatten_dict
 
 import cfg_jax
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import classifiers, generate
+from cfg_jax.evaluation import classifiers
 from cfg_jax.files import sha256_of
 from cfg_jax.images import to_float
-from cfg_jax.models import adm, torch_file, unet
+from cfg_jax.models import adm, build, torch_file, unet
+from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
+from cfg_jax.sampling.model import Guides, Model, load_classifier
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
 from configs import imagenet64
@@ -123,7 +125,7 @@ def test_unconditional_and_plain_resampling(micro):
 def test_guidance_acts_on_eps_and_not_on_a_learned_variance(micro):
     state, (x, t, c), out, shapes = micro
     net = network(**SMALL)
-    eps = jax.jit(unet.eps_of(net, adm.convert(state, shapes)))(x, t, c)
+    eps = jax.jit(Denoiser(adm.convert(state, shapes), net).eps_fn)(x, t, c)
     assert eps.shape == x.shape and relative(eps, out[..., :3]) < 1e-5
 
 
@@ -324,7 +326,7 @@ def test_the_classifier_and_its_gradient_are_adms(classifier):
     _, golden, net, params = classifier
     x, t, y = (golden[f"in/{name}"] for name in "xty")
     assert relative(jax.jit(net.apply)({"params": params}, x, t), golden["out"]) < 1e-5
-    gradient = jax.jit(jax.grad(lambda x: unet.log_prob_of(net, params)(x, t, y).sum()))(x)
+    gradient = jax.jit(jax.grad(lambda x: NoisyClassifier(params, net).log_prob(x, t, y).sum()))(x)
     assert relative(gradient, golden["grad"]) < 5e-5
     half = jax.jit(net.clone(dtype=jnp.bfloat16, remat=True).apply)({"params": params}, x, t)
     assert half.dtype == jnp.float32 and 1e-5 < relative(half, golden["out"]) < 0.05
@@ -333,7 +335,7 @@ def test_the_classifier_and_its_gradient_are_adms(classifier):
 @pytest.mark.parametrize(("size", "count"), [(64, 65_438_568), (128, 42_568_040), (256, 54_096_360)])
 def test_the_published_classifiers_have_their_counts(size, count):
     config = adm.config_of(f"{size}x{size}_classifier", imagenet64.get_config())
-    params = jax.eval_shape(lambda: states.create_classifier(config))
+    params = build.shapes(config)
     assert config.data.image_size == size and sum(a.size for a in jax.tree.leaves(params)) == count
     assert params["out_pool"]["positional_embedding"].shape[0] == 1 + 8 * 8
 
@@ -352,7 +354,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
         name = f"--checkpoint={tmp_path / 'small.pt'}", f"--out={out}", f"--model={model}"
         done = run("import_adm", *name, *size, *trained)
         assert done.returncode == 0, done.stderr
-    loaded = generate.load_classifier(judge)
+    loaded = load_classifier(judge)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
     logsnr = np.float32(np.interp(golden["in/t"], np.arange(1000), adm.cosine_logsnrs()))
     expected = jax.nn.log_softmax(golden["out"])[np.arange(2), golden["in/y"]]
@@ -369,15 +371,18 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     config = conditional.config.copy_and_resolve_references()
     config.data.num_classes = 0
     filled = fill(jax.eval_shape(lambda: states.create(config)).params)
-    none = generate.Model(config, filled, 0, states.network(config))
-    draw = lambda labels, **of: none.sample(labels, num_steps=4, threshold="none", classifier=loaded, **of)  # noqa: E731
+    none = Model(config, build.denoiser(config, filled))
+
+    def draw(labels, *scale):
+        return none.sample(labels, num_steps=4, threshold="none", guides=Guides(None, loaded, *scale))
+
     assert np.abs(draw([0, 0, 0, 0]).astype(int) - draw([3, 3, 3, 3])).max((1, 2, 3)).min() > 1
-    zero = draw([0, 1, 2, 3], classifier_scale=0.0)
+    zero = draw([0, 1, 2, 3], 0.0)
     np.testing.assert_allclose(zero, none.sample([0, 1, 2, 3], num_steps=4, threshold="none"), atol=1)
     with pytest.raises(InputError, match="label 4 is out of range"):
         draw([4])
     with pytest.raises(InputError, match="no finite number"):
-        draw([0], classifier_scale=float("nan"))
+        draw([0], float("nan"))
     config.data.image_size = 32
     with pytest.raises(InputError, match=r"classifier is of another image size \(16 and 32 pixels\)"):
         draw([0])
@@ -394,7 +399,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
         given.check((8, 8, 1))
 
     with pytest.raises(InputError, match="adm is no classifier: name one"):
-        generate.load_classifier(images)
+        load_classifier(images)
     with pytest.raises(InputError, match=r"holds a run of another config .*model\.pool: attention -> absent"):
         trainer.train(tiny, judge)
     with pytest.raises(InputError, match="is a classifier and makes no images"):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cfg_jax.training import collectives, cost
+from cfg_jax.perf import collectives, cost
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cfg_jax.training import cost, trainer
+from cfg_jax.perf import cost
 from cfg_jax.training import state as states
+from cfg_jax.training import trainer
 from tests.test_house import run
 
 

@@ -127,7 +127,7 @@ def test_parts_of_a_batch_need_less_memory(monkeypatch, tiny):
 
 
 def test_room_for_the_checkpoints(monkeypatch, tmp_path, tiny):
-    from cfg_jax.training import cost
+    from cfg_jax.perf import cost
 
     each = 16 * cost.num_parameters(tiny)
     monkeypatch.setattr(doctor, "WORKDIR", SimpleNamespace(value=tmp_path / "run"))

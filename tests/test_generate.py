@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import cfg_jax
-from cfg_jax.diffusion import samplers, schedule
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate
 from cfg_jax.images import to_uint8
+from cfg_jax.models import build
+from cfg_jax.sampling import draw as drawing
+from cfg_jax.sampling.model import Guides, Model
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from tests.conftest import fill
@@ -24,14 +25,16 @@ def model():
 
     config = tiny.__wrapped__()
     shapes = jax.eval_shape(lambda: states.create(config)).params
-    return generate.Model(config, fill(shapes), step=0, net=states.network(config))
+    return Model(config, build.denoiser(config, fill(shapes)))
 
 
 def draw(model, labels=LABELS, w=1.0, batch_size=12, seed=0, devices=None):
     mesh = meshes.data_mesh(devices)
-    batches = generate.sample_batches(
-        model, labels, w, model.config.sampler, seed=seed, batch_size=batch_size, mesh=mesh
-    )
+    rule = build.rule(model.config.guidance, np.broadcast_to(np.float32(w), labels.shape))
+    batches = drawing.batches(
+        model.denoiser, labels.astype(np.int32), Guides().beside(rule), build.walk(model.config), shape=(8, 8, 1),
+        seed=seed, batch_size=batch_size, mesh=mesh,
+    )  # fmt: skip
     return np.concatenate(list(batches))
 
 
@@ -64,20 +67,18 @@ def test_w_0_in_one_pass_is_w_0_in_two(model):
 
 def test_one_program_serves_every_w_and_v(model):
     draw(model)
-    compiled = generate.draw._cache_size()
+    compiled = drawing.draw._cache_size()
     first = model.sample(LABELS, w=0.5, num_steps=3, v=0.1)
     assert not np.array_equal(first, model.sample(LABELS, w=4.0, num_steps=3, v=0.9, seed=5))
     draw(model, w=np.linspace(0.1, 4, 12))
-    assert generate.draw._cache_size() <= compiled + 1  # sample has a mesh of its own
+    assert drawing.draw._cache_size() <= compiled + 1  # sample has a mesh of its own
 
 
 def test_w_minus_1_is_the_unconditional_model(model):
     one, other = draw(model, w=-1), draw(model, labels=(LABELS + 3) % 10, w=-1)
     np.testing.assert_allclose(one, other, atol=1e-5)  # whatever the label
-    static = {"net": model.net, "shape": (8, 8, 1), "threshold": samplers.clip}
-    null = np.full(12, 10, np.int32)  # as a label, unguided; sample_batches would refuse it
-    logsnrs = schedule.grid(model.config.sampler.num_steps)
-    unconditional = generate.draw(model.params, np.arange(12), null, None, logsnrs, 0, 0.3, **static)
+    null = np.full(12, 10, np.int32)  # as a label, unguided; Model.sample would refuse it
+    unconditional = draw(model, labels=null, w=0)
     np.testing.assert_allclose(one, unconditional, atol=1e-5)
 
 
@@ -117,18 +118,18 @@ def test_bad_requests(model, kwargs, said):
 def test_guidance_needs_a_model_that_saw_the_null_label(model):
     config = model.config.copy_and_resolve_references()
     config.p_uncond = 0.0
-    never = generate.Model(config, model.params, 0, model.net)
+    never = Model(config, model.denoiser)
     with pytest.raises(InputError, match="trained with p_uncond=0"):
         never.sample([1], w=0.5)
     never.sample([1], w=0.0, num_steps=3)
 
 
 def test_label_rules():
-    assert not generate.labels_by_rule("random", 5, 0, seed=0).any()  # unconditional
-    balanced = generate.labels_by_rule("balanced", 25, 10, seed=0)
+    assert not drawing.labels_by_rule("random", 5, 0, seed=0).any()  # unconditional
+    balanced = drawing.labels_by_rule("balanced", 25, 10, seed=0)
     assert set(np.bincount(balanced)) == {2, 3}
-    random = generate.labels_by_rule("random", 5000, 10, seed=0)
-    np.testing.assert_array_equal(random[:100], generate.labels_by_rule("random", 100, 10, seed=0))
+    random = drawing.labels_by_rule("random", 5000, 10, seed=0)
+    np.testing.assert_array_equal(random[:100], drawing.labels_by_rule("random", 100, 10, seed=0))
     assert np.bincount(random).min() > 400 and len(set(np.bincount(random))) > 3
 
 

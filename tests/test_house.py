@@ -17,7 +17,7 @@ from cfg_jax.files import shared
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem not in ("__init__", "cli"))
 # a room may import from itself and from those before it
-ROOMS = ("diffusion", "models", "data", "training", "evaluation")
+ROOMS = ("diffusion", "models", "data", "training", "sampling", "evaluation", "sweep", "perf")
 TINY = [
     "--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()", "--config.train.num_steps=6",
     "--config.train.batch_size=8", "--config.train.checkpoint_every=3", "--config.train.log_every=3",

@@ -13,9 +13,11 @@ from sklearn.linear_model import LogisticRegression
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import classifiers, features, references, report, scores, sweep
+from cfg_jax.evaluation import classifiers, features, references, scores
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.models import inception
+from cfg_jax.sweep import report
+from cfg_jax.sweep.run import sweep
 from cfg_jax.training import trainer
 from tests.inception_state import make
 
@@ -216,7 +218,7 @@ def test_a_sweep_on_the_networks_features(tmp_path, tiny):
         features="inception", inception=str(tmp_path / "inception.npz"), reference_images=64, bootstrap=2, w=(0.0,)
     )
     trainer.train(tiny, tmp_path / "run")
-    [row] = sweep.sweep(tiny, [tmp_path / "run"], [0.0], tmp_path / "sweep")
+    [row] = sweep(tiny, [tmp_path / "run"], [0.0], tmp_path / "sweep")
     names = [
         "fd_mixed8@24",
         "sfid_inception@24",
@@ -264,7 +266,7 @@ def test_anyones_samples_by_the_commands(tmp_path, state):
         pictures = file["arr_0"]
     again = command("reference_stats", "--dataset=digits", "--num_images=30", f"--out={reference}")
     assert again.returncode == 1 and "another number" in again.stderr.splitlines()[-1]
-    assert "is of 24 of the 1,797 train images" in again.stderr
+    assert "is of 24 of the 1,797 train pictures" in again.stderr
 
     np.savez(tmp_path / "same.npz", arr_0=pictures, arr_1=np.arange(24) % 10)
     out = tmp_path / "score.json"

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfg_jax.diffusion import process, schedule
-from cfg_jax.diffusion.loss import eps_loss
+from cfg_jax.diffusion.loss import Objective
 
 STD, NUM = 0.3, 200_000
 
@@ -16,7 +16,8 @@ def exact_eps(z, logsnr, c):
 
 def draw(eps_fn):
     x = 1 + STD * jax.random.normal(jax.random.key(1), (NUM, 1))
-    return eps_loss(jax.random.key(0), eps_fn, x, jnp.zeros(NUM, jnp.int32))
+    z, logsnr, eps = Objective().noised(jax.random.key(0), x)
+    return Objective().loss(eps_fn, z, logsnr, jnp.zeros(NUM, jnp.int32), x, eps), logsnr
 
 
 def test_the_exact_eps_reaches_the_minimum_in_closed_form():

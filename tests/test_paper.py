@@ -3,7 +3,8 @@
 import pytest
 
 from cfg_jax.data import cards
-from cfg_jax.evaluation import claims, paper
+from cfg_jax.sweep import claims
+from cfg_jax.sweep import published as paper
 from configs import imagenet64, imagenet128
 from tests.test_report import cell
 

@@ -8,7 +8,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from cfg_jax.images import to_float
-from cfg_jax.models import adm, classifier, inception
+from cfg_jax.models import adm, build, classifier, inception
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
 from configs import digits, imagenet64
@@ -71,7 +71,7 @@ def test_a_classifier_that_guides_multiplies_in_full():
     """Its gradient too."""
     config = adm.config_of("64x64_classifier", imagenet64.get_config(), {"model.channels": 32, "data.image_size": 16,
         "model.attention_resolutions": (8,), "model.multipliers": (1, 1), "model.head_width": 32}.items())  # fmt: skip
-    net, z, logsnr = states.classifier(config), jnp.zeros((1, 16, 16, 3)), jnp.zeros(1)
-    params = jax.eval_shape(lambda: states.create_classifier(config))
+    net, z, logsnr = build.network(config), jnp.zeros((1, 16, 16, 3)), jnp.zeros(1)
+    params = build.shapes(config)
     gradient = jax.grad(lambda z, params: net.apply({"params": params}, z, logsnr).sum())
     assert precisions(gradient, z, params) == {("float32", FULL)}

@@ -21,7 +21,7 @@ from cfg_jax import config as configs
 from cfg_jax.data import cards, origins, pipeline, prepare, sources
 from cfg_jax.data.pictures import ORIENTATION
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import sweep
+from cfg_jax.sweep.run import check_same_data
 from cfg_jax.training import trainer
 
 ROOT = Path(__file__).parents[1]
@@ -582,20 +582,20 @@ def test_a_run_keeps_the_card_of_its_data(tmp_path, on_a_folder):
 
 
 def test_a_reference_of_another_resize_is_refused(tmp_path, on_a_folder):
-    from cfg_jax.evaluation.generate import Model
+    from cfg_jax.sampling.model import Model
 
     _, config = sources.load(on_a_folder)
     model = Model(config, {}, 0, None)
     folder(tmp_path / "in", tmp_path / "data" / "insects-adm", resize="adm")
     on_a_folder.data.name = "insects-adm"
     _, other = sources.load(on_a_folder)
-    sweep.check_same_data(config, model, tmp_path, False)
+    check_same_data(config, model, tmp_path, False)
     with pytest.raises(InputError, match=r"data\.card: .*insects -> insects-adm.*--other_reference"):
-        sweep.check_same_data(other, model, tmp_path, False)
-    sweep.check_same_data(other, model, tmp_path, True)
+        check_same_data(other, model, tmp_path, False)
+    check_same_data(other, model, tmp_path, True)
     other.data.num_classes = 3
     with pytest.raises(InputError, match="num_classes"):
-        sweep.check_same_data(other, model, tmp_path, True)
+        check_same_data(other, model, tmp_path, True)
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="ilsvrc2012_sample.tar is not in CFG_JAX_ASSETS")

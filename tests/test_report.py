@@ -10,7 +10,7 @@ from PIL import Image
 from cfg_jax import config as configs
 from cfg_jax import images
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import claims, report
+from cfg_jax.sweep import claims, report
 
 WS = (0.0, 0.1, 0.3, 1.0, 4.0)
 PAPER_FID, PAPER_IS = (1.8, 1.55, 3.03, 12.6, 26.2), (53.7, 66.1, 92.8, 170.1, 260.2)

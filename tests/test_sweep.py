@@ -8,7 +8,9 @@ import pytest
 import cfg_jax
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features, report, sweep
+from cfg_jax.evaluation import features
+from cfg_jax.sweep import report
+from cfg_jax.sweep.run import sweep
 from cfg_jax.training import state as states
 from cfg_jax.training import weights
 from tests.conftest import fill
@@ -25,7 +27,7 @@ def run(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(features.Features, "of", classmethod(lambda *_: Network()))
 
     def run(ws=(0.0,), **more):
-        return sweep.sweep(tiny, [file], ws, tmp_path / "sweep", **more)
+        return sweep(tiny, [file], ws, tmp_path / "sweep", **more)
 
     return run
 

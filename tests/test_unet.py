@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.models import unet
-from cfg_jax.training import state as states
+from cfg_jax.models import build, unet
 from tests.conftest import fill
 
 
@@ -15,7 +14,7 @@ def abstract(config, batch=2):
     size, channels = config.data.image_size, config.data.channels
     shapes = (((batch, size, size, channels), "float32"), ((batch,), "float32"), ((batch,), "int32"))
     inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-    net = states.network(config)
+    net = build.network(config)
     return net, inputs, jax.eval_shape(net.init, jax.random.key(0), *inputs)
 
 

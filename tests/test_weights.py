@@ -7,7 +7,8 @@ import pytest
 import cfg_jax
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate
+from cfg_jax.models import build
+from cfg_jax.sampling.model import Guides, Model
 from cfg_jax.training import checkpoint, trainer, weights
 from cfg_jax.training import state as states
 from tests.conftest import fill
@@ -106,14 +107,14 @@ def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
     with pytest.raises(InputError, match="trained with p_uncond=0"):
         model.sample([1, 2], w=1.0, num_steps=3)
     labels = [1, 2, 3, 4]
-    plain, itself = (model.sample(labels, w=w, num_steps=3, uncond=model) for w in (0.0, 2.0))
+    plain, itself = (model.sample(labels, w=w, num_steps=3, guides=Guides(model)) for w in (0.0, 2.0))
     np.testing.assert_allclose(itself, plain, atol=1)  # (1 + w) eps - w eps is eps
 
     other = config.copy_and_resolve_references()
     other.p_uncond, other.model.null_label = 1.0, True
-    none = generate.Model(other, fill(shapes_of(other), seed=1), 0, states.network(other))
-    away, again = (model.sample(labels, w=2.0, num_steps=3, uncond=none) for _ in range(2))
+    none = Model(other, build.denoiser(other, fill(shapes_of(other), seed=1)))
+    away, again = (model.sample(labels, w=2.0, num_steps=3, guides=Guides(none)) for _ in range(2))
     np.testing.assert_array_equal(away, again)
     assert np.abs(away.astype(int) - plain).max() > 1
-    unconditional = model.sample(labels, w=-1.0, num_steps=3, uncond=none)
+    unconditional = model.sample(labels, w=-1.0, num_steps=3, guides=Guides(none))
     np.testing.assert_allclose(unconditional, none.sample(labels, w=-1.0, num_steps=3), atol=1)

@@ -1,28 +1,66 @@
-"""The training objective, Equation 5 and Algorithm 1."""
+"""The training objective, Equation 5 and Algorithm 1, as a value: what is predicted, at which noise, held to what.
+
+An objective is (predicts, error, density). `predicts` is what the network's output is called: eps, x, v or velocity.
+`error` is which of them the squared error is taken of; at one z each is linear in each, so that this is a weight of
+the log-SNR. `density` is how training's log-SNR are drawn. The paper's is (eps, eps, sech).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process, schedule
 
 
-def eps_loss(key, eps_fn, x, c, *, logsnr_min=-20.0, logsnr_max=20.0):
-    """|| eps_theta(z, lambda, c) - eps ||^2, averaged over an image's elements. Equation 5, unweighted.
-
-    x [B, ...] in [-1, 1], c int32 [B] with labels already dropped -> loss [B], logsnr [B].
-    """
-    z, logsnr, eps = noised(key, x, logsnr_min=logsnr_min, logsnr_max=logsnr_max)
-    return squared_error(eps_fn, z, logsnr, c, eps), logsnr
+class Prediction(NamedTuple):
+    of: Callable  # (x, eps, logsnr) -> it
+    to_eps: Callable  # (z, it, logsnr) -> eps
 
 
-def noised(key, x, *, logsnr_min, logsnr_max):
-    """Every image at a log-SNR of its own -> z, logsnr [B], eps."""
-    u_key, eps_key = jax.random.split(key)
-    logsnr = schedule.logsnr(jax.random.uniform(u_key, x.shape[:1]), logsnr_min, logsnr_max)
-    eps = jax.random.normal(eps_key, x.shape)
-    return process.diffuse(x, eps, logsnr), logsnr, eps
+PREDICTIONS = {
+    "eps": Prediction(lambda x, eps, logsnr: eps, lambda z, eps, logsnr: eps),
+    "x": Prediction(lambda x, eps, logsnr: x, process.predict_eps),
+    "v": Prediction(process.v_of, process.eps_of_v),
+    "velocity": Prediction(process.velocity_of, process.eps_of_velocity),
+}
+DENSITIES = {"sech": schedule.logsnr, "uniform_t": schedule.logsnr_of_t}
 
 
-def squared_error(eps_fn, z, logsnr, c, eps):
-    """[B], the mean over an image's elements."""
-    return jnp.square(eps_fn(z, logsnr, c) - eps).mean(axis=tuple(range(1, z.ndim)))
+@dataclass(frozen=True)
+class Objective:
+    """How a network is trained; the defaults are the paper's."""
+
+    predicts: str = "eps"
+    error: str = "eps"
+    density: str = "sech"
+    logsnr_min: float = -20.0
+    logsnr_max: float = 20.0
+
+    def noised(self, key: Array, x: Float[Array, "b ..."]):
+        """Every image at a log-SNR of its own -> z [B, ...], logsnr [B], eps [B, ...]. Algorithm 1, lines 4 to 6."""
+        u_key, eps_key = jax.random.split(key)
+        logsnr = DENSITIES[self.density](jax.random.uniform(u_key, x.shape[:1]), self.logsnr_min, self.logsnr_max)
+        eps = jax.random.normal(eps_key, x.shape)
+        return process.diffuse(x, eps, logsnr), logsnr, eps
+
+    def loss(self, predict: Callable, z, logsnr, c: Int[Array, " b"], x, eps) -> Float[Array, " b"]:
+        """|| eps_theta(z, lambda, c) - eps ||^2, the mean over each image's elements. Equation 5.
+
+        predict: (z [B, ...], logsnr [B], c [B]) -> what the network predicts, [B, ...].
+        """
+        predicted = convert(predict(z, logsnr, c), z, logsnr, self.predicts, self.error)
+        target = PREDICTIONS[self.error].of(x, eps, logsnr)
+        return jnp.square(predicted - target).mean(axis=tuple(range(1, z.ndim)))
+
+
+def convert(predicted: Float[Array, "b ..."], z, logsnr, source: str, target: str) -> Float[Array, "b ..."]:
+    """One prediction as another, both names of PREDICTIONS, at z [B, ...] and logsnr, a scalar or [B]."""
+    if source == target:
+        return predicted
+    eps = PREDICTIONS[source].to_eps(z, predicted, logsnr)
+    x = predicted if source == "x" else process.predict_x(z, eps, logsnr)
+    return PREDICTIONS[target].of(x, eps, logsnr)

@@ -1,50 +1,133 @@
 """Samplers walk z from noise (logsnrs[0]) up to clean (logsnrs[-1]) with any eps_fn.
 
 Image i's randomness is its own key, so it depends neither on the batch it is in nor on w.
+
+The contract. A sampler is a frozen pytree dataclass: its numbers are leaves. `init(z)` is a state of its own (() where
+there is none). `step(predict, z, state, logsnr, logsnr_next, noise) -> z at logsnr_next, x, state` is one step of the
+scan that all share; noise is N(0, I) of this step. `predict(z, logsnr, state) -> Predicted, state` is a guided network
+pass; a step may ask for several. state is a pair, the sampler's own and the guidance's, which a step hands on.
 """
 
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process
+from cfg_jax.diffusion.guidance import Guided, Stateless
 
 
-def start(seed, indices, shape):
+class Predicted(NamedTuple):
+    x: Array  # [B, ...], after the threshold
+    eps: Array  # [B, ...], what noise is put back with: it leads from x to z, but for the guidance's shift
+    log_weight: Array  # [B]
+
+
+class State(NamedTuple):
+    sampler: Any
+    guidance: Any
+
+
+@flax.struct.dataclass
+class Ancestral(Stateless):
+    """Algorithm 2, with v = variance_interp between the two variances of Equation 4."""
+
+    variance_interp: Any = 0.3
+
+    limits: ClassVar = {"variance_interp": (0, 1)}
+
+    def step(self, predict, z, state, logsnr, logsnr_next, noise):
+        (x, _, _), state = predict(z, logsnr, state)
+        std = process.reverse_std(logsnr, logsnr_next, self.variance_interp)
+        return process.reverse_mean(z, x, logsnr, logsnr_next) + std * noise, x, state
+
+
+@flax.struct.dataclass
+class DDIM(Stateless):
+    """z' = alpha' x + sqrt(sigma'^2 - s^2) eps + s noise, s = eta times the smaller standard deviation of Equation 3.
+
+    Song et al. 2021, Equation 12. eta = 0 is the probability-flow ODE's step, eta = 1 Algorithm 2 with v = 0.
+    """
+
+    eta: Any = 0.0
+
+    limits: ClassVar = {"eta": (0, 1)}
+
+    def step(self, predict, z, state, logsnr, logsnr_next, noise):
+        (x, eps, _), state = predict(z, logsnr, state)
+        std = self.eta * process.reverse_std(logsnr, logsnr_next, 0.0)
+        # sigma'^2 - s^2 as a product: of no difference of nearly equal numbers
+        kept = process.sigma(logsnr_next) * jnp.sqrt(1 + self.eta**2 * jnp.expm1(logsnr - logsnr_next))
+        return process.alpha(logsnr_next) * x + kept * eps + std * noise, x, state
+
+
+SAMPLERS = {"ancestral": Ancestral, "ddim": DDIM}
+
+
+@flax.struct.dataclass
+class Walk:
+    """A sampler on its grid: logsnrs increasing [T]; threshold: x -> x, after guidance."""
+
+    sampler: Any
+    logsnrs: Any
+    threshold: Callable | None = flax.struct.field(pytree_node=False, default=None)
+
+    def __call__(self, keys, guided, z, c, state=()):
+        """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state the rule's -> x [B, ...]."""
+
+        def predict(z, logsnr, state):
+            out, of_guidance = guided(z, logsnr, c, state.guidance)
+            x = process.predict_x(z, out.eps, logsnr)
+            eps = out.eps
+            if self.threshold:
+                x = self.threshold(x)
+                eps = process.predict_eps(z, x, logsnr)
+            return Predicted(x, eps + out.shift, out.log_weight), State(state.sampler, of_guidance)
+
+        def step(carry, inputs):
+            z, _, state = carry
+            t, logsnr, logsnr_next = inputs
+            return self.sampler.step(predict, z, state, logsnr, logsnr_next, _noise(keys, t, z.shape[1:])), None
+
+        # x of the last step is the sample: its transition, to itself, moves nothing
+        logsnrs = jnp.asarray(self.logsnrs)
+        inputs = (jnp.arange(1, len(logsnrs) + 1), logsnrs, jnp.append(logsnrs[1:], logsnrs[-1]))
+        (_, x, _), _ = jax.lax.scan(step, (z, z, State(self.sampler.init(z), state)), inputs)
+        return x
+
+
+def start(seed, indices: Int[Array, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:
     """(keys [B], z_1 ~ N(0, I) [B, *shape]) of the images `indices` [B] of a seed."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.asarray(indices))
     return keys, _noise(keys, 0, shape)
 
 
-def ancestral(keys, eps_fn, z, c, logsnrs, *, v, threshold=None):
+def ancestral(keys, eps_fn, z, c, logsnrs, *, v, threshold=None) -> Float[Array, "b ..."]:
     """Algorithm 2. keys [B]; z [B, ...] ~ N(0, I); logsnrs increasing [T]; threshold: x -> x, after guidance."""
-
-    def step(carry, inputs):
-        z, _ = carry
-        t, logsnr, logsnr_next = inputs
-        eps = eps_fn(z, jnp.broadcast_to(logsnr, z.shape[:1]), c)
-        x = process.predict_x(z, eps, logsnr)
-        x = threshold(x) if threshold else x
-        noise = _noise(keys, t, z.shape[1:])
-        z = process.reverse_mean(z, x, logsnr, logsnr_next) + process.reverse_std(logsnr, logsnr_next, v) * noise
-        return (z, x), None
-
-    # x of the last step is the sample: its transition, to itself, moves nothing
-    logsnrs = jnp.asarray(logsnrs)
-    inputs = (jnp.arange(1, len(logsnrs) + 1), logsnrs, jnp.append(logsnrs[1:], logsnrs[-1]))
-    (_, x), _ = jax.lax.scan(step, (z, z), inputs)
-    return x
+    return Walk(Ancestral(v), logsnrs, threshold)(keys, plain(eps_fn), z, c)
 
 
-def clip(x):
+def plain(eps_fn: Callable) -> Callable:
+    """An eps_fn, guided or not, as a Walk takes it."""
+    return lambda z, logsnr, c, state: (Guided.of(eps_fn(z, jnp.broadcast_to(logsnr, z.shape[:1]), c)), state)
+
+
+def clip(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
     """Static threshold: x to [-1, 1]."""
     return jnp.clip(x, -1, 1)
 
 
-def dynamic_threshold(x, quantile=0.995):
+def dynamic_threshold(x: Float[Array, "b ..."], quantile=0.995) -> Float[Array, "b ..."]:
     """Clip to [-s, s] and divide by s, s = max(1, the image's quantile of |x|). Saharia et al. 2022."""
     s = jnp.quantile(jnp.abs(x), quantile, axis=tuple(range(1, x.ndim)), keepdims=True)
     s = jnp.maximum(s, 1)
     return jnp.clip(x, -s, s) / s
+
+
+THRESHOLDS = {"none": None, "static": clip, "dynamic": dynamic_threshold}
 
 
 def _noise(keys, t, shape):

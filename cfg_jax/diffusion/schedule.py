@@ -25,6 +25,16 @@ def logsnr(u, logsnr_min=-20.0, logsnr_max=20.0):
     return xp.where(u <= 0.5, clean, noisy)
 
 
+def logsnr_of_t(u, logsnr_min=-20.0, logsnr_max=20.0):
+    """lambda = 2 log(t / (1 - t)) at t uniform between the two ends' own: the straight path z = (1 - t) eps + t x.
+
+    u ~ U[0, 1], an array; u = 0 is clean, as above.
+    """
+    low, high = (1 / (1 + math.exp(-end / 2)) for end in (logsnr_min, logsnr_max))
+    noise = 1 / (1 + math.exp(logsnr_max / 2)) + (high - low) * u  # 1 - t, without what float32 loses of it near 0
+    return 2 * (jnp.log(low + (high - low) * (1 - u)) - jnp.log(noise))
+
+
 def density(logsnr, logsnr_min=-20.0, logsnr_max=20.0):
     """p(lambda) = sech(lambda / 2) / (4 a): a hyperbolic secant, truncated to the range."""
     a = math.atan(math.exp(-logsnr_min / 2)) - math.atan(math.exp(-logsnr_max / 2))

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import generate
 from cfg_jax.evaluation.references import WIDTHS
 from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import in_batches, to_float
 from cfg_jax.models import classifier
 from cfg_jax.progress import progress
+from cfg_jax.sampling.model import load_classifier
 
 log = logging.getLogger(__name__)
 HELD_OUT = 0.2
@@ -165,12 +165,12 @@ class GivenClassifier:
     """A run that experiments.import_adm made of ADM's classifiers, at the clean end of its log-SNR."""
 
     def __init__(self, run_dir):
-        model = generate.load_classifier(run_dir)
+        model = load_classifier(run_dir)
         self.name, self.data, self.accuracy = Path(run_dir).name, model.config.data, None
         self.num_classes = self.data.num_classes
-        self.params, self.clean = model.params, model.config.logsnr_max
+        self.params, self.clean = model.network.params, model.config.logsnr_max
         self.digest = model.digest
-        self.apply = jax.jit(lambda params, z, logsnr: model.net.apply({"params": params}, z, logsnr))
+        self.apply = jax.jit(lambda params, z, logsnr: model.network.net.apply({"params": params}, z, logsnr))
 
     def __call__(self, images):
         def logits(part):

@@ -41,7 +41,7 @@ PUBLISHED = {
     },
 }  # fmt: skip
 PUBLISHED["256x256_diffusion_uncond"] = PUBLISHED["256x256_diffusion"] | {"data.num_classes": 0}
-# of these config.model.pool says that they are classifiers; their gradient is taken in float32, as published
+# of these config.model.name says that they are classifiers; their gradient is taken in float32, as published
 CLASSIFIER = {"model.channels": 128, "model.num_blocks": 2, "model.time": "adm_linear", "model.dtype": "float32"}
 PUBLISHED |= {
     "64x64_classifier": CLASSIFIER | {"model.num_blocks": 4, "model.time": "adm_cosine"},
@@ -55,15 +55,18 @@ def config_of(name, config, overrides=()):
 
     overrides: {dotted name: value} of a model that differs from the published one.
     """
+    overrides = dict(overrides)
+    for given, other in (("model.head_width", "model.num_heads"), ("model.num_heads", "model.head_width")):
+        if given in overrides:  # of the two one is None
+            overrides.setdefault(other, None)
     config.update_from_flattened_dict({
-        "p_uncond": 0.0, "model.null_label": False, "model.learned_variance": True, **PUBLISHED[name],
-        **dict(overrides),
+        "p_uncond": 0.0, "model.null_label": False, "model.learned_variance": True, **PUBLISHED[name], **overrides
     })  # fmt: skip
     logsnrs = {"adm_cosine": cosine_logsnrs, "adm_linear": linear_logsnrs}[config.model.time]()
     config.logsnr_min, config.logsnr_max = float(logsnrs[-1]), float(logsnrs[0])
     if name.endswith("_classifier"):
         with config.unlocked():
-            config.model.pool = "attention"
+            config.model.name = "noisy_classifier"
             for field in ("null_label", "learned_variance", "dropout"):
                 del config.model[field]
     return config

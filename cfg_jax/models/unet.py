@@ -131,21 +131,6 @@ def encode(net, z, emb, block, attention):
     return block(h.shape[-1], name="middle_2_block")(h, emb), skips
 
 
-def eps_of(net, params, **kwargs):
-    """The network as an eps_fn: of its output the image's channels, where the rest is a learned variance."""
-    return lambda z, logsnr, c: net.apply({"params": params}, z, logsnr, c, **kwargs)[..., : z.shape[-1]]
-
-
-def log_prob_of(net, params):
-    """The classifier as log p(c | z, logsnr): z [B, H, W, C], logsnr [B], c int32 [B] -> [B]."""
-
-    def log_prob(z, logsnr, c):
-        log_probs = nn.log_softmax(net.apply({"params": params}, z, logsnr))
-        return jnp.take_along_axis(log_probs, c[:, None], axis=-1)[:, 0]
-
-    return log_prob
-
-
 class Block(nn.Module):
     """Residual block with scale-shift conditioning; `resample` acts on both of its paths."""
 

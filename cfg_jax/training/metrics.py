@@ -75,7 +75,7 @@ def records(path):
         if line.endswith(b"\n"):
             try:
                 row = json.loads(line)
-                row["step"] + 0
+                int(row["step"])
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path} is damaged in line {number} ({error}): remove that line, or move the file away"

@@ -19,10 +19,10 @@ from jax.experimental import multihost_utils
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
 from cfg_jax.data import cards, pipeline, sources
-from cfg_jax.diffusion import guidance, loss, samplers, schedule
+from cfg_jax.diffusion import guidance, samplers
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one, write_atomic, write_json
-from cfg_jax.models import unet
+from cfg_jax.models import build
 from cfg_jax.progress import progress
 from cfg_jax.training import hosts, weights
 from cfg_jax.training import mesh as meshes
@@ -46,19 +46,19 @@ def train_step(state, batch, key, p_uncond, *, config, mesh=None):
     p_uncond is an argument and not read from the config, so that runs that differ in it share a compiled program.
     A step whose loss, gradient or update is not finite counts in the metrics and changes nothing but the step.
     """
-    net, tx = states.network(config), states.optimizer(config.train)
+    objective, tx = build.objective(config), states.optimizer(config.train)
     drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     x = images.to_float(batch["image"])
     c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
-    z, logsnr, eps = loss.noised(loss_key, x, logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
+    z, logsnr, eps = objective.noised(loss_key, x)
 
-    def mean_loss(params, dropout_key, z, logsnr, c, eps):
-        eps_fn = unet.eps_of(net, params, train=True, rngs={"dropout": dropout_key})
-        per_image = loss.squared_error(eps_fn, z, logsnr, c, eps)
+    def mean_loss(params, dropout_key, z, logsnr, c, x, eps):
+        predict = partial(build.denoiser(config, params).predict, train=True, rngs={"dropout": dropout_key})
+        per_image = objective.loss(predict, z, logsnr, c, x, eps)
         return per_image.mean(), per_image
 
     gradient, per_image = mean_gradient(
-        mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, eps), config.train.accumulate
+        mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, x, eps), config.train.accumulate
     )
     grad_norm = optax.tree.norm(gradient)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
@@ -99,6 +99,7 @@ def train(config, workdir):
     """
     # Config and data, before anything is written or compiled
     configs.check(config)
+    build.network(config)
     source, config = sources.load(config)
     mesh = mesh_of(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
@@ -298,13 +299,11 @@ def warn_of_spike(step, loss, recent):
 
 def sample_grid(params, *, config, mesh=None):
     """Fixed noise at fixed labels, unguided, so that steps compare: a row for each of the first ten classes."""
-    data, sampler = config.data, config.sampler
+    data = config.data
     c = jnp.repeat(jnp.arange(min(data.num_classes, 10)), GRID_COLUMNS)
     keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
-    logsnrs = schedule.grid(sampler.num_steps, config.logsnr_min, config.logsnr_max, sampler.grid)
-    eps_fn = unet.eps_of(states.network(config), meshes.whole(params, mesh))
-    threshold = configs.THRESHOLDS[sampler.threshold]
-    return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=sampler.variance_interp, threshold=threshold)
+    denoiser = build.denoiser(config, meshes.whole(params, mesh))
+    return build.walk(config)(keys, samplers.plain(denoiser.eps_fn), z, c)
 
 
 def agreed(number):

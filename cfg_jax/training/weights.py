@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
-from cfg_jax.training import state as states
+from cfg_jax.models import build
 from cfg_jax.training.checkpoint import restore_params
 
 
@@ -32,14 +32,14 @@ def read(path, step=None, item="ema", *, classifier=False):
     else:
         step, params = restore_params(path, step, item)
         config = configs.load(path / "config.json")
-    is_classifier = hasattr(config.get("model"), "pool")
+    is_classifier = build.is_classifier(config)
     if classifier and not is_classifier:
         raise InputError(f"{path} is no classifier: name one that experiments.import_adm wrote")
     if is_classifier and not classifier:
         raise InputError(f"{path} is a classifier and makes no images: name a diffusion model, it as --classifier_run")
     if not classifier:
         configs.check_saved(path, config)
-    template = states.parameters(config)
+    template = build.shapes(config)
     if problems := differences(params, template):
         raise InputError(
             f"{path} has weights of another network than its config says ({problems[0]}): put back the config that "

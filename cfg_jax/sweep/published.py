@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cfg_jax.data import cards
-from cfg_jax.evaluation import claims
-from cfg_jax.evaluation.report import markdown
 from cfg_jax.models.precision import PRECISION
+from cfg_jax.sweep import claims, spec
+from cfg_jax.text import markdown
 
 P_UNCOND = (0.1, 0.2, 0.5)
 PAPER_T = (128, 256, 1024)
@@ -78,6 +78,7 @@ def unmet(row, table):
         for field, allowed in protocol(table).items()
         if row.get(field) not in allowed
     ]
+    points += [f"guidance.{name} is {value}, and not in the paper" for name, value in spec.own(row, "guidance").items()]
     if table == 1 and row["T"] < PAPER_T[0]:
         points.append(f"T is {row['T']}, less than {PAPER_T[0]}")
     if row.get("trained_on") is None or row["trained_on"] != row.get("scored_on"):

@@ -18,30 +18,26 @@ import numpy as np
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
 from cfg_jax.data import sources
+from cfg_jax.diffusion.guidance import Guidance, Unguided
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import cells, generate, measure, references, samples
+from cfg_jax.evaluation import measure, references, samples
 from cfg_jax.evaluation.features import Features
 from cfg_jax.files import read_json, shared, to_make, write_json
+from cfg_jax.models import build
 from cfg_jax.progress import progress
+from cfg_jax.sampling import draw
+from cfg_jax.sampling import model as models
+from cfg_jax.sweep import read, spec
 from cfg_jax.training.metrics import troubles
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
-# of a row: what the reference says of itself; None where it is another project's file
-REFERENCE_FIELDS = {
-    "scored_on": "card", "data": "data", "source": "source", "complete": "complete", "resize": "resize",
-    "split": "split", "split_N": "split_N", "reference_N": "N", "reference_platform": "platform",
-    "reference_precision": "precision",
-}  # fmt: skip
-# of a row: what another kind of device changes, and nothing else
-DEVICE_FIELDS = ("features", "platform", "precision", "reference", "reference_platform", "reference_precision")
-VARIED = ("sampler.num_steps", "sampler.variance_interp", "sampler.threshold", "sampler.grid", "eval.seed")
 
 
 @dataclass(frozen=True)
 class Cell:
     path: Path
-    model: generate.Model
+    model: models.Model
     config: ml_collections.ConfigDict
     row: dict  # everything that decides its numbers
     npz: Path | None
@@ -51,10 +47,10 @@ class Cell:
         if self.npz and not self.npz.exists():
             return False
         try:
-            row = cells.read_row(self.path)
+            row = read.read_row(self.path)
         except (ValueError, OSError):  # not there, or damaged
             return False
-        free = DEVICE_FIELDS if other_device else ()
+        free = spec.DEVICE_FIELDS if other_device else ()
         return all(row.get(field) == value for field, value in self.row.items() if field not in free)
 
 
@@ -64,38 +60,40 @@ def sweep(
 ):  # fmt: skip
     """Score every run at every w with config.sampler and config.eval -> rows, in that order.
 
-    vary: {field of VARIED: values}, whose every combination is made. The same images' noise is shared by all cells of
-    a seed. dtype: of the networks' bodies, see generate.load. other_reference: score against config.data, or
-    config.eval.reference, even if a run was trained on something else. other_device: beside cells, or against a
-    reference, whose features are of another kind of device.
+    vary: {field: values} of the sampler, the guidance, or eval.seed, whose every combination is made. The same images'
+    noise is shared by all cells of a seed. dtype: of the networks' bodies, see sampling.model.load. other_reference:
+    score against config.data, or config.eval.reference, even if a run was trained on something else. other_device:
+    beside cells, or against a reference, whose features are of another kind of device.
     """
     source, config = sources.load(config)
     workdir = Path(workdir)
-    variants = [changed(config, v) for v in combinations(vary or {})]
-    models = [generate.load(run, dtype=dtype) for run in run_dirs]
-    guides = generate.Guides.load(uncond_run, classifier_run, dtype)
+    variants = spec.variants(config, vary or {})
+    loaded = [models.load(run, dtype=dtype) for run in run_dirs]
+    guides = models.load_guides(uncond_run, classifier_run, dtype)
     names = [Path(run).name for run in run_dirs]
     if len(set(names)) < len(names):
         raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
-    for model in models:
+    for model in loaded:
         check_same_data(config, model, workdir, other_reference)
-        for w in ws:
-            guides.check(w, model)
+        guides.check(model, ws, field="--w")
     for variant in variants:
         configs.check_sampler(variant.sampler)
+        configs.check_guidance(variant.guidance)
         configs.check_eval(variant.eval)
+        if guides.classifier and (variant.guidance.name != spec.PAPER or build.interval(variant.guidance)):
+            raise InputError("--classifier_run is a guidance of its own: leave config.guidance as it is")
 
-    with shared(workdir, ", ".join(f"{name}={value}" for name, value in settings(config).items())):
+    with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):
         features = Features.of(config, source, workdir)
         reference = references.of_config(config, features, source, workdir, other_reference, other_device)
         configs.save(workdir / "config.json", config)
         real = None
         todo = []
-        run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, models, strict=True)}
-        for variant, (name, model) in itertools.product(variants, zip(names, models, strict=True)):
+        run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, loaded, strict=True)}
+        for variant, (name, model) in itertools.product(variants, zip(names, loaded, strict=True)):
             for w in dict.fromkeys(map(float, ws)):
-                path = cell_path(workdir, name, w, variant, guides, model)
-                row = identity(variant, name, model, w, guides, features, reference) | run_troubles[name]
+                row = spec.identity(variant, name, model, w, guides, features, reference) | run_troubles[name]
+                path = spec.cell_path(workdir, row)
                 todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
         missing = [cell for cell in todo if not cell.is_done(other_device)]
         if elsewhere := [cell.path for cell in missing if cell.is_done(other_device=True)]:
@@ -122,21 +120,6 @@ def sweep(
         return [read_json(cell.path) for cell in todo]
 
 
-def combinations(vary):
-    """{field: values} -> a {field: value} for every combination of them."""
-    unknown = [field for field in vary if field not in VARIED]
-    if unknown:
-        raise InputError(f"--vary={unknown[0]} is not varied within a sweep: choose from {', '.join(VARIED)}")
-    return [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
-
-
-def changed(config, fields):
-    """A copy of the config with some of its fields set."""
-    config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(fields)
-    return config
-
-
 def check_same_data(config, model, workdir, other_reference):
     """Frechet distances mean something against pictures of the same set and resize: flips do not matter."""
     fields = [f for f in configs.differences(model.config, config) if f.startswith("data.") and "flip" not in f]
@@ -148,65 +131,12 @@ def check_same_data(config, model, workdir, other_reference):
         )
 
 
-def cell_path(workdir, name, w, config, guides, model):
-    sampler = config.sampler
-    settings = f"T{sampler.num_steps}_v{sampler.variance_interp:g}_{sampler.threshold}_{sampler.grid}"
-    guidance = "" if guides.name == "classifier-free" else "_" + guides.name.replace(" ", "-")
-    dtype = "" if model.dtype == model.config.model.dtype else "_" + model.dtype
-    return workdir / "cells" / f"{name}_{settings}_seed{config.eval.seed}{guidance}{dtype}_w{w:.12g}.json"
-
-
-def identity(config, name, model, w, guides, features, reference):
-    """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
-    sampler = config.sampler
-    return {
-        "run": name,
-        "p_uncond": model.config.p_uncond,
-        "w": w,
-        "s": None if guides.classifier else 1 + w,
-        "T": sampler.num_steps,
-        "v": sampler.variance_interp,
-        "sampler": "ancestral",
-        "threshold": sampler.threshold,
-        "grid": sampler.grid,
-        "guidance": guides.name,
-        "seed": config.eval.seed,
-        **settings(config),
-        "step": model.step,
-        "weights": "ema",
-        "dtype": model.dtype,
-        "trained_dtype": model.config.model.dtype,
-        "config": configs.digest(model.config),
-        "trained_on": model.config.data.get("card"),
-        "image_shape": [config.data.image_size, config.data.image_size, config.data.channels],
-        **{field: (reference.about or {}).get(of) for field, of in REFERENCE_FIELDS.items()},
-        "parameters": model.digest,
-        "network": features.network,
-        "features": features.digest,
-        **features.made_on,
-        "reference": reference.digest,
-    }
-
-
-def settings(config):
-    """What no two cells of one sweep may differ in."""
-    evaluation = config.eval
-    return {
-        "N": evaluation.num_images,
-        "labels": evaluation.labels,
-        "splits": evaluation.splits,
-        "bootstrap": evaluation.bootstrap,
-        "neighbours": evaluation.neighbours,
-        "quantize": evaluation.quantize,
-    }
-
-
 def score_cell(cell, guides, features, reference, real_features):
     """(row, grid of its first images) of one cell: generated, measured and let go a batch at a time."""
     evaluation, data = cell.config.eval, cell.config.data
     num_images = evaluation.num_images
     num_classes = (guides.classifier.config.data if guides.classifier else data).num_classes
-    labels = generate.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed)
+    labels = draw.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed)
     tally = measure.Tally(
         num_images,
         labels if num_classes else None,
@@ -219,9 +149,10 @@ def score_cell(cell, guides, features, reference, real_features):
     shape = (num_images, data.image_size, data.image_size, data.channels)
     index = grid_index(labels)
     shown, done, began = [], 0, time.perf_counter()
-    batches = generate.sample_batches(
-        cell.model, labels, settings=cell.config.sampler, seed=evaluation.seed, batch_size=evaluation.batch_size,
-        **guides.at(cell.row["w"]),
+    batches = draw.batches(
+        cell.model.denoiser, labels, guidance_of(cell, guides, num_images),
+        build.walk(cell.model.config, cell.config.sampler), shape=cell.model.image_shape, seed=evaluation.seed,
+        batch_size=evaluation.batch_size,
     )  # fmt: skip
     with samples.writer(cell.npz, shape, labels) if cell.npz else nullcontext() as save:
         for x in batches:
@@ -245,6 +176,14 @@ def score_cell(cell, guides, features, reference, real_features):
     }
     of_index = dict(shown)
     return row, images.grid(np.stack([of_index[i] for i in index.ravel()]), columns=index.shape[1])
+
+
+def guidance_of(cell: Cell, guides: models.Guides, num_images: int) -> Guidance:
+    """A classifier's cells take w for its scale, and no other guidance."""
+    w = cell.row["w"]
+    if guides.classifier:
+        return guides.beside(Unguided()).replace(classifier_scale=w)
+    return guides.beside(build.rule(cell.config.guidance, np.full(num_images, w, np.float32)))
 
 
 def grid_index(labels, max_classes=10):

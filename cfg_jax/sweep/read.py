@@ -4,9 +4,10 @@ import logging
 import math
 
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import claims
 from cfg_jax.files import read_json
 from cfg_jax.images import read_png
+from cfg_jax.sweep import claims
+from cfg_jax.sweep.spec import Setting
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ def read_row(path):
     scores = row.get("scores") if isinstance(row, dict) else None
     if not (isinstance(scores, dict) and scores and isinstance(row.get("resampled"), dict)):
         raise ValueError("it has no scores")
-    if not all(map(number, [*scores.values(), *(row.get(field) for field in ("w", "T", "v", "p_uncond", "seed"))])):
+    if not all(map(number, [*scores.values(), *(row.get(field) for field in ("w", "T", "p_uncond", "seed"))])):
         raise ValueError("what should be a number is none")
     read_png(path.with_suffix(".png"))
     return row
@@ -49,29 +50,16 @@ def read(workdir, wanted):
     return dict(sorted(found.items(), key=lambda item: [item[1][field] for field in fields]))
 
 
-def setting(of):
-    """What the cells of one table share, of a config or of a row; the seed apart, which is averaged over."""
-    if "sampler" in of and "eval" in of:
-        s = of.sampler
-        return (s.num_steps, s.variance_interp, s.threshold, s.grid, "classifier-free", None)
-    return (*(of[field] for field in ("T", "v", "threshold", "grid", "guidance")), other_dtype(of))
-
-
-def other_dtype(row):
-    """What the network's body computed in, where it was trained in another dtype."""
-    return row.get("dtype") if row.get("dtype") != row.get("trained_dtype") else None
-
-
 def grouped(found):
     """{setting: {path of the first seed: row over all seeds}}."""
     groups = {}
     for path, row in found.items():
-        groups.setdefault(setting(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
+        groups.setdefault(Setting.of(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
     merged = {}
     for key, group in groups.items():
         common = set.intersection(*map(set, group.values()))  # one table, the same seeds in each of its cells
         if not common:
-            raise InputError(f"no seed has all cells of T={key[0]}: run experiments.sweep for one seed first")
+            raise InputError(f"no seed has all cells of T={key.num_steps}: run experiments.sweep for one seed first")
         merged[key] = {}
         for of_seeds in group.values():
             paths, rows = zip(*(of_seeds[seed] for seed in sorted(common)), strict=True)

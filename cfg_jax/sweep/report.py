@@ -12,10 +12,10 @@ import numpy as np
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import cells, claims
-from cfg_jax.evaluation.sweep import settings
 from cfg_jax.files import write_atomic
 from cfg_jax.images import mosaic, read_png, save_png
+from cfg_jax.sweep import claims, read, spec
+from cfg_jax.text import markdown
 
 
 def write(workdir):
@@ -24,17 +24,17 @@ def write(workdir):
     if not any((workdir / "cells").glob("*.json")):
         raise InputError(f"{workdir} has no finished cells: run experiments.sweep with --workdir={workdir} first")
     config = configs.load(workdir / "config.json")
-    found = cells.read(workdir, settings(config))
-    groups = cells.grouped(found)
+    found = read.read(workdir, spec.settings(config))
+    groups = read.grouped(found)
     if not groups:
         raise InputError(f"{workdir} has no cells of its config.json's N and labels: run experiments.sweep again")
-    own = cells.setting(config)
+    own = spec.Setting.of(spec.drawn_by(config))
     own = own if own in groups else next(iter(groups))
     main = groups.pop(own)
     rows = list(main.values())
     others = [list(group.values()) for group in groups.values()]
-    by_steps = [row for group in [rows, *others] if cells.setting(group[0])[1:] == own[1:] for row in group]
-    judged = claims.judge(by_steps, own[0])
+    by_steps = [row for group in [rows, *others] if spec.Setting.of(group[0]).rest == own.rest for row in group]
+    judged = claims.judge(by_steps, own.num_steps)
 
     text = table(rows) + unsteady(rows) + "\n" + claims_text(judged)
     write_atomic(workdir / "results.csv", results_csv(list(found.values())))
@@ -98,18 +98,16 @@ def table(rows):
     return markdown(lines) + "\n" + note(rows[0]) + mixed(rows) + "\n"
 
 
-def markdown(lines):
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def note(row):
     """What the numbers of a table were measured with."""
     seeds = "seed " if len(row["seeds"]) == 1 else "seeds "
     seeds += ", ".join(map(str, row["seeds"]))
-    guidance = "" if row["guidance"] == "classifier-free" else f"guidance {row['guidance']}, "
+    v = f"v={row['v']:g}" if "v" in row else row["sampler"] + _written(spec.own(row, "sampler"))
+    guidance, of_guidance = row["guidance"], _written(spec.own(row, "guidance"))
+    guidance = "" if guidance == spec.PAPER and not of_guidance else f"guidance {guidance}{of_guidance}, "
     if row["s"] is None:
         guidance += "w is the classifier's scale, "
-    dtype = cells.other_dtype(row)
+    dtype = spec.other_dtype(row)
     body = f", {dtype} (trained in {row['trained_dtype']})" if dtype else ""
     on = {row.get(field) for field in ("platform", "reference_platform")} - {None}
     body += f", features and reference made on {' and '.join(sorted(on))}" if len(on) > 1 else ""
@@ -120,9 +118,13 @@ def note(row):
     else:
         error = "No spread is known: one seed of the images, no bootstrap."
     return (
-        f"N={row['N']} images a cell, T={row['T']}, v={row['v']:g}, threshold {row['threshold']}, "
+        f"N={row['N']} images a cell, T={row['T']}, {v}, threshold {row['threshold']}, "
         f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, EMA weights{body}. {error}"
     )
+
+
+def _written(fields):
+    return " (" + ", ".join(f"{name}={value:g}" for name, value in fields.items()) + ")" if fields else ""
 
 
 def mixed(rows):
@@ -204,7 +206,7 @@ def page(cells, rows, judged):
         point = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in point.items()}
         point["others"] = [row["scores"][name] for name in others]
         runs.setdefault(row["run"], {"p": row["p_uncond"], "points": []})["points"].append(point | {"image": picture})
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.evaluation", "."), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.sweep", "."), autoescape=True)
     first = next(iter(cells.values()))
     used = {
         k: v

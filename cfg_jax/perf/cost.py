@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from cfg_jax.models import build
 from cfg_jax.training import state as states
 from cfg_jax.training.mesh import PEAK_TFLOPS
 
@@ -17,7 +18,7 @@ def abstract(config, batch_size):
     data = config.data
     z = jax.ShapeDtypeStruct((batch_size, data.image_size, data.image_size, data.channels), jnp.float32)
     logsnr, c = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.float32, jnp.int32))
-    return states.network(config), jax.eval_shape(lambda: states.create(config)).params, (z, logsnr, c)
+    return build.network(config), jax.eval_shape(lambda: states.create(config)).params, (z, logsnr, c)
 
 
 def num_parameters(config):

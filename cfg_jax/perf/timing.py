@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfg_jax import config as configs
 from cfg_jax.data import sources
-from cfg_jax.diffusion import schedule
-from cfg_jax.evaluation import generate
-from cfg_jax.models import inception
+from cfg_jax.diffusion.guidance import Guidance
+from cfg_jax.models import build, inception
+from cfg_jax.sampling import draw
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
@@ -39,34 +38,31 @@ def time_training(config, repeats, peak_flops):
 
 def time_sampling(config, repeats, peak_flops):
     """Algorithm 2 at w = 1, two network passes a step, for config.eval.batch_size images and config.sampler's T."""
-    mesh, data, settings = meshes.data_mesh(), config.data, config.sampler
+    mesh, data = meshes.data_mesh(), config.data
     batch_size = meshes.divided(config.eval.batch_size, mesh)
-    net = states.network(config)
     params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
-    logsnrs = schedule.grid(settings.num_steps, config.logsnr_min, config.logsnr_max, settings.grid)
+    denoiser, walk = build.denoiser(config, params), build.walk(config)
     shape = (data.image_size, data.image_size, data.channels)
     index, c, w = (
         jax.device_put(a, meshes.split(mesh))
         for a in (np.arange(batch_size), np.arange(batch_size) % data.num_classes, np.ones(batch_size, np.float32))
     )
-    args = params, index, c, w, logsnrs, 0, settings.variance_interp
+    args = denoiser, Guidance(build.rule(config.guidance, w)), walk, 0, index, c
 
     began = time.perf_counter()
-    compiled = generate.draw.lower(
-        *args, net=net, shape=shape, threshold=configs.THRESHOLDS[settings.threshold]
-    ).compile()
+    compiled = draw.draw.lower(*args, shape=shape).compile()
     compile_s = time.perf_counter() - began
     # the cost of a loop's body is counted once: take one guided pass and count the steps here
-    eps_fn = jax.jit(lambda params, *args: net.apply({"params": params}, *args))
+    eps_fn = jax.jit(lambda denoiser, *args: denoiser.eps_fn(*args))
     inputs = ((shape, "float32"), ((), "float32"), ((), "int32"))
     both_halves = [jax.ShapeDtypeStruct((2 * batch_size, *rest), dtype) for rest, dtype in inputs]
-    flops = meshes.flops(eps_fn.lower(params, *both_halves)) * settings.num_steps
+    flops = meshes.flops(eps_fn.lower(denoiser, *both_halves)) * config.sampler.num_steps
 
     def sample():
         jax.block_until_ready(compiled(*args))
 
     measured = of_program(sample, repeats, batch_size, flops, peak_flops, compile_s, compiled)
-    return {"batch_size": batch_size, "T": settings.num_steps, "w": 1.0, "s": 2.0} | measured
+    return {"batch_size": batch_size, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0} | measured
 
 
 def time_features(config, batch_size, repeats):

@@ -1,0 +1,96 @@
+"""From a config to values, all of it here: network, objective, sampler on its grid, rule of guidance."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from cfg_jax.diffusion import guidance, samplers, schedule
+from cfg_jax.diffusion.loss import Objective
+from cfg_jax.errors import InputError
+from cfg_jax.models import adm
+from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.models.unet import Encoder, UNet
+
+NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}
+# what a network takes from elsewhere than config.model, and what config.model has beside its own fields
+FROM_DATA = {"num_classes", "out_channels", "noise_level", "parent"}
+NOT_FIELDS = {"name", "time", "dtype"}
+
+
+def network(config: ConfigDict):
+    """The flax module of config.model. Raises InputError where that has not exactly the fields of its network."""
+    model = config.model.to_dict()
+    cls, data = NETWORKS[model["name"]], config.data
+    known = NOT_FIELDS | cls.__annotations__.keys() - FROM_DATA
+    if "out_channels" in cls.__annotations__:
+        known = known | {"learned_variance"}
+        of_data = {"out_channels": data.channels * (2 if model.get("learned_variance") else 1)}
+    else:
+        of_data = {}
+    if other := sorted(known ^ model.keys()):
+        word, names = "lacks" if set(other) <= known else "has an unknown", ", model.".join(other)
+        raise InputError(f"the run's config {word} model.{names}: another version of this code wrote it")
+    fields = {name: value for name, value in model.items() if name not in NOT_FIELDS | {"learned_variance"}}
+    time, dtype = adm.NOISE_LEVELS[model["time"]](), jnp.dtype(model["dtype"])
+    return cls(num_classes=data.num_classes, noise_level=time, dtype=dtype, **of_data, **fields)
+
+
+def is_classifier(config: ConfigDict) -> bool:
+    """Whether the network is a classifier of z, and no diffusion model."""
+    return config.model.name == "noisy_classifier"
+
+
+def parameters(config: ConfigDict, key: jax.Array):
+    """New parameters of config.model's network."""
+    data = config.data
+    z = jnp.zeros((1, data.image_size, data.image_size, data.channels))
+    inputs = (z, jnp.zeros(1)) if is_classifier(config) else (z, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    return network(config).init(key, *inputs)["params"]
+
+
+def shapes(config: ConfigDict):
+    """Of the parameters; nothing is computed."""
+    return jax.eval_shape(lambda: parameters(config, jax.random.key(0)))
+
+
+def denoiser(config: ConfigDict, params, dtype: str | None = None) -> Denoiser:
+    """The network with its parameters; dtype: what its body computes in, None: what it was trained in."""
+    net = network(config)
+    return Denoiser(params, net.clone(dtype=jnp.dtype(dtype)) if dtype else net, config.objective.predicts)
+
+
+def objective(config: ConfigDict) -> Objective:
+    return Objective(**config.objective.to_dict(), logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
+
+
+def own_fields(section: ConfigDict, family: dict) -> dict:
+    """{name: value} of those fields of a section that the value it names has, by the family's dictionary."""
+    return {f.name: section[f.name] for f in dataclasses.fields(family[section.name]) if f.name in section}
+
+
+def sampler(section: ConfigDict):
+    """The sampler of a config.sampler."""
+    return samplers.SAMPLERS[section.name](**own_fields(section, samplers.SAMPLERS))
+
+
+def walk(config: ConfigDict, section=None) -> samplers.Walk:
+    """A config's sampler on its grid; section: a config.sampler to take in the place of its own."""
+    section = section or config.sampler
+    logsnrs = schedule.grid(section.num_steps, config.logsnr_min, config.logsnr_max, section.grid)
+    return samplers.Walk(sampler(section), logsnrs, samplers.THRESHOLDS[section.threshold])
+
+
+def interval(section: ConfigDict) -> dict:
+    """{field: bound} of a config.guidance's interval: those of logsnr_low and logsnr_high that are set."""
+    return {name: section[name] for name in ("logsnr_low", "logsnr_high") if section[name] is not None}
+
+
+def rule(section: ConfigDict, w):
+    """The rule of a config.guidance at w, a number or one for each image; where all are 0, that of one pass."""
+    if guidance.is_zero(w):
+        return guidance.Unguided()
+    found = guidance.RULES[section.name](w=w, **own_fields(section, guidance.RULES))
+    bounds = interval(section)
+    return guidance.Interval(found, **bounds) if bounds else found

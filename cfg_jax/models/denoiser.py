@@ -1,0 +1,54 @@
+"""Networks with their parameters as values: pytrees whose leaves are the parameters and whose network is static.
+
+A jitted function takes one as an argument, and a second one is a leaf of the guidance.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from cfg_jax.diffusion import loss
+from cfg_jax.models.unet import Encoder, UNet
+
+
+@flax.struct.dataclass
+class Denoiser:
+    """A diffusion model; whatever it was trained to predict, eps is what it is asked for."""
+
+    params: Any
+    net: UNet = flax.struct.field(pytree_node=False)
+    predicts: str = flax.struct.field(pytree_node=False, default="eps")  # of loss.PREDICTIONS
+
+    @property
+    def null(self) -> int:
+        """The null label."""
+        return self.net.num_classes
+
+    def predict(self, z, logsnr, c, **kwargs) -> Float[Array, "b h w c"]:
+        """What the network was trained to predict: the image's channels, where the rest is a learned variance."""
+        out: Array = self.net.apply({"params": self.params}, z, logsnr, c, **kwargs)  # type: ignore[assignment]
+        return out[..., : z.shape[-1]]
+
+    def eps_fn(
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"]
+    ) -> Float[Array, "b h w c"]:
+        """eps(z, lambda, c); c = null is no label."""
+        return loss.convert(self.predict(z, logsnr, c), z, logsnr, self.predicts, "eps")
+
+
+@flax.struct.dataclass
+class NoisyClassifier:
+    """A classifier of z at a log-SNR, as ADM's."""
+
+    params: Any
+    net: Encoder = flax.struct.field(pytree_node=False)
+
+    def log_prob(
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"]
+    ) -> Float[Array, " b"]:
+        """log p(c | z, lambda)."""
+        log_probs = nn.log_softmax(self.net.apply({"params": self.params}, z, logsnr))
+        return jnp.take_along_axis(log_probs, c[:, None], axis=-1)[:, 0]

@@ -1,0 +1,1 @@
+"""What a config costs, by its program and by the clock."""

@@ -1,0 +1,76 @@
+"""Images from a model. Image i is a function of (seed, i), its label and w: not of batch size or device count."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import numpy as np
+
+from cfg_jax.diffusion import samplers
+from cfg_jax.diffusion.guidance import Guidance
+from cfg_jax.errors import InputError
+from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.training import mesh as meshes
+
+
+@partial(jax.jit, static_argnames="shape")
+def draw(
+    denoiser: Denoiser, guidance: Guidance, walk: samplers.Walk, seed, index: jax.Array, c: jax.Array, *, shape
+) -> jax.Array:
+    """x [B, *shape] of the images `index` [B] of a seed with labels c int32 [B].
+
+    All numbers are data: a sweep over w, v, or a bound compiles once. The program is that of the networks, the kinds of
+    rule and sampler, T and the batch.
+    """
+    keys, z = samplers.start(seed, index, shape)
+    return walk(keys, guidance.on(denoiser), z, c, guidance.rule.init(z))
+
+
+def batches(
+    denoiser: Denoiser,
+    labels: np.ndarray,
+    guidance: Guidance,
+    walk: samplers.Walk,
+    *,
+    shape,
+    seed,
+    batch_size,
+    mesh=None,
+) -> Iterator[np.ndarray]:
+    """Yield float images in [-1, 1], a batch at a time and in order, for int32 labels [N].
+
+    A leaf of guidance.rule of rank 1 is a number for each of the N images. mesh: default, this process's devices.
+    """
+    mesh = mesh or meshes.data_mesh()
+    batch_size = meshes.divided(batch_size, mesh)
+    everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
+    denoiser, second, classifier = jax.device_put((denoiser, guidance.second, guidance.classifier), everywhere)
+    guidance = guidance.replace(second=second, classifier=classifier)
+    for begin in range(0, len(labels), batch_size):
+        # one shape for every batch: the last is filled up with repetitions of its own last image
+        index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
+        of_image = lambda a: jax.device_put(a[index], shared_out) if np.ndim(a) == 1 else a  # noqa: B023, E731
+        of_batch = guidance.replace(rule=jax.tree.map(of_image, guidance.rule))
+        index_and_c = (jax.device_put(a, shared_out) for a in (index, labels[index]))
+        x = draw(denoiser, of_batch, walk, seed, *index_and_c, shape=shape)
+        yield np.asarray(x)[: len(labels) - begin]
+
+
+def check_labels(labels, num_classes: int) -> np.ndarray:
+    """int32 [N]. Raises InputError for what is no list of integers, or out of range; num_classes 0 takes any."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
+        raise InputError(f"labels must be a list of integers, got {labels.dtype} of shape {labels.shape}")
+    if num_classes and (labels.min() < 0 or labels.max() >= num_classes):
+        bad = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise InputError(f"label {bad} is out of range: this model has classes 0..{num_classes - 1}")
+    return labels.astype(np.int32)
+
+
+def labels_by_rule(rule: str, num_images: int, num_classes: int, seed: int) -> np.ndarray:
+    """int32 [num_images]: `random` as ADM's, each image's class uniform; `balanced`: class i mod num_classes."""
+    if not num_classes:
+        return np.zeros(num_images, np.int32)
+    if rule == "balanced":
+        return np.arange(num_images, dtype=np.int32) % num_classes
+    return np.random.default_rng(seed).integers(num_classes, size=num_images, dtype=np.int32)

@@ -1,0 +1,195 @@
+"""A run, an export or an imported network as a value: load it, ask it for eps, sample from it."""
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cfg_jax import config as configs
+from cfg_jax.diffusion import guidance as rules
+from cfg_jax.errors import InputError
+from cfg_jax.files import digest
+from cfg_jax.images import to_uint8
+from cfg_jax.models import build
+from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
+from cfg_jax.sampling import draw
+from cfg_jax.training import weights
+
+# of Model.sample's settings, the paper's letter and the names of the values
+ALIASES = {"v": "sampler.variance_interp", "sampler": "sampler.name", "guidance": "guidance.name"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network: `eps_fn` for your own sampler, `sample` for images."""
+
+    config: ConfigDict
+    denoiser: Denoiser
+    step: int = 0
+
+    @property
+    def params(self) -> dict:
+        return self.denoiser.params
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(self.params)
+
+    @property
+    def dtype(self) -> str:
+        """What the network's body computes in."""
+        return jnp.dtype(self.denoiser.net.dtype).name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        data = self.config.data
+        return data.image_size, data.image_size, data.channels
+
+    def eps_fn(self, z, logsnr, c):
+        """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C]."""
+        return self.denoiser.eps_fn(z, logsnr, c)
+
+    def sample(self, labels, w=0.0, num_steps=None, seed=0, *, batch_size=None, guides=None, **settings) -> np.ndarray:
+        """labels [N] ints, w a number or [N] (guidance scale s = 1 + w) -> uint8 [N, H, W, C].
+
+        num_steps is T. settings: fields of config.sampler and config.guidance, such as v=0.3, threshold="none",
+        sampler="ddim", guidance="apg"; sampler and guidance may be values of your own too, the latter with a w of its
+        own. What is not given is the run's own config's. guides: a Guides, of another model or a classifier.
+        Raises InputError for a label, w or setting out of range.
+        """
+        values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k, ""), str)}
+        config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
+        labels = draw.check_labels(labels, config.data.num_classes)
+        configs.check_sampler(config.sampler)
+        configs.check_guidance(config.guidance)
+        w = np.asarray(w, np.float32)
+        if w.ndim and w.shape != labels.shape:
+            raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
+        guides = guides or Guides()
+        guides.check(self, np.unique(w), labels)
+        rule = values.get("guidance", build.rule(config.guidance, np.broadcast_to(w, labels.shape)))
+        walk = build.walk(config)
+        walk = walk.replace(sampler=values.get("sampler", walk.sampler))
+        batches = draw.batches(
+            self.denoiser, labels, guides.beside(rule), walk, shape=self.image_shape, seed=seed,
+            batch_size=batch_size or min(len(labels), 256),
+        )  # fmt: skip
+        return np.concatenate([to_uint8(x) for x in batches])
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier of noisy images, to guide a Model of the same image size."""
+
+    config: ConfigDict
+    network: NoisyClassifier
+
+    @property
+    def params(self) -> dict:
+        return self.network.params
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(self.params)
+
+    def log_prob(self, z, logsnr, c):
+        """log p(c | z): z [B, H, W, C], logsnr [B], c int32 [B] -> [B]."""
+        return self.network.log_prob(z, logsnr, c)
+
+
+@dataclass(frozen=True)
+class Guides:
+    """What guides beside the model itself: another Model for the unconditional eps, a Classifier for its gradient.
+
+    The other model sees no label where it was trained on none (p_uncond = 1, or no classes), else the same ones:
+    autoguidance. A classifier always sees the labels.
+    """
+
+    uncond: Model | None = None
+    classifier: Classifier | None = None
+    classifier_scale: float = 1.0
+    name: str = ""  # in rows; "" is the null label
+
+    def check(self, model: Model, ws, labels=None, field: str = "w") -> None:
+        """Raise InputError where the model cannot be guided so."""
+        for w in ws:
+            if w or not self.classifier:
+                configs.check_w(float(w), model.config.p_uncond, field, self.uncond is not None)
+        if self.classifier and labels is not None:
+            draw.check_labels(labels, self.classifier.config.data.num_classes)
+        configs.check_finite(self.classifier_scale, "classifier_scale")
+        for name, other in (("unconditional run", self.uncond), ("classifier", self.classifier)):
+            if other and other.config.data.image_size != model.config.data.image_size:
+                sizes = f"{other.config.data.image_size} and {model.config.data.image_size}"
+                raise InputError(f"the {name} is of another image size ({sizes} pixels): give one of the same")
+
+    def beside(self, rule) -> rules.Guidance:
+        """The whole guidance of a rule with these."""
+        second = self.uncond and rules.SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
+        return rules.Guidance(rule, second, self.classifier and self.classifier.network, self.classifier_scale)
+
+
+def load(run_dir, step: int | None = None, params: str = "ema", dtype: str | None = None) -> Model:
+    """The Model of a run directory or an exported file, on any number of devices.
+
+    `params` is "ema" or "params" (not averaged); `dtype` is "float32" or "bfloat16", what the network's body computes
+    in, and None the dtype it was trained in. Reads the config and those weights alone, and raises InputError where
+    either is missing or damaged.
+    """
+    if params not in ("ema", "params"):
+        raise InputError(f"params={params!r} is unknown: choose ema or params")
+    if dtype not in (None, *configs.DTYPES):
+        raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(configs.DTYPES)}")
+    config, step, arrays = weights.read(run_dir, step, params)
+    return Model(config, build.denoiser(config, arrays, dtype), step)
+
+
+def load_classifier(run_dir) -> Classifier:
+    """The Classifier of a run directory that experiments.import_adm wrote."""
+    config, _, arrays = weights.read(run_dir, classifier=True)
+    return Classifier(config, NoisyClassifier(arrays, build.network(config)))
+
+
+def load_guides(uncond_run=None, classifier_run=None, dtype: str | None = None) -> Guides:
+    """Those of a sweep, where one kind of guidance is asked for."""
+    if uncond_run and classifier_run:
+        raise InputError("--uncond_run and --classifier_run are two kinds of guidance: choose one")
+    if uncond_run:
+        model = load(uncond_run, dtype=dtype)
+        return Guides(uncond=model, name=f"uncond {Path(uncond_run).name} {model.digest}")
+    if classifier_run:
+        classifier = load_classifier(classifier_run)
+        return Guides(classifier=classifier, name=f"classifier {Path(classifier_run).name} {classifier.digest}")
+    return Guides()
+
+
+def changed(config: ConfigDict, settings: dict) -> ConfigDict:
+    """A copy of a config with fields of its sampler and guidance set by their own names. Unknown ones are refused."""
+    config = config.copy_and_resolve_references()
+    known = {
+        name: f"{group}.{name}"
+        for group in ("sampler", "guidance")
+        for name in getattr(config, group)
+        if name != "name"
+    }
+    known |= ALIASES
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise InputError(f"{name} is no setting of sampling: {meant}choose from {', '.join(sorted(known))}")
+        if value is not None:
+            group, _, field = known[name].partition(".")
+            getattr(config, group)[field] = value
+    return config
+
+
+def digest_of(params) -> str:
+    """Twelve hex digits of a network's parameters."""
+    return digest(*map(np.asarray, jax.tree.leaves(params)))

@@ -1,0 +1,148 @@
+"""What decides a cell's numbers, said once: in its row, in its file's name, in what may share a table, in what varies.
+
+The fields of a sampler and of a rule of guidance go into a row under their own names (sampler.eta, guidance.momentum);
+those of the paper's under its letters.
+"""
+
+import difflib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cfg_jax import config as configs
+from cfg_jax.diffusion import guidance, samplers
+from cfg_jax.errors import InputError
+from cfg_jax.models import build
+from cfg_jax.sampling.model import Guides, Model
+
+LETTERS = {"sampler.variance_interp": "v"}
+PAPER = "classifier-free"
+# of a row: what the reference says of itself; None where it is another project's file
+REFERENCE_FIELDS = {
+    "scored_on": "card", "data": "data", "source": "source", "complete": "complete", "resize": "resize",
+    "split": "split", "split_N": "split_N", "reference_N": "N", "reference_platform": "platform",
+    "reference_precision": "precision",
+}  # fmt: skip
+# of a row: what another kind of device changes, and nothing else
+DEVICE_FIELDS = ("features", "platform", "precision", "reference", "reference_platform", "reference_precision")
+
+
+def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
+    """The fields of a row that say how its images are drawn, but for w and the seed."""
+    sampler, rule = config.sampler, config.guidance
+    names = [rule.name] if rule.name != PAPER or not guides_name else []
+    own = {f"sampler.{k}": v for k, v in build.own_fields(sampler, samplers.SAMPLERS).items()}
+    own |= {f"guidance.{k}": v for k, v in (build.own_fields(rule, guidance.RULES) | build.interval(rule)).items()}
+    return {
+        "T": sampler.num_steps,
+        "sampler": sampler.name,
+        "threshold": sampler.threshold,
+        "grid": sampler.grid,
+        "guidance": ", ".join([*names, *([guides_name] if guides_name else [])]),
+        **{LETTERS.get(field, field): value for field, value in own.items()},
+    }
+
+
+def own(row: dict, family: str) -> dict:
+    """{name: value} of the fields that a row has of its sampler or its guidance alone."""
+    return {field.partition(".")[2]: value for field, value in row.items() if field.startswith(f"{family}.")}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the cells of one table share; the seed apart, which is averaged over."""
+
+    num_steps: int
+    rest: tuple[tuple[str, object], ...]
+
+    @classmethod
+    def of(cls, fields: dict) -> "Setting":
+        """Of a row, or of drawn_by(config)."""
+        shared = ("sampler", "v", "threshold", "grid", "guidance")
+        rest = {k: v for k, v in fields.items() if k in shared or k.startswith(("sampler.", "guidance."))}
+        return cls(fields["T"], tuple(sorted((rest | {"dtype": other_dtype(fields)}).items())))
+
+
+def other_dtype(row: dict) -> str | None:
+    """What the network's body computed in, where it was trained in another dtype."""
+    return row.get("dtype") if row.get("dtype") != row.get("trained_dtype") else None
+
+
+def identity(config: ConfigDict, name: str, model: Model, w: float, guides: Guides, features, reference) -> dict:
+    """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
+    return {
+        "run": name,
+        "p_uncond": model.config.p_uncond,
+        "w": w,
+        "s": None if guides.classifier else 1 + w,
+        **drawn_by(config, guides.name),
+        "seed": config.eval.seed,
+        **settings(config),
+        "step": model.step,
+        "weights": "ema",
+        "dtype": model.dtype,
+        "trained_dtype": model.config.model.dtype,
+        "config": configs.digest(model.config),
+        "trained_on": model.config.data.get("card"),
+        "image_shape": list(model.image_shape),
+        **{field: (reference.about or {}).get(of) for field, of in REFERENCE_FIELDS.items()},
+        "parameters": model.digest,
+        "network": features.network,
+        "features": features.digest,
+        **features.made_on,
+        "reference": reference.digest,
+    }
+
+
+def settings(config: ConfigDict) -> dict:
+    """What no two cells of one sweep may differ in."""
+    evaluation = config.eval
+    return {
+        "N": evaluation.num_images,
+        "labels": evaluation.labels,
+        "splits": evaluation.splits,
+        "bootstrap": evaluation.bootstrap,
+        "neighbours": evaluation.neighbours,
+        "quantize": evaluation.quantize,
+    }
+
+
+def cell_path(workdir: Path, row: dict) -> Path:
+    """Where the cell of this identity is kept."""
+    sampler = f"v{row['v']:g}" if "v" in row else row["sampler"] + _written(own(row, "sampler"))
+    rule = "" if row["guidance"] == PAPER else "_" + row["guidance"].replace(", ", "_").replace(" ", "-")
+    if interval_or_own := own(row, "guidance"):
+        rule = (rule or f"_{PAPER}") + _written(interval_or_own)
+    dtype = f"_{row['dtype']}" if other_dtype(row) else ""
+    settings = f"T{row['T']}_{sampler}_{row['threshold']}_{row['grid']}_seed{row['seed']}"
+    return workdir / "cells" / f"{row['run']}_{settings}{rule}{dtype}_w{row['w']:.12g}.json"
+
+
+def _written(fields):
+    return "".join(f"-{name}{value:g}" for name, value in fields.items())
+
+
+def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:
+    """A config for every combination of the values in {field: values}."""
+    for field in vary:
+        check_varied(config, field)
+    combined = itertools.product(*vary.values())
+    return [changed(config, dict(zip(vary, values, strict=True))) for values in combined]
+
+
+def check_varied(config: ConfigDict, field: str) -> None:
+    """Raise InputError for what is no field of the sampler or the guidance, nor the images' seed."""
+    varied = ["eval.seed", *(f"{group}.{name}" for group in ("sampler", "guidance") for name in getattr(config, group))]
+    if field not in varied:
+        near = difflib.get_close_matches(field, varied, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"--vary={field} is not varied within a sweep: {meant}choose from {', '.join(varied)}")
+
+
+def changed(config: ConfigDict, fields: dict) -> ConfigDict:
+    """A copy of the config with some of its fields set."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(fields)
+    return config

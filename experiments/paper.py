@@ -44,7 +44,7 @@ FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, i
 SEEDS = flags.DEFINE_string("seeds", None, "of the samples, such as 0,1, averaged over; default: config.eval.seed")
 PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
 BENCHMARK = flags.DEFINE_string(
-    "benchmark", None, "what experiments.benchmark wrote of this config: hours by its rates"
+    "benchmark", None, "what experiments.bench.speed wrote of this config: hours by its rates"
 )
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
 cli.define_hosts()
@@ -55,7 +55,7 @@ def main():
     configs.require((TABLE.value is None) != (FIGURE.value is None), "give either --table or --figure")
     if FIGURE.value == 2:
         out = f"--out={Path(RUNS.value) / 'gaussians'}"
-        sys.exit(subprocess.run([sys.executable, "-m", "experiments.gaussians", out]).returncode)
+        sys.exit(subprocess.run([sys.executable, "-m", "experiments.studies.gaussians", out]).returncode)
     table = TABLE.value or {4: 1, 5: 2}.get(FIGURE.value)
     config = CONFIG.value
     ps = published.P_UNCOND if table == 1 else (config.p_uncond,)

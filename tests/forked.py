@@ -73,7 +73,7 @@ def run(given):
     ):
         with open(path, mode) as file:
             os.dup2(file.fileno(), number)
-    sys.argv = [f"experiments/{given['name']}.py", *given["args"]]
+    sys.argv = [f"experiments/{given['name'].replace('.', '/')}.py", *given["args"]]
     status = 0
     try:
         runpy.run_module(f"experiments.{given['name']}", run_name="__main__", alter_sys=True)

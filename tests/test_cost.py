@@ -50,12 +50,12 @@ def test_activations_are_what_the_compiled_step_holds(tiny):
 
 
 def test_the_command():
-    done = run("estimate", "--config=configs/imagenet64.py", "--devices=8", "--utilisation=0.35")
+    done = run("bench.cost", "--config=configs/imagenet64.py", "--devices=8", "--utilisation=0.35")
     assert done.returncode == 0, done.stderr
     assert "295,900,035" in done.stdout and "219.3 GFLOP" in done.stdout and "5.39e+20" in done.stdout
     h100 = next(line.split() for line in done.stdout.splitlines() if line.startswith("H100"))
     assert float(h100[3].strip("()")) == pytest.approx(5.39e20 / (989e12 * 0.35) / 3600, rel=1e-2)
-    assert run("estimate", "--config=configs/imagenet64.py", "--utilisation=0").stderr.startswith(
+    assert run("bench.cost", "--config=configs/imagenet64.py", "--utilisation=0").stderr.startswith(
         "error: --utilisation=0"
     )
-    assert "does not divide" in run("estimate", "--config=configs/imagenet64.py", "--devices=7").stderr
+    assert "does not divide" in run("bench.cost", "--config=configs/imagenet64.py", "--devices=7").stderr

@@ -15,7 +15,12 @@ from PIL import Image
 from cfg_jax.files import shared
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem not in ("__init__", "cli"))
+NO_COMMANDS = ("__init__", "cli", "finished", "inception_state")
+COMMANDS = sorted(
+    ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
+    for path in (ROOT / "experiments").rglob("*.py")
+    if path.stem not in NO_COMMANDS
+)
 # a room may import from itself and from those before it
 ROOMS = ("diffusion", "models", "data", "training", "sampling", "evaluation", "sweep", "perf")
 TINY = [
@@ -77,7 +82,7 @@ def test_nothing_that_is_loaded_is_executed():
 def test_help(name, command):
     done = command(name, "--help")
     assert done.returncode == 0, done.stderr
-    assert f"experiments/{name}.py:" in done.stdout and "--" in done.stdout
+    assert f"experiments/{name.replace('.', '/')}.py:" in done.stdout and "--" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -192,7 +197,7 @@ def test_sample_writes_a_grid_and_an_npz(digits_dir, tmp_path):
 
 
 def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
-    done = run("gaussians", f"--out={tmp_path}", "--w=0,2", "--num_samples=500", "--num_steps=64")
+    done = run("studies.gaussians", f"--out={tmp_path}", "--w=0,2", "--num_samples=500", "--num_steps=64")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "gaussians.json").read_text())["rows"]
     at = {row["w"]: row for row in rows if row["class"] == 0}
@@ -202,7 +207,7 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
     small = [flag for flag in TINY if "train" in flag or "model" in flag or "sampler" in flag]
     out = tmp_path / "b.json"
     done = run(
-        "benchmark",
+        "bench.speed",
         "--config=configs/digits.py",
         f"--out={out}",
         "--repeats=2",
@@ -303,10 +308,10 @@ def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
 
 def test_the_curl_of_a_run(digits_dir):
     runs, _ = digits_dir
-    done = run("curl", f"--run={runs / 'digits-p0.1'}", "--num_images=4", "--probes=1", "--logsnrs=0,2")
+    done = run("studies.curl", f"--run={runs / 'digits-p0.1'}", "--num_images=4", "--probes=1", "--logsnrs=0,2")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^\| [02] \|( 0\.\d{3} ± 0\.\d{3} \|){3}$", done.stdout, re.MULTILINE)) == 2
-    wrong = run("curl", f"--run={runs / 'digits-p0.1'}", "--w=nan")
+    wrong = run("studies.curl", f"--run={runs / 'digits-p0.1'}", "--w=nan")
     assert wrong.returncode == 1 and wrong.stderr.startswith("error: --w=nan")
 
 

@@ -19,7 +19,7 @@ def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
 def ahead(batches, start, stop, num_threads=1):
     """The batches of steps start..stop-1 in order, made while the device works on those before.
 
-    By experiments.benchmark_data more threads gain nothing: gathering small arrays holds the interpreter's lock.
+    By experiments.bench.data more threads gain nothing: gathering small arrays holds the interpreter's lock.
     """
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     return iter(batches[start:stop].to_iter_dataset(options))

@@ -82,7 +82,9 @@ def judge(rows, num_steps):
         likelihood(curves),
         saturation_and_variety(curves),
         Claim(
-            "The guided eps is not the gradient field of any classifier", UNTESTED, "not by a sweep: experiments.curl"
+            "The guided eps is not the gradient field of any classifier",
+            UNTESTED,
+            "not by a sweep: experiments.studies.curl",
         ),
         Claim("Scaling the score, or less noise, does not do what guidance does", UNTESTED, "no such samples here"),
     ]

@@ -1,6 +1,6 @@
 """What a config will cost: parameters, FLOP, memory, and hours on named accelerators at a stated utilisation.
 
-python -m experiments.estimate --config=configs/imagenet64.py --devices=8 --utilisation=0.35
+python -m experiments.bench.cost --config=configs/imagenet64.py --devices=8 --utilisation=0.35
 """
 
 from absl import flags

@@ -1,6 +1,6 @@
 """What bfloat16 costs a model when it is sampled: its eps, its x and its images beside float32's, as a table.
 
-python -m experiments.precision --run=experiments/results/fashion_mnist_16/model.safetensors --out=docs/precision.md
+python -m experiments.studies.precision --run=experiments/results/fashion_mnist_16/model.safetensors
 
 The weights are the same; the dtype is what the network's body computes in.
 """
@@ -58,7 +58,7 @@ def main():
     )
     print(text)
     if OUT.value:
-        command = " ".join(["python -m experiments.precision", *sys.argv[1:]])
+        command = " ".join(["python -m experiments.studies.precision", *sys.argv[1:]])
         write_atomic(OUT.value, f"# What bfloat16 costs\n\n    {command}\n\n{text}")
 
 

@@ -1,6 +1,6 @@
 """Images/s of the loader for each form that a data set could be stored in, and write JSON.
 
-python -m experiments.benchmark_data --out=runs/benchmark-data.json
+python -m experiments.bench.data --out=runs/benchmark-data.json
 
 Noise of 64x64 in: arrays in memory; the memory-mapped arrays that experiments.prepare_data writes; ArrayRecord of raw
 bytes and of PNG, as tensorflow-datasets stores images. Batches by the training's own pipeline.

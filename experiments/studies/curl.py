@@ -5,7 +5,7 @@ symmetric; a network is not bound to that. The share is |J - J^T| / 2|J| in Frob
 the exact eps of a mixture (test_guidance), 0.71 for a matrix of independent entries. Taken at diffused training
 pictures of class c.
 
-python -m experiments.curl --run=runs/digits-p0.1
+python -m experiments.studies.curl --run=runs/digits-p0.1
 """
 
 import jax

@@ -1,10 +1,10 @@
-"""Time PyTorch's ADM networks and Inception at what experiments.benchmark times of ours, and write a table of both.
+"""Time PyTorch's ADM networks and Inception at what experiments.bench.speed times of ours, and write a table of both.
 
 git clone https://github.com/openai/guided-diffusion
 git clone https://github.com/NVlabs/edm
 python -m pip install torch torchvision torch-fidelity
-python -m experiments.benchmark --config=configs/imagenet64.py --out=runs/benchmark.json
-python -m experiments.benchmark_peers --ours=runs/benchmark.json --guided_diffusion=guided-diffusion --edm=edm
+python -m experiments.bench.speed --config=configs/imagenet64.py --out=runs/benchmark.json
+python -m experiments.bench.peers --ours=runs/benchmark.json --guided_diffusion=guided-diffusion --edm=edm
 
 The code in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config; a
 step of training is the squared error, clipping of the gradient, Adam and the EMA. bfloat16 is torch.autocast's for
@@ -30,7 +30,7 @@ from cfg_jax.perf import timing
 from cfg_jax.text import markdown
 from experiments import cli
 
-OURS = flags.DEFINE_string("ours", None, "what experiments.benchmark wrote; the config is in it")
+OURS = flags.DEFINE_string("ours", None, "what experiments.bench.speed wrote; the config is in it")
 OUT = flags.DEFINE_string("out", "runs/benchmark-peers.json", "JSON to write; the table stands beside it, .md")
 GUIDED_DIFFUSION = flags.DEFINE_string("guided_diffusion", None, "a clone of openai/guided-diffusion")
 EDM = flags.DEFINE_string("edm", None, "a clone of NVlabs/edm")
@@ -45,7 +45,7 @@ def main():
     import torch
 
     ours = read_json(OURS.value)
-    configs.require("features" in ours, f"--ours={OURS.value} has no features: run experiments.benchmark again")
+    configs.require("features" in ours, f"--ours={OURS.value} has no features: run experiments.bench.speed again")
     config = configs.from_json(ours["config"])
     check(config)
     cuda = torch.cuda.is_available()

@@ -3,7 +3,7 @@
 The figure's top rows are p(z|c) p(c|z)^w, normalised on a grid. Its bottom rows are Algorithm 2 with the exact
 guided eps. The two agree at w = 0 alone: guidance applied at every noise level is not a sampler of that density.
 
-python -m experiments.gaussians --out=runs/gaussians
+python -m experiments.studies.gaussians --out=runs/gaussians
 """
 
 from functools import partial

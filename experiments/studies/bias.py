@@ -1,6 +1,6 @@
 """How the Frechet distance and IS of a data set's own held-out pictures depend on how many are taken: a plot.
 
-python -m experiments.bias --config=configs/fashion_mnist.py --config.eval.features=classifier --out=docs/bias.png
+python -m experiments.studies.bias --config=configs/fashion_mnist.py --config.eval.features=classifier
 
 Held-out pictures are as good as samples can be, so what the distance adds at small N is bias, not quality.
 """

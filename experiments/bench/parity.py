@@ -1,7 +1,7 @@
 """How far our Inception network and scores are from torch-fidelity's and from scipy's plain formulas, as a table.
 
 python -m pip install torch torchvision torch-fidelity
-python -m experiments.parity --out=docs/parity.md
+python -m experiments.bench.parity --out=docs/parity.md
 
 Weights are random, or --weights names the published .pth. ADM's formulas are written out here: FID by scipy's matrix
 square root, IS over consecutive parts, precision and recall by all pairs of distances.
@@ -28,6 +28,7 @@ from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
 from cfg_jax.text import markdown
 from experiments import cli
+from experiments.bench.inception_state import make
 
 OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
 WEIGHTS = flags.DEFINE_string("weights", None, "the published .pth; default: random ones")
@@ -56,8 +57,9 @@ def main():
     lines += [[what, against, *(f"{v:.8g}" for v in values), f"{error:.1e}"] for what, against, values, error in rows]
     lines = [[cell.replace("nan", "") for cell in line] for line in lines]
     weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
+    command = f"python -m experiments.bench.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}"
     about = (
-        f"Made by `python -m experiments.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}` with {weights}, "
+        f"Made by `{command}` with {weights}, "
         f"float32 at jax's precision {PRECISION!r} on {jax.default_backend()}, jax {jax.__version__}, "
         f"torch-fidelity {torch_fidelity.__version__}, torch {torch.__version__}. Arrays differ by "
         "relative L2, numbers by their relative difference."
@@ -70,8 +72,6 @@ def main():
 def random_weights(network, path):
     """A state dict of the network's own shapes, with batch norms measured on pictures, so that features differ."""
     import torch
-
-    from tests.inception_state import make
 
     kept = network.load_state_dict
     network.load_state_dict = lambda self, state: None  # build it without its download

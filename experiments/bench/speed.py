@@ -1,6 +1,6 @@
 """Time the training step, guided sampling and Inception features of a config on the devices at hand; write JSON.
 
-python -m experiments.benchmark --config=configs/digits.py --out=runs/benchmark.json
+python -m experiments.bench.speed --config=configs/digits.py --out=runs/benchmark.json
 """
 
 import json

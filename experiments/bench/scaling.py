@@ -1,6 +1,6 @@
 """Scaling on paper: what a step sends between devices, from its compiled program, and the bandwidth that it needs.
 
-python -m experiments.scaling --out=docs/scaling.md
+python -m experiments.bench.scaling --out=docs/scaling.md
 
 Nothing is trained: the step is compiled for that many virtual CPU devices, ImageNet's in about a minute a program.
 """
@@ -44,7 +44,7 @@ def main():
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dump} {of_partitioner}"
         check = checked(counts, fsdp, dump)
         rows = [row for name in CONFIGS.value for row in rows_of(name, counts, fsdp, dump)]
-    command = f"python -m experiments.scaling --configs={','.join(CONFIGS.value)} --devices={DEVICES.value}"
+    command = f"python -m experiments.bench.scaling --configs={','.join(CONFIGS.value)} --devices={DEVICES.value}"
     made = {"command": f"{command} --fsdp={fsdp}", "jax": jax.__version__, "device": jax.devices()[0].device_kind}
     made |= {"utilisation": cost.UTILISATION, "peak_tflops": {name: meshes.PEAK_TFLOPS[name] for name in ACCELERATORS}}
     text = page(made, check, rows, fsdp)
@@ -198,7 +198,7 @@ def page(made, check, rows, fsdp):
         f"{max(share for share, _ in shares):.2%} of a row's bytes or less, and in proportion to the images would be "
         f"{max(share * images for share, images in shares):.2%} or less with those of the first table.",
         "## Computing",
-        "Model FLOP as `experiments.estimate` counts them, the backward pass as two forward passes, at "
+        "Model FLOP as `experiments.bench.cost` counts them, the backward pass as two forward passes, at "
         f"{made['utilisation']:.0%} of the bf16 peak (TFLOP/s: {peaks}).",
         markdown(work).rstrip(),
         "## Communication",

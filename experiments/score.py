@@ -11,7 +11,8 @@ from absl import flags
 
 from cfg_jax import config as configs
 from cfg_jax.evaluation import measure, references, samples
-from cfg_jax.evaluation.features import Features, GivenClassifier, InceptionFeatures
+from cfg_jax.evaluation.classifiers import GivenClassifier
+from cfg_jax.evaluation.features import Features, InceptionFeatures
 from cfg_jax.files import write_json
 from cfg_jax.progress import progress
 from cfg_jax.sampling.draw import check_labels
@@ -48,7 +49,7 @@ def main():
     if classifier:
         classifier.check(shape)
         check_labels(given.labels, classifier.num_classes)
-    features = Features(InceptionFeatures(INCEPTION.value), classifier)
+    features = Features(InceptionFeatures(INCEPTION.value), *([classifier] if classifier else []))
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
     references.check_network(reference, REFERENCE.value, features, DEVICE.value)
     references.check_shape(reference, REFERENCE.value, shape)

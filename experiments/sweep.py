@@ -46,7 +46,8 @@ def varied(config):
         field, _, values = text.partition("=")
         spec.check_varied(config, field)
         group, _, name = field.partition(".")
-        axes[field] = axes.get(field, []) + cli.numbers(values, type(config[group][name] or 0.0), f"vary={field}")
+        kind = float if config[group][name] is None else type(config[group][name])
+        axes[field] = axes.get(field, []) + cli.numbers(values, kind, f"vary={field}")
     return axes
 
 

@@ -389,7 +389,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
 
     given = classifiers.GivenClassifier(judge)
     uint8 = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
-    _, logits = given(uint8)
+    logits = given(uint8).class_logits[given.name]
     clean = np.full(5, loaded.config.logsnr_max, np.float32)
     for c in range(4):  # logits of the clean images, up to their sum
         want = loaded.log_prob(to_float(uint8), clean, np.full(5, c))
@@ -400,7 +400,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
 
     with pytest.raises(InputError, match="adm is no classifier: name one"):
         load_classifier(images)
-    with pytest.raises(InputError, match=r"holds a run of another config .*model\.pool: attention -> absent"):
+    with pytest.raises(InputError, match=r"holds a run of another config .*model\.name: noisy_classifier -> unet"):
         trainer.train(tiny, judge)
     with pytest.raises(InputError, match="is a classifier and makes no images"):
         cfg_jax.load(judge)  # as sweep does, too

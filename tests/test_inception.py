@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import classifiers, features, references, scores
+from cfg_jax.evaluation import classifiers, features, references
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.models import inception
 from cfg_jax.sweep import report
@@ -122,18 +123,18 @@ def test_a_classifier_near_chance_is_refused(tmp_path):
         InputError,
         match=r"the classifier synthetic gets .* of 51 held-out pictures right, chance is 25\.0%.*features=inception",
     ):
-        classifiers.ClassifierFeatures(sources.synthetic(8, 1, 4), tmp_path / "classifier.npz")
+        classifiers.DataClassifier(sources.synthetic(8, 1, 4), tmp_path / "classifier.npz")
     assert not (tmp_path / "classifier.npz").exists()
 
 
 class Pixels:
     """Stands for the Inception network up to mixed_8: 1,280 features that are the pixels, and nothing else."""
 
-    digest, distances = "pixels", {"fd_mixed8": "mixed_8"}
+    digest, distances = "pixels", ["fd_mixed8"]
 
-    def __call__(self, images):
+    def __call__(self, images, so_far=None):
         flat = images.reshape(len(images), -1).astype(np.float32)
-        return {"mixed_8": np.pad(flat, [(0, 0), (0, 1280 - flat.shape[1])])}
+        return features.Extracted({"fd_mixed8": np.pad(flat, [(0, 0), (0, 1280 - flat.shape[1])])})
 
 
 def of_classes(source, classes):
@@ -150,14 +151,16 @@ def test_a_probe_learns_classes_from_features(tmp_path, classes):
     assert probe.name == "some digits_mixed8" and 0.9 < probe.accuracy < 1
     order = np.random.default_rng(0).permutation(np.random.default_rng(0).permutation(len(source)))
     held_out, rest = np.split(order, [len(source) // 5])
-    x = Pixels()(source.images)["mixed_8"]
-    logits = probe(x[held_out])
+    x = Pixels()(source.images).distances["fd_mixed8"]
+    found = probe(source.images[held_out], features.Extracted({"fd_mixed8": x[held_out]}))
+    logits = found.class_logits[probe.name]
+    assert found.logits["is_some digits_mixed8"] is logits and not found.distances
     assert logits.shape == (len(held_out), len(classes))
     assert (logits.argmax(1) == source.labels[held_out]).mean() == probe.accuracy
     mean, scale = x[rest].mean(0), x[rest].std(0) + 1e-3
     plain = LogisticRegression(C=0.01, max_iter=500).fit((x[rest] - mean) / scale, source.labels[rest])
     wanted = plain.predict_proba((x[held_out] - mean) / scale)
-    np.testing.assert_allclose(np.exp(scores.log_softmax(logits)), wanted, atol=1e-3)
+    np.testing.assert_allclose(softmax(logits, axis=1), wanted, atol=1e-3)
     assert not list(tmp_path.glob("*.parts"))
     assert classifiers.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz").digest == probe.digest
     with pytest.raises(InputError, match="trained on other data or features"):
@@ -169,7 +172,7 @@ def test_a_probe_that_was_killed_makes_no_features_twice(tmp_path, monkeypatch):
     made = []
 
     class Killed(Pixels):
-        def __call__(self, images):
+        def __call__(self, images, so_far=None):
             if len(made) == 3:
                 raise KeyboardInterrupt
             made.append(len(images))
@@ -179,7 +182,7 @@ def test_a_probe_that_was_killed_makes_no_features_twice(tmp_path, monkeypatch):
         classifiers.Probe(Killed(), "fd_mixed8", sources.digits(), 0, tmp_path / "c.npz")
     again = []
     monkeypatch.setattr(
-        Pixels, "__call__", lambda self, images, call=Pixels.__call__: again.append(1) or call(self, images)
+        Pixels, "__call__", lambda self, images, _=None, call=Pixels.__call__: again.append(1) or call(self, images)
     )
     classifiers.Probe(Pixels(), "fd_mixed8", sources.digits(), 0, tmp_path / "c.npz")
     assert made == [300] * 3 and len(again) == 4  # 1,438 in five parts, 359 in two
@@ -232,7 +235,7 @@ def test_a_sweep_on_the_networks_features(tmp_path, tiny):
     assert "fd_mixed8@24, p=0.1" in report.write(tmp_path / "sweep")
 
     source, config = sources.load(tiny)
-    network = features.Features.of(config, source, tmp_path / "sweep")
+    network = classifiers.features_of(config, source, tmp_path / "sweep")
     [path] = (tmp_path / "sweep").glob("reference-*.npz")
     kept = references.read(path)
     assert kept.digest == row["reference"] and kept.about["resize"] == "none" and len(kept.images) == 64

@@ -17,15 +17,18 @@ class Mean:
 
     digest, accuracy = "mean", None
 
-    def __call__(self, images):
+    def __init__(self, name="x"):
+        self.name, self.distances = name, [f"fid_{name}"]
+
+    def __call__(self, images, so_far=None):
         flat = images.reshape(len(images), -1).astype(np.float32)
-        return np.stack([flat.mean(1), flat[:, 0], flat.std(1)], 1), flat[:, :10]
+        means, logits = np.stack([flat.mean(1), flat[:, 0], flat.std(1)], 1), flat[:, :10]
+        return features.Extracted({f"fid_{self.name}": means}, {f"is_{self.name}": logits}, {self.name: logits})
 
 
 class Network(features.Features):
     def __init__(self, name="x"):
-        super().__init__(classifier=Mean())
-        self.classifier.name = name
+        super().__init__(Mean(name))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_statistics_in_the_published_layout(tmp_path, source):
     assert (about["N"], about["resize"], about["card"]) == (100, "none", source.card.digest)
     assert reference.images.shape == (12, 8, 8, 1) and reference.images.dtype == np.uint8
     index = np.sort(np.random.default_rng(0).permutation(len(source))[:100])
-    direct = Moments.of(Mean()(source.images[index])[0])
+    direct = Moments.of(Mean()(source.images[index]).distances["fid_x"])
     np.testing.assert_allclose(reference.moments["fid_x"][0], direct.mean)
     np.testing.assert_allclose(reference.moments["fid_x"][1], direct.cov)
     assert reference.distance("fid_x", direct) == pytest.approx(0, abs=1e-9)
@@ -102,8 +105,7 @@ def test_what_others_publish_is_read(tmp_path, rng):
     assert alone.features(None, 100) is None
     wide = references.Reference({"fid_inception": (np.zeros(768), np.eye(768))}, alone.images, None, "")
     inception = Network()
-    inception.inception = Mean()
-    inception.inception.distances = {"fid_inception": "pool_3", "sfid_inception": "mixed_6_conv"}
+    inception.extractors[0].distances = ["fid_inception", "sfid_inception"]
     with pytest.raises(InputError, match="768 features for fid_inception, which has 2048"):
         references.check_network(wide, "fid.npz", inception)
     of_2048 = references.Reference({"fid_inception": (np.zeros(2048), np.eye(2048))}, alone.images, None, "")
@@ -113,7 +115,7 @@ def test_what_others_publish_is_read(tmp_path, rng):
 def test_pictures_are_a_reference_too(tmp_path, source):
     np.savez(tmp_path / "pictures.npz", arr_0=source.images[:50])
     reference = references.of_path(tmp_path / "pictures.npz", Network(), 10)
-    direct = Moments.of(Mean()(source.images[:50])[0])
+    direct = Moments.of(Mean()(source.images[:50]).distances["fid_x"])
     np.testing.assert_allclose(reference.moments["fid_x"][1], direct.cov)
     assert reference.images.shape == (10, 8, 8, 1)
     kept = [next(i for i in range(50) if np.array_equal(source.images[i], image)) for image in reference.images]
@@ -156,7 +158,7 @@ def test_another_reference_is_refused(tmp_path, source):
     references.check(reference, path, Network(), source.card)
 
     other = Network()
-    other.classifier.digest = "other"
+    other.extractors[0].digest = "other"
     with pytest.raises(InputError, match=r"made by another feature network \(mean, not other\).*reference_stats"):
         references.check(reference, path, other, source.card)
     with pytest.raises(InputError, match="no statistics for fid_y"):

@@ -8,7 +8,6 @@ import pytest
 import cfg_jax
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import state as states
@@ -24,7 +23,7 @@ def run(tiny, tmp_path, monkeypatch):
     tiny.eval.update(w=(0.0,), bootstrap=0)
     file = tmp_path / "model.safetensors"
     weights.export(file, tiny, 7, fill(jax.eval_shape(lambda: states.create(tiny)).params))
-    monkeypatch.setattr(features.Features, "of", classmethod(lambda *_: Network()))
+    monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
 
     def run(ws=(0.0,), **more):
         return sweep(tiny, [file], ws, tmp_path / "sweep", **more)

@@ -12,7 +12,6 @@ from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, loss, process, samplers, schedule
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import features
 from cfg_jax.models import build
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.sampling import draw as drawing
@@ -270,7 +269,7 @@ def model(tiny, tmp_path):
 def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     """A class, a line in the dictionary, a field in the config: sampled, swept, varied, in rows, files and report."""
     monkeypatch.setitem(guidance.RULES, "constant", Constant)
-    monkeypatch.setattr(features.Features, "of", classmethod(lambda *_: Network()))
+    monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     tiny.eval.update(bootstrap=0)
     with tiny.unlocked():
         tiny.guidance.update(name="constant", offset=0.5)
@@ -295,7 +294,7 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
 
 
 def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(features.Features, "of", classmethod(lambda *_: Network()))
+    monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     tiny.eval.update(bootstrap=0)
     tiny.guidance.logsnr_high = 5.0
     sweep(tiny, [model], [1.0], tmp_path / "a")

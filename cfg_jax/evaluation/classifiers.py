@@ -1,9 +1,9 @@
-"""Classifiers of a data set's own classes: trained here on the pictures or on a network's features, or given."""
+"""Classifiers of a data set's own classes, as extractors: trained here on pictures or on features, or given."""
 
 import logging
 import shutil
 import zipfile
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.traverse_util
@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from cfg_jax.errors import InputError
+from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
 from cfg_jax.evaluation.references import WIDTHS
+from cfg_jax.evaluation.scores import Name
 from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import in_batches, to_float
 from cfg_jax.models import classifier
@@ -24,72 +26,106 @@ EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE = 5, 300, 5000, 128
 PROBED, PROBE_PART, PROBE_C = 20_000, 1000, 0.01  # pictures, pictures, 1 / (L2 penalty) for unit variance
 
 
-class TrainedHere:
-    """A classifier of the data's classes, trained once on a part of `source` and kept in `cache`."""
+def features_of(config, source, directory) -> Features:
+    """Those of config.eval. A classifier of the data is trained in `directory` where logits are lacking."""
+    evaluation, cache = config.eval, Path(directory) / "classifier.npz"
+    network = InceptionFeatures(evaluation.inception) if evaluation.features == "inception" else None
+    if evaluation.classifier:
+        given = GivenClassifier(evaluation.classifier)
+        given.check(source.card.image_shape)
+        if given.num_classes != config.data.num_classes:
+            raise InputError(
+                f"config.eval.classifier={evaluation.classifier} has {given.num_classes} classes, "
+                f"config.data.num_classes={config.data.num_classes}: name one of the same classes"
+            )
+        return Features(network, given)  # a given one needs Inception beside it
+    if network is None:
+        return Features(DataClassifier(source, cache))
+    if "fid_inception" in network.distances:
+        return Features(network)
+    return Features(network, Probe(network, "fd_mixed8", source, evaluation.reference_images, cache))
 
-    def __init__(self, name, source, index, cache):
-        self.name, self.source, self.index, self.cache = name, source, index, Path(cache)
-        with claimed(self.cache, wait=True):  # another job of the same sweep may be training it
-            self.accuracy = self._read() if self.cache.exists() else self._train()
-        self.digest = digest(*(np.asarray(self.params[name]) for name in sorted(self.params)))
 
-    def _train(self):
-        """Set params -> accuracy on images held out."""
-        labels, num_classes = self.source.labels, len(self.source.card.class_names)
-        order = np.random.default_rng(0).permutation(self.index)
+def kept(
+    cache: Path,
+    name: str,
+    source,
+    index,
+    *,
+    made_from: str,
+    shapes: Callable,
+    fit: Callable,
+    logits: Callable,
+    remedy: str,
+) -> tuple[dict, float]:
+    """(parameters, accuracy on held-out pictures) of a classifier, trained once on a part of `source`.
+
+    made_from: what decides them; shapes() -> {parameter: shape}; fit(index) -> parameters; logits(parameters, index)
+    -> [N, K]. Raises InputError where it has learnt next to nothing, with the remedy.
+    """
+    with claimed(cache, wait=True):  # another job of the same sweep may be training it
+        if cache.exists():
+            return _read(cache, name, made_from, shapes)
+        order = np.random.default_rng(0).permutation(index)
         held_out, rest = np.split(order, [max(1, int(HELD_OUT * len(order)))])
-        self.params = self.fit(rest)
-        accuracy = float((np.argmax(self.logits_of(held_out), 1) == labels[held_out]).mean())
-        chance = 1 / num_classes
+        params = fit(rest)
+        accuracy = float((np.argmax(logits(params, held_out), 1) == source.labels[held_out]).mean())
+        chance = 1 / len(source.card.class_names)
         if accuracy < min(3 * chance, (1 + chance) / 2):
             raise InputError(
-                f"the classifier {self.name} gets {accuracy:.1%} of {len(held_out)} held-out pictures right, chance is "
-                f"{chance:.1%}: its scores would mean nothing; {self.remedy}"
+                f"the classifier {name} gets {accuracy:.1%} of {len(held_out)} held-out pictures right, chance is "
+                f"{chance:.1%}: its scores would mean nothing; {remedy}"
             )
-        log.info("classifier %s: %.2f %% of %d held-out pictures", self.name, 100 * accuracy, len(held_out))
-        write_npz(self.cache, {**self.params, "accuracy": np.float64(accuracy), "data": np.array(self.made_from)})
-        return accuracy
-
-    def _read(self):
-        """Set params -> accuracy, as they were kept."""
-        try:
-            with np.load(self.cache, allow_pickle=False) as file:
-                params = dict(file)
-            accuracy, data = float(params.pop("accuracy")), str(params.pop("data"))
-            if data == self.made_from and {k: a.shape for k, a in params.items()} != self.shapes():
-                raise ValueError("it has other arrays")
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{self.cache} cannot be read ({error}): remove it, it is trained again") from error
-        if data != self.made_from:
-            raise InputError(
-                f"{self.cache} was trained on other data or features than {self.name}: choose another sweep directory"
-            )
-        self.params = params
-        return accuracy
+        log.info("classifier %s: %.2f %% of %d held-out pictures", name, 100 * accuracy, len(held_out))
+        write_npz(cache, {**params, "accuracy": np.float64(accuracy), "data": np.array(made_from)})
+        return params, accuracy
 
 
-class ClassifierFeatures(TrainedHere):
+def _read(cache, name, made_from, shapes):
+    try:
+        with np.load(cache, allow_pickle=False) as file:
+            params = dict(file)
+        accuracy, data = float(params.pop("accuracy")), str(params.pop("data"))
+        if data == made_from and {k: a.shape for k, a in params.items()} != shapes():
+            raise ValueError("it has other arrays")
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{cache} cannot be read ({error}): remove it, it is trained again") from error
+    if data != made_from:
+        raise InputError(f"{cache} was trained on other data or features than {name}: choose another sweep directory")
+    return params, accuracy
+
+
+def digest_of(params: dict) -> str:
+    return digest(*(np.asarray(params[name]) for name in sorted(params)))
+
+
+class DataClassifier:
     """A small convolutional network of the data set itself: a feature space, and logits.
 
     Its Frechet distance is no FID: it is named fid_<data set>@N and compares only with itself.
     """
 
-    remedy = "set config.eval.features=inception"
-
     def __init__(self, source, cache):
-        num_classes = len(source.card.class_names)
+        num_classes, self.name, self.source = len(source.card.class_names), source.card.name, source
         self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
         self.apply = jax.jit(self.net.apply)
-        self.made_from = source.card.digest
-        super().__init__(source.card.name, source, np.arange(len(source)), cache)
+        self.distances = [str(Name("fid", self.name))]
+        params, self.accuracy = kept(
+            Path(cache), self.name, source, np.arange(len(source)), made_from=source.card.digest, shapes=self.shapes,
+            fit=self.fit, logits=lambda params, index: self.run(params, source.images[index])[1],
+            remedy="set config.eval.features=inception",
+        )  # fmt: skip
+        self.digest = digest_of(params)
+        self.params = jax.device_put(params)
 
-    @cached_property
-    def placed(self):
-        return jax.device_put(flax.traverse_util.unflatten_dict(self.params, sep="/"))
+    def __call__(self, images, so_far=None) -> Extracted:
+        features, logits = self.run(self.params, images)
+        return Extracted({self.distances[0]: features}, {f"is_{self.name}": logits}, {self.name: logits})
 
-    def __call__(self, images):
+    def run(self, params, images):
         """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
-        return in_batches(lambda part: self.apply(self.placed, to_float(part)), images, 128)
+        tree = flax.traverse_util.unflatten_dict(params, sep="/")
+        return in_batches(lambda part: self.apply(tree, to_float(part)), images, 128)
 
     def fit(self, index):
         num_steps = int(np.clip(EPOCHS * len(index) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
@@ -98,33 +134,36 @@ class ClassifierFeatures(TrainedHere):
         )
         return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep="/"))
 
-    def logits_of(self, index):
-        return self(self.source.images[index])[1]
-
     def shapes(self):
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
         return {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
 
 
-class Probe(TrainedHere):
-    """Logistic regression on a network's features: IS and accuracy where its own logits are not at hand.
+class Probe:
+    """Logistic regression on an extractor's features: IS and accuracy where its own logits are not at hand.
 
     It learns from up to PROBED training pictures, no more than the reference is of.
     """
 
-    remedy = "take more pictures (config.eval.reference_images), or set config.eval.features=classifier"
+    distances = ()
 
-    def __init__(self, network, distance, source, num_images, cache):
-        self.network, self.distance = network, distance
+    def __init__(self, network: FeatureExtractor, distance: str, source, num_images: int, cache):
+        self.network, self.distance, self.source = network, distance, source
+        self.name = f"{source.card.name}_{Name.parse(distance).of}"
         index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
-        self.made_from = digest_json([source.card.digest, len(index), network.digest])
-        self.parts = Path(cache).with_name(f"features-{self.made_from}.parts")
-        super().__init__(f"{source.card.name}_{distance.partition('_')[2]}", source, index, cache)
+        made_from = digest_json([source.card.digest, len(index), network.digest])
+        self.parts = Path(cache).with_name(f"features-{made_from}.parts")
+        self.remedy = "take more pictures (config.eval.reference_images), or set config.eval.features=classifier"
+        self.params, self.accuracy = kept(
+            Path(cache), self.name, source, index, made_from=made_from, shapes=self.shapes, fit=self.fit,
+            logits=lambda params, index: linear(params, self.features_of(index)), remedy=self.remedy,
+        )  # fmt: skip
+        self.digest = digest_of(self.params)
         shutil.rmtree(self.parts, ignore_errors=True)
 
-    def __call__(self, features):
-        """float32 [N, D] -> logits float32 [N, K]."""
-        return features @ self.params["kernel"] + self.params["bias"]
+    def __call__(self, images, so_far: Extracted) -> Extracted:
+        logits = linear(self.params, so_far.distances[self.distance])
+        return Extracted({}, {f"is_{self.name}": logits}, {self.name: logits})
 
     def fit(self, index):
         from sklearn.linear_model import LogisticRegression
@@ -144,16 +183,13 @@ class Probe(TrainedHere):
             rows, bias = np.concatenate([-rows, rows]) / 2, np.concatenate([-bias, bias]) / 2
         return {"kernel": rows.T.astype(np.float32), "bias": bias.astype(np.float32)}
 
-    def logits_of(self, index):
-        return self(self.features_of(index))
-
     def features_of(self, index):
         """[N, D] of pictures of the source, in parts that are kept until the classifier is whole."""
-        stage = self.network.distances[self.distance]
         parts = {self.parts / f"{digest(p)}.npz": p for p in np.split(index, range(PROBE_PART, len(index), PROBE_PART))}
         paths = to_make(parts)
         for path in progress(paths, total=len(parts), desc=f"features for {self.name}", unit="part"):
-            write_npz(path, {"features": self.network(self.source.images[parts[path]])[stage]})
+            found = self.network(self.source.images[parts[path]], Extracted())
+            write_npz(path, {"features": found.distances[self.distance]})
         return np.concatenate([np.load(path, allow_pickle=False)["features"] for path in parts])
 
     def shapes(self):
@@ -161,22 +197,29 @@ class Probe(TrainedHere):
         return {"kernel": (WIDTHS[self.distance], num_classes), "bias": (num_classes,)}
 
 
+def linear(params, features):
+    """float32 [N, D] -> logits float32 [N, K]."""
+    return features @ params["kernel"] + params["bias"]
+
+
 class GivenClassifier:
     """A run that experiments.import_adm made of ADM's classifiers, at the clean end of its log-SNR."""
 
+    distances, accuracy = (), None
+
     def __init__(self, run_dir):
         model = load_classifier(run_dir)
-        self.name, self.data, self.accuracy = Path(run_dir).name, model.config.data, None
+        self.name, self.data = Path(run_dir).name, model.config.data
         self.num_classes = self.data.num_classes
-        self.params, self.clean = model.network.params, model.config.logsnr_max
+        self.params, self.clean = model.params, model.config.logsnr_max
         self.digest = model.digest
         self.apply = jax.jit(lambda params, z, logsnr: model.network.net.apply({"params": params}, z, logsnr))
 
-    def __call__(self, images):
+    def __call__(self, images, so_far=None) -> Extracted:
         def logits(part):
             return self.apply(self.params, to_float(part), np.full(len(part), self.clean, np.float32))
 
-        return None, in_batches(logits, images, 64)
+        return Extracted({}, {}, {self.name: in_batches(logits, images, 64)})
 
     def check(self, image_shape):
         own = (self.data.image_size, self.data.image_size, self.data.channels)

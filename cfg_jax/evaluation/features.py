@@ -1,18 +1,41 @@
 """uint8 images -> features and logits, by networks whose digest goes into every row."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from cfg_jax.errors import InputError
-from cfg_jax.evaluation.classifiers import ClassifierFeatures, GivenClassifier, Probe
 from cfg_jax.files import digest
 from cfg_jax.images import in_batches
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
 from cfg_jax.training import mesh as meshes
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What the scores of N images are made of, [N, ...] each, by the name of the score or of the classifier."""
+
+    distances: dict[str, np.ndarray] = field(default_factory=dict)  # of the Frechet distances, the main one first
+    logits: dict[str, np.ndarray] = field(default_factory=dict)  # of the inception scores, is_ and isc_
+    class_logits: dict[str, np.ndarray] = field(default_factory=dict)  # by the data's own classes
+
+    def __or__(self, other: "Extracted") -> "Extracted":
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Extracted(*(ours | theirs for ours, theirs in pairs))
+
+
+class FeatureExtractor(Protocol):
+    """A network of a row: an Inception network, a classifier of the data's classes, another with a distance."""
+
+    digest: str
+    distances: Collection[str]  # names of the Frechet distances that it gives
+
+    def __call__(self, images: np.ndarray, so_far: Extracted) -> Extracted:
+        """uint8 [N, H, W, C], and what the extractors before gave."""
+        ...
 
 
 class InceptionFeatures:
@@ -27,81 +50,53 @@ class InceptionFeatures:
         first = {"fd_mixed8": "mixed_8"} if until == "mixed_8" else {"fid_inception": "pool_3"}
         self.distances = first | {"sfid_inception": "mixed_6_conv"}
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray, so_far: Extracted = Extracted()) -> Extracted:
+        stages, logits = self.stages(images), {}
+        if "logits" in stages:
+            logits["is_inception"] = logits["isc_inception"] = stages["logits"]
+            logits["isc_biased_inception"] = stages["logits"] + self.bias
+        return Extracted({name: stages[of].reshape(len(images), -1) for name, of in self.distances.items()}, logits)
+
+    def stages(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [N, H, W, 1 or 3] -> {stage: float32 [N, ...]}."""
         batch_size = meshes.divided(64, self.mesh)
 
-        def stages(part):
+        def of_part(part):
             part = np.repeat(part, 3 // part.shape[-1], -1)
             return self.apply(self.params, jax.device_put(part, meshes.split(self.mesh)))
 
-        return in_batches(stages, images, batch_size)
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What the scores of N images are made of, [N, ...] each, by the name of the score or of the classifier."""
-
-    distances: dict[str, np.ndarray]  # features of the Frechet distances, the main one first
-    logits: dict[str, np.ndarray]  # of the inception scores, is_ and isc_
-    class_logits: dict[str, np.ndarray]  # by the data's own classes
+        return in_batches(of_part, images, batch_size)
 
 
 class Features:
-    """uint8 images -> Extracted, by an Inception network, a classifier of the data's classes, or both."""
+    """uint8 images -> Extracted, by one extractor after another."""
 
-    def __init__(self, inception=None, classifier=None):
-        self.inception, self.classifier = inception, classifier
+    def __init__(self, *extractors: FeatureExtractor):
+        self.extractors = extractors
         self.made_on = {"platform": jax.default_backend(), "precision": PRECISION}
-        self.network = digest(*(network.digest for network in (inception, classifier) if network))
+        self.network = digest(*(extractor.digest for extractor in extractors))
         self.digest = digest(self.network, *self.made_on.values())
 
     @property
-    def distances_digest(self):
-        """Names the network of the distances alone, which is all that a reference depends on."""
-        return (self.inception or self.classifier).digest
+    def distances(self) -> list[str]:
+        """Names of the Frechet distances, the main one first."""
+        return [name for extractor in self.extractors for name in extractor.distances]
 
     @property
-    def distances(self):
-        """Names of the Frechet distances, the main one first."""
-        return [*self.inception.distances] if self.inception else [f"fid_{self.classifier.name}"]
+    def distances_digest(self) -> str:
+        """Names the networks of the distances alone, which are all that a reference depends on."""
+        digests = [extractor.digest for extractor in self.extractors if extractor.distances]
+        return digests[0] if len(digests) == 1 else digest(*digests)
 
-    @classmethod
-    def of(cls, config, source, directory):
-        """Those of config.eval. A classifier of the data is trained in `directory` where logits are lacking."""
-        evaluation, inception, classifier = config.eval, None, None
-        if evaluation.features == "inception":
-            inception = InceptionFeatures(evaluation.inception)
-        if evaluation.classifier:
-            classifier = GivenClassifier(evaluation.classifier)
-            classifier.check(source.card.image_shape)
-            if classifier.num_classes != config.data.num_classes:
-                raise InputError(
-                    f"config.eval.classifier={evaluation.classifier} has {classifier.num_classes} classes, "
-                    f"config.data.num_classes={config.data.num_classes}: name one of the same classes"
-                )
-        elif not inception:
-            classifier = ClassifierFeatures(source, Path(directory) / "classifier.npz")
-        elif "fid_inception" not in inception.distances:
-            path = Path(directory) / "classifier.npz"
-            classifier = Probe(inception, "fd_mixed8", source, evaluation.reference_images, path)
-        return cls(inception, classifier)
+    @property
+    def accuracy(self) -> float | None:
+        """Of the classifier that was trained here, on held-out pictures."""
+        return next((e.accuracy for e in self.extractors if hasattr(e, "accuracy")), None)
 
-    def __call__(self, images, classify=True):
-        """classify=False: of an Inception network the distances and logits alone."""
-        distances, logits, class_logits = {}, {}, {}
-        if self.inception:
-            stages = self.inception(images)
-            distances = {k: stages[stage].reshape(len(images), -1) for k, stage in self.inception.distances.items()}
-            if "logits" in stages:
-                logits["is_inception"] = logits["isc_inception"] = stages["logits"]
-                logits["isc_biased_inception"] = stages["logits"] + self.inception.bias
-        if self.classifier and (classify or not self.inception):
-            if isinstance(self.classifier, Probe):
-                of_class = self.classifier(distances[self.classifier.distance])
-            else:
-                features, of_class = self.classifier(images)
-                distances = distances or {f"fid_{self.classifier.name}": features}
-            class_logits[self.classifier.name] = of_class
-            logits = logits or {f"is_{self.classifier.name}": of_class}
-        return Extracted(distances, logits, class_logits)
+    def __call__(self, images: np.ndarray, classify: bool = True) -> Extracted:
+        """classify=False: of those with a distance alone."""
+        found = Extracted()
+        for extractor in self.extractors:
+            if classify or extractor.distances:
+                found |= extractor(images, found)
+        return found

@@ -68,7 +68,7 @@ def of_config(config, features, source, directory, other_reference=False, other_
 
 
 def suffix(name):
-    return SUFFIXES.get(name, "_" + name.partition("_")[2])
+    return SUFFIXES.get(name, f"_{scores.Name.parse(name).of}")
 
 
 def of_data(features, source, num_images, num_neighbours, split="train"):

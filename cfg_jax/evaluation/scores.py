@@ -1,8 +1,26 @@
 """Scores of features and logits, in float64 on the host."""
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy.special import log_softmax
 
 from cfg_jax.errors import InputError
+
+
+class Name(NamedTuple):
+    """What is measured, and of which network or data: "fid_inception"."""
+
+    measure: str
+    of: str
+
+    def __str__(self):
+        return f"{self.measure}_{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Name":
+        measure, _, of = text.partition("_")
+        return cls(measure, of)
 
 
 def frechet_distance(mu_a, cov_a, mu_b, cov_b, root_a=None):
@@ -40,7 +58,7 @@ def split_of(count, splits):
 
 def probabilities(logits):
     """logits [N, K] -> p [N, K] and sum p log p [N], float64."""
-    log_p = log_softmax(logits)
+    log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
     p = np.exp(log_p)
     return p, np.where(p > 0, p * log_p, 0).sum(1)  # 0 log 0 is 0
 
@@ -51,12 +69,6 @@ def split_scores(sum_p, sum_negative_entropy, count):
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(marginal > 0, marginal * np.log(marginal), 0).sum(-1)
     return np.exp(sum_negative_entropy / count + entropy)
-
-
-def log_softmax(logits):
-    logits = np.asarray(logits, np.float64)
-    logits = logits - logits.max(1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
 def kernel_distance(a, b, rng, subsets=100, size=1000):

@@ -21,7 +21,7 @@ from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance, Unguided
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import measure, references, samples
-from cfg_jax.evaluation.features import Features
+from cfg_jax.evaluation.classifiers import features_of
 from cfg_jax.files import read_json, shared, to_make, write_json
 from cfg_jax.models import build
 from cfg_jax.progress import progress
@@ -84,7 +84,7 @@ def sweep(
             raise InputError("--classifier_run is a guidance of its own: leave config.guidance as it is")
 
     with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):
-        features = Features.of(config, source, workdir)
+        features = features_of(config, source, workdir)
         reference = references.of_config(config, features, source, workdir, other_reference, other_device)
         configs.save(workdir / "config.json", config)
         real = None
@@ -169,7 +169,7 @@ def score_cell(cell, guides, features, reference, real_features):
             name: [float(f"{v:.6g}") for v in value[1:]] for name, value in measured.items() if len(value) > 1
         },
         "spreads": spreads,
-        "classifier_accuracy": features.classifier and features.classifier.accuracy,
+        "classifier_accuracy": features.accuracy,
         "seconds": round(time.perf_counter() - began, 2),
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
         "code": __version__,

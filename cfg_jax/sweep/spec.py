@@ -8,6 +8,7 @@ import difflib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
@@ -15,7 +16,9 @@ from cfg_jax import config as configs
 from cfg_jax.diffusion import guidance, samplers
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
-from cfg_jax.sampling.model import Guides, Model
+
+if TYPE_CHECKING:  # a report needs neither orbax nor a network
+    from cfg_jax.sampling.model import Guides, Model
 
 LETTERS = {"sampler.variance_interp": "v"}
 PAPER = "classifier-free"
@@ -70,7 +73,7 @@ def other_dtype(row: dict) -> str | None:
     return row.get("dtype") if row.get("dtype") != row.get("trained_dtype") else None
 
 
-def identity(config: ConfigDict, name: str, model: Model, w: float, guides: Guides, features, reference) -> dict:
+def identity(config: ConfigDict, name: str, model: "Model", w: float, guides: "Guides", features, reference) -> dict:
     """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
     return {
         "run": name,
@@ -134,7 +137,7 @@ def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:
 
 def check_varied(config: ConfigDict, field: str) -> None:
     """Raise InputError for what is no field of the sampler or the guidance, nor the images' seed."""
-    varied = ["eval.seed", *(f"{group}.{name}" for group in ("sampler", "guidance") for name in getattr(config, group))]
+    varied = [f"{group}.{name}" for group in ("sampler", "guidance") for name in getattr(config, group)] + ["eval.seed"]
     if field not in varied:
         near = difflib.get_close_matches(field, varied, 1)
         meant = f"did you mean {near[0]}? " if near else ""

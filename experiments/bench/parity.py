@@ -23,6 +23,7 @@ from cfg_jax.evaluation import measure
 from cfg_jax.evaluation.features import Extracted, Features, InceptionFeatures
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.evaluation.references import Reference
+from cfg_jax.evaluation.scores import Name
 from cfg_jax.files import write_atomic, write_npz
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
@@ -121,7 +122,7 @@ def stages(ours, network, pth):
     images = images_of(0, 8, 64)
     with torch.no_grad():
         _, pool_3, logits, biased = (a.numpy() for a in net(torch.tensor(images.transpose(0, 3, 1, 2).copy())))
-    got = ours(images)
+    got = ours.stages(images)
     resized = (np.asarray(inception.resize(images.astype(np.float32), 299)) - 128) / 128
     pairs = {
         "resize to 299 (TF1 bilinear)": (resized, inside["resize"].transpose(0, 2, 3, 1)),
@@ -134,7 +135,7 @@ def stages(ours, network, pth):
     none = (float("nan"), float("nan"))
     for what, (a, b) in pairs.items():
         yield what, "torch-fidelity", none, relative(a, b)
-    alone = np.concatenate([ours(images[i : i + 1])["pool_3"] for i in range(len(images))])
+    alone = np.concatenate([ours.stages(images[i : i + 1])["pool_3"] for i in range(len(images))])
     yield "pool_3, one image at a time", "ours, eight at once", none, relative(alone, got["pool_3"])
 
 
@@ -158,7 +159,7 @@ def formulas():
     counted.add(np.zeros((len(fake), 1, 1, 1), np.uint8), extracted)
     reference = Reference({"fid_x": (of_real.mean, of_real.cov)}, np.zeros((0, 0, 0, 0)), None, "")
     measured, spreads = counted.scores(reference, real)
-    ours = {name.partition("_")[0]: float(value[0]) for name, value in measured.items()}
+    ours = {Name.parse(name).measure: float(value[0]) for name, value in measured.items()}
 
     a, b, given = torch.tensor(fake), torch.tensor(real), torch.tensor(logits)
     statistics = [fid_features_to_statistics(f) for f in (a, b)]

@@ -14,7 +14,8 @@ from absl import flags
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.evaluation import measure, references
-from cfg_jax.evaluation.features import Extracted, Features
+from cfg_jax.evaluation.classifiers import features_of
+from cfg_jax.evaluation.features import Extracted
 from cfg_jax.files import write_json
 from cfg_jax.progress import progress
 from experiments import cli
@@ -34,7 +35,7 @@ def main():
     most, splits = max(counts), config.eval.splits
     configs.require(most <= len(held_out), f"--counts={COUNTS.value}: {config.data.name} holds out {len(held_out)}")
     configs.require(min(counts) >= 2 * splits, f"--counts={COUNTS.value} has too few for config.eval.splits={splits}")
-    features = Features.of(config, source, WORKDIR.value)
+    features = features_of(config, source, WORKDIR.value)
     reference = references.of_config(config, features, source, WORKDIR.value)
     rng = np.random.default_rng(config.eval.seed)
     index = np.sort(rng.permutation(len(held_out))[:most])

@@ -4,7 +4,6 @@ python -m experiments.results --config=configs/tiny_imagenet.py --sweep=runs/tin
     --out=experiments/results/tiny_imagenet
 """
 
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import report
 from cfg_jax.files import read_json, write_atomic, write_json
-from cfg_jax.training.metrics import troubles, whole_lines
+from cfg_jax.training.metrics import records, troubles
 from experiments import cli
 
 CONFIG = cli.define_config()
@@ -51,7 +50,7 @@ def training(run):
     """What a run took, from its records: hours of its steps alone, without compiling and saving."""
     if not (run / "metrics.jsonl").exists():
         raise InputError(f"{run} has no metrics.jsonl: name the directory of the runs that were scored with --runs")
-    config, rows = configs.load(run / "config.json"), [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    config, rows = configs.load(run / "config.json"), [row for _, row in records(run / "metrics.jsonl")]
     steps = np.diff([0, *(row["step"] for row in rows)])
     seconds = float(steps @ [config.train.batch_size / row["images_per_s"] for row in rows])
     return {

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import cfg_jax
@@ -204,8 +205,11 @@ def test_batch_must_divide_over_the_devices_before_anything_is_written(tiny, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_the_run(tiny, tmp_path, caplog):
-    tiny.train.update(learning_rate=float("inf"), max_skipped=1)
+def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_the_run(
+    tiny, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(states, "optimizer", lambda _: optax.scale(float("inf")))
+    tiny.train.max_skipped = 1
     with (
         caplog.at_level("WARNING", "cfg_jax"),
         pytest.raises(InputError, match=r"2 steps before step 2 .* again after a rollback"),

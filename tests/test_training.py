@@ -24,7 +24,8 @@ from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import trainer
 from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.metrics import EDGES, LossByLogsnr, troubles
+from cfg_jax.training.metrics import EDGES, LossByLogsnr
+from cfg_jax.training.records import summarise, troubles, warn_of_spike
 
 
 def final(workdir, config):
@@ -233,10 +234,10 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step(tiny, monkeypatc
         state, batch, jax.random.key(0), jnp.float32(0.1)
     )
     assert_equal(after, state.replace(step=jnp.int32(1)))
-    assert trainer.summarise([metrics]) == {"loss": None, "grad_norm": None, "loss_by_logsnr": {}, "skipped": 1}
+    assert summarise([metrics]) == {"loss": None, "grad_norm": None, "loss_by_logsnr": {}, "skipped": 1}
     monkeypatch.undo()
     taken, good = jax.jit(partial(trainer.train_step, config=tiny))(after, batch, jax.random.key(0), jnp.float32(0.1))
-    merged = trainer.summarise([metrics, good])
+    merged = summarise([metrics, good])
     assert merged["skipped"] == 1 and merged["loss"] == float(good.loss.compute())
     assert merged["loss_by_logsnr"] == good.loss_by_logsnr.compute()
     assert int(taken.step) == 2
@@ -282,7 +283,7 @@ def test_a_spike_of_the_loss_is_said(caplog):
     recent = []
     with caplog.at_level("WARNING", "cfg_jax"):
         for step, value in enumerate((1.0, 0.5, 0.4, None, 0.9, 1.5)):
-            trainer.warn_of_spike(step, value, recent)
+            warn_of_spike(step, value, recent)
     assert [record.args[:2] for record in caplog.records] == [(1.5, 5)] and len(recent) == 5
 
 

@@ -23,7 +23,7 @@ from cfg_jax.evaluation import cells, generate, measure, references, samples
 from cfg_jax.evaluation.features import Features
 from cfg_jax.files import read_json, shared, to_make, write_json
 from cfg_jax.progress import progress
-from cfg_jax.training.metrics import troubles
+from cfg_jax.training.records import troubles
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8

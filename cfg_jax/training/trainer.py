@@ -24,16 +24,15 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import only_one, write_atomic, write_json
 from cfg_jax.models import unet
 from cfg_jax.progress import progress
-from cfg_jax.training import hosts, weights
+from cfg_jax.training import hosts, records, weights
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.metrics import TrainMetrics, Writer, records
+from cfg_jax.training.metrics import TrainMetrics
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
 AHEAD = 3  # steps that the host may be before the devices
-SPIKE = 2.0  # times the median of the last records is a loss worth a warning
 
 
 class NonFinite(Exception):
@@ -175,7 +174,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
     draw = jax.jit(partial(sample_grid, config=config, mesh=mesh), out_shardings=meshes.replicated(mesh))
 
     # Loop
-    writer = Writer(workdir, start) if first else None
+    writer = records.Writer(workdir, start) if first else None
     pending, recent, skipped, taken, since = [], deque(maxlen=10), 0, 0, time.perf_counter()
     bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step", disable=not first)
     with writing(writer, checkpoints, bar), stop_signals(told):
@@ -189,11 +188,9 @@ def _train(config, workdir, source, mesh, rollbacks, told):
             stop = done < num_steps and stops(told, done)
             last = done == num_steps or stop
             if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
-                values = summarise(pending) | {"rollbacks": rollbacks}
+                values = records.summarise(pending) | {"rollbacks": rollbacks}
                 seconds = (time.perf_counter() - since) / len(pending)
-                values |= {"images_per_s": batch_size / seconds, "tflops": flops / seconds / 1e12}
-                if peak:
-                    values["mfu"] = flops / seconds / peak
+                values |= records.rates(seconds, batch_size, flops, peak)
                 if writer:
                     writer.write(done, values)
                 skipped += agreed(values["skipped"])
@@ -202,7 +199,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
                     raise NonFinite(
                         f"{skipped} steps before step {done} had a loss, gradient or update that is not finite"
                     )
-                warn_of_spike(done, values["loss"], recent)
+                records.warn_of_spike(done, values["loss"], recent)
                 bar.set_postfix(loss=values["loss"], refresh=False)
                 pending, since = [], time.perf_counter()
             sample = done % config.train.sample_every == 0
@@ -269,31 +266,8 @@ def claim(workdir, config, latest):
             raise InputError(
                 f"{workdir} holds a run of another config ({'; '.join(fields)}): choose another workdir or those values"
             )
-    records(workdir / "metrics.jsonl")  # damaged ones are said to be so before anything compiles
+    records.read(workdir / "metrics.jsonl")  # damaged ones are said to be so before anything compiles
     configs.save(path, config)
-
-
-def summarise(pending):
-    """The means over the steps since the last record that were taken, and how many were not."""
-    merged = pending[0]
-    for metrics in jax.device_get(pending[1:]):
-        merged = merged.merge(metrics)
-    skipped = int(merged.skipped.total)
-    loss, grad_norm = (float(m.compute()) if skipped < len(pending) else None for m in (merged.loss, merged.grad_norm))
-    return {
-        "loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute(), "skipped": skipped
-    }  # fmt: skip
-
-
-def warn_of_spike(step, loss, recent):
-    """`recent` holds the last few records' losses."""
-    if loss is None:
-        return
-    if len(recent) >= 3 and loss > SPIKE * np.median(recent):
-        log.warning(
-            "loss spike: %.4f at step %d, the median of the last records is %.4f", loss, step, np.median(recent)
-        )
-    recent.append(loss)
 
 
 def sample_grid(params, *, config, mesh=None):

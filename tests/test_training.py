@@ -22,6 +22,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
+from cfg_jax.training import step as steps
 from cfg_jax.training import trainer
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.metrics import EDGES, LossByLogsnr
@@ -230,17 +231,15 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step(tiny, monkeypatc
     monkeypatch.setattr(
         loss, "noised", lambda *a, **k: (lambda z, *rest: (z.at[3].set(jnp.nan), *rest))(*noised(*a, **k))
     )
-    after, metrics = jax.jit(partial(trainer.train_step, config=tiny))(
-        state, batch, jax.random.key(0), jnp.float32(0.1)
-    )
+    after, metrics = jax.jit(partial(steps.train_step, config=tiny))(state, batch, jax.random.key(0), jnp.float32(0.1))
     assert_equal(after, state.replace(step=jnp.int32(1)))
     assert summarise([metrics]) == {"loss": None, "grad_norm": None, "loss_by_logsnr": {}, "skipped": 1}
     monkeypatch.undo()
-    taken, good = jax.jit(partial(trainer.train_step, config=tiny))(after, batch, jax.random.key(0), jnp.float32(0.1))
+    accepted, good = jax.jit(partial(steps.train_step, config=tiny))(after, batch, jax.random.key(0), jnp.float32(0.1))
     merged = summarise([metrics, good])
     assert merged["skipped"] == 1 and merged["loss"] == float(good.loss.compute())
     assert merged["loss_by_logsnr"] == good.loss_by_logsnr.compute()
-    assert int(taken.step) == 2
+    assert int(accepted.step) == 2
 
 
 def test_a_state_is_finite_after_any_number_of_steps(tiny):
@@ -248,10 +247,10 @@ def test_a_state_is_finite_after_any_number_of_steps(tiny):
     state = jax.jit(partial(states.create, tiny))()
     for count in (0, 46_341, 50_000, 2_700_000):
         counted = jax.tree.map(lambda a, n=count: jnp.full_like(a, n) if a.dtype == jnp.int32 else a, state)
-        assert trainer.all_finite(counted)
+        assert steps.all_finite(counted)
     first, *rest = jax.tree.leaves(state.ema)
     bad = jax.tree.unflatten(jax.tree.structure(state.ema), [first.at[0].set(jnp.inf), *rest])
-    assert not trainer.all_finite(state.replace(ema=bad))
+    assert not steps.all_finite(state.replace(ema=bad))
 
 
 def test_a_warning_during_the_last_step_is_heard(tiny, tmp_path, monkeypatch):
@@ -271,7 +270,7 @@ def test_parts_of_a_batch_give_the_whole_s_gradient(tiny):
     moments = []
     for parts in (1, 2, 8):
         tiny.train.accumulate = parts
-        step = jax.jit(partial(trainer.train_step, config=tiny))
+        step = jax.jit(partial(steps.train_step, config=tiny))
         after, metrics = step(state, batch, jax.random.key(0), jnp.float32(0.5))
         moments.append([*jax.tree.leaves(after.opt_state), metrics.grad_norm.total, metrics.loss_by_logsnr.total])
     for other in moments[1:]:
@@ -307,7 +306,7 @@ def test_every_step_draws_anew(whole):
     config, _ = whole
     state = jax.jit(partial(states.create, config))()
     batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8), "label": jnp.arange(8)}
-    step = jax.jit(partial(trainer.train_step, config=config))
+    step = jax.jit(partial(steps.train_step, config=config))
     first, again, later = (
         step(state.replace(step=jnp.int32(k)), batch, jax.random.key(0), jnp.float32(0.5))[1].loss.compute()
         for k in (0, 0, 1)
@@ -362,7 +361,7 @@ def imagenet64_step():
     state = jax.eval_shape(partial(states.create, config))
     batch = {"image": jax.ShapeDtypeStruct((8, 64, 64, 3), "uint8"), "label": jax.ShapeDtypeStruct((8,), "int32")}
     args = state, batch, jax.random.key(0), jnp.float32(0.1)
-    return jax.jit(partial(trainer.train_step, config=config), donate_argnums=0).lower(*args)
+    return jax.jit(partial(steps.train_step, config=config), donate_argnums=0).lower(*args)
 
 
 def test_the_whole_imagenet64_step_lowers(imagenet64_step):

@@ -15,6 +15,7 @@ from cfg_jax.evaluation import generate
 from cfg_jax.models import inception
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
+from cfg_jax.training import step as steps
 from cfg_jax.training import trainer
 
 
@@ -27,7 +28,7 @@ def time_training(config, repeats, peak_flops):
     create = partial(states.create, config)
     state = jax.jit(create, out_shardings=meshes.shardings(jax.eval_shape(create), mesh))()
     constants = jax.random.key(config.seed), jnp.float32(config.p_uncond)
-    step_fn, flops, compile_s = trainer.compile_step(config, mesh, state, batch, *constants)
+    step_fn, flops, compile_s = steps.compile_step(config, mesh, state, batch, *constants)
 
     def step():
         nonlocal state

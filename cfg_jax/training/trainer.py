@@ -12,14 +12,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
 from cfg_jax.data import cards, pipeline, sources
-from cfg_jax.diffusion import guidance, loss, samplers, schedule
+from cfg_jax.diffusion import samplers, schedule
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one, write_atomic, write_json
 from cfg_jax.models import unet
@@ -27,8 +26,8 @@ from cfg_jax.progress import progress
 from cfg_jax.training import hosts, records, weights
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
+from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.metrics import TrainMetrics
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
@@ -37,57 +36,6 @@ AHEAD = 3  # steps that the host may be before the devices
 
 class NonFinite(Exception):
     """The state, or more steps since the last checkpoint than config.train.max_skipped allows."""
-
-
-def train_step(state, batch, key, p_uncond, *, config, mesh=None):
-    """One gradient step on {"image": uint8 [B, H, W, C], "label": int32 [B]} -> (state, TrainMetrics). Algorithm 1.
-
-    p_uncond is an argument and not read from the config, so that runs that differ in it share a compiled program.
-    A step whose loss, gradient or update is not finite counts in the metrics and changes nothing but the step.
-    """
-    net, tx = states.network(config), states.optimizer(config.train)
-    drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    x = images.to_float(batch["image"])
-    c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
-    z, logsnr, eps = loss.noised(loss_key, x, logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
-
-    def mean_loss(params, dropout_key, z, logsnr, c, eps):
-        eps_fn = unet.eps_of(net, params, train=True, rngs={"dropout": dropout_key})
-        per_image = loss.squared_error(eps_fn, z, logsnr, c, eps)
-        return per_image.mean(), per_image
-
-    gradient, per_image = mean_gradient(
-        mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, eps), config.train.accumulate
-    )
-    grad_norm = optax.tree.norm(gradient)
-    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = states.update_ema(state.ema, params, state.step, config.train.ema_decay)
-    finite = jnp.isfinite(jnp.stack([per_image.mean(), grad_norm, optax.tree.norm(updates)])).all()
-    new, old = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
-    params, ema, opt_state = jax.tree.map(partial(jnp.where, finite), new, old)
-    metrics = TrainMetrics.of_step(finite, loss=per_image, logsnr=logsnr, grad_norm=grad_norm)
-    return states.TrainState(state.step + 1, params, ema, opt_state), metrics
-
-
-def mean_gradient(mean_loss, params, dropout_key, of_images, parts):
-    """Over the batch in `parts` one after another, to hold the activations of one at a time -> gradient, loss [B].
-
-    Part i takes every parts-th image, so that each device takes its own; without dropout the parts change the
-    order of a sum and nothing else.
-    """
-
-    def add(total, given):
-        key, part = given
-        gradient, per_image = jax.grad(mean_loss, has_aux=True)(params, key, *part)
-        return jax.tree.map(jnp.add, total, gradient), per_image
-
-    if parts == 1:  # XLA's CPU takes 18 times as long for digits' step in a loop of one
-        return jax.grad(mean_loss, has_aux=True)(params, dropout_key, *of_images)
-    taken = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), of_images)
-    zero = jax.tree.map(jnp.zeros_like, params)
-    total, per_image = jax.lax.scan(add, zero, (jax.random.split(dropout_key, parts), taken))
-    return jax.tree.map(lambda g: g / parts, total), per_image.swapaxes(0, 1).ravel()
 
 
 def train(config, workdir):
@@ -168,7 +116,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
     # Step
     key = jax.random.fold_in(jax.random.key(config.seed), 1)  # the seed itself drew the parameters
     constants = key, jnp.float32(config.p_uncond)
-    step_fn, flops, seconds = compile_step(config, mesh, state, meshes.put(batches[start], mesh), *constants)
+    step_fn, flops, seconds = steps.compile_step(config, mesh, state, meshes.put(batches[start], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
     peak = meshes.peak_flops()
     draw = jax.jit(partial(sample_grid, config=config, mesh=mesh), out_shardings=meshes.replicated(mesh))
@@ -204,7 +152,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
                 pending, since = [], time.perf_counter()
             sample = done % config.train.sample_every == 0
             save = done % config.train.checkpoint_every == 0 or last
-            if (sample or save) and agreed(not all_finite(state)):  # as memory may go bad; no step does this
+            if (sample or save) and agreed(not steps.all_finite(state)):  # as memory may go bad; no step does this
                 raise NonFinite(f"the parameters, their average or moments at step {done} are not finite")
             if sample:
                 began = time.perf_counter()
@@ -224,11 +172,6 @@ def _train(config, workdir, source, mesh, rollbacks, told):
         raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 
-@jax.jit
-def all_finite(state):
-    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state)]).all()
-
-
 def initial(config, mesh, checkpoints):
     """The newest checkpoint's state, or that of step 0, on the mesh."""
     create = partial(states.create, config)
@@ -244,17 +187,6 @@ def initial(config, mesh, checkpoints):
         params = jax.device_put(params, places.params)
         state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
     return state
-
-
-def compile_step(config, mesh, state, *args):
-    """train_step compiled for these arguments -> (callable, FLOP of the whole batch, seconds it took)."""
-    began = time.perf_counter()
-    out = jax.tree.map(lambda a: a.sharding, state), meshes.replicated(mesh)
-    step = jax.jit(partial(train_step, config=config, mesh=mesh), donate_argnums=0, out_shardings=out)
-    lowered = step.lower(state, *args)
-    compiled = lowered.compile()
-    # the cost of a loop's body is counted once
-    return compiled, meshes.flops(lowered) * config.train.accumulate, time.perf_counter() - began
 
 
 def claim(workdir, config, latest):

@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import signal
 import time
 from collections import deque
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 
 from cfg_jax import __version__, images
 from cfg_jax import config as configs
@@ -23,15 +21,15 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import only_one, write_atomic, write_json
 from cfg_jax.models import unet
 from cfg_jax.progress import progress
-from cfg_jax.training import hosts, records, weights
 from cfg_jax.training import mesh as meshes
+from cfg_jax.training import records, weights
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
+from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
-AHEAD = 3  # steps that the host may be before the devices
 
 
 class NonFinite(Exception):
@@ -49,12 +47,12 @@ def train(config, workdir):
     source, config = sources.load(config)
     mesh = mesh_of(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
-        told = []
+        signals = Signals()
         for rollbacks in (0, 1):
             try:
-                return _train(config, Path(workdir), source, mesh, rollbacks, told)
+                return _train(config, Path(workdir), source, mesh, rollbacks, signals)
             except NonFinite as error:
-                if agreed(told != []):
+                if agreed(signals.received):
                     raise KeyboardInterrupt(f"{error}; stopped, the last checkpoint is kept") from error
                 if rollbacks:
                     raise InputError(
@@ -75,7 +73,7 @@ def mesh_of(train):
     return meshes.data_mesh(jax.devices(), fsdp)
 
 
-def _train(config, workdir, source, mesh, rollbacks, told):
+def _train(config, workdir, source, mesh, rollbacks, signals):
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     first = jax.process_index() == 0  # what all processes know is written by the first
 
@@ -125,7 +123,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
     writer = records.Writer(workdir, start) if first else None
     pending, recent, skipped, taken, since = [], deque(maxlen=10), 0, 0, time.perf_counter()
     bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step", disable=not first)
-    with writing(writer, checkpoints, bar), stop_signals(told):
+    with writing(writer, checkpoints, bar), signals:
         for step in range(start, num_steps):
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
             pending.append(metrics)
@@ -133,7 +131,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
                 jax.block_until_ready(pending[-AHEAD])
             bar.update()
             done = step + 1
-            stop = done < num_steps and stops(told, done)
+            stop = done < num_steps and stops_after(done, signals)
             last = done == num_steps or stop
             if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
                 values = records.summarise(pending) | {"rollbacks": rollbacks}
@@ -168,7 +166,7 @@ def _train(config, workdir, source, mesh, rollbacks, told):
                     skipped = taken = 0
             if stop:
                 break
-    if stop or agreed(told != []):  # told during the last step, too: nothing is to follow
+    if stop or agreed(signals.received):  # received during the last step, too: nothing is to follow
         raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 
@@ -211,38 +209,6 @@ def sample_grid(params, *, config, mesh=None):
     eps_fn = unet.eps_of(states.network(config), meshes.whole(params, mesh))
     threshold = configs.THRESHOLDS[sampler.threshold]
     return samplers.ancestral(keys, eps_fn, z, c, logsnrs, v=sampler.variance_interp, threshold=threshold)
-
-
-def agreed(number):
-    """The greatest of all processes': each looks at its own copy of what is the same, as long as memory is good."""
-    return int(number) if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(number)).max())
-
-
-def stops(told, done):
-    """Whether to save and stop after step `done`. Several processes agree on a step, whichever of them was told.
-
-    None is more than AHEAD steps before another, since all wait for the devices: the named one is yet to come.
-    """
-    if jax.process_count() == 1:
-        return bool(told)
-    at = hosts.stop_step(done + 2 * AHEAD if told else None)
-    return at is not None and done >= at
-
-
-@contextmanager
-def stop_signals(told):
-    """SIGTERM, SIGUSR1 (SLURM's warning) and the first Ctrl-C fill the list; a second Ctrl-C ends the process."""
-
-    def handle(number, _):
-        told.append(number)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from cfg_jax.diffusion import loss
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
 from cfg_jax.training import mesh as meshes
+from cfg_jax.training import samples, trainer
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
-from cfg_jax.training import trainer
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.metrics import EDGES, LossByLogsnr
 from cfg_jax.training.records import summarise, troubles, warn_of_spike
@@ -256,7 +256,7 @@ def test_a_state_is_finite_after_any_number_of_steps(tiny):
 def test_a_warning_during_the_last_step_is_heard(tiny, tmp_path, monkeypatch):
     """Or the next model of a table would be begun."""
     monkeypatch.setattr(
-        trainer, "sample_grid", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or jnp.zeros((8, 8, 8, 1))
+        samples, "sample_grid", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or jnp.zeros((8, 8, 8, 1))
     )
     with pytest.raises(KeyboardInterrupt, match="stopped at step 4, saved"):
         trainer.train(tiny, tmp_path)

@@ -16,12 +16,11 @@ from cfg_jax.models import inception
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
-from cfg_jax.training import trainer
 
 
 def time_training(config, repeats, peak_flops):
     """One optimiser step on config.train.batch_size synthetic images."""
-    mesh, data, batch_size = trainer.mesh_of(config.train), config.data, config.train.batch_size
+    mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
     source = sources.synthetic(data.image_size, data.channels, data.num_classes)
     index = np.arange(batch_size) % len(source)
     batch = meshes.put({"image": source.images[index], "label": source.labels[index]}, mesh)

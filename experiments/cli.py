@@ -184,14 +184,21 @@ def start_jax():
             logging.getLogger("cfg_jax").setLevel(logging.WARNING)
 
 
+def print_failure(failed: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread that failed, but none of orbax's, whose errors the main thread raises."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(failed.exc_traceback))
+    of_thread = next((name for name in modules if name != "threading"), "")
+    if of_thread.partition(".")[0] != "orbax":
+        threading.__excepthook__(failed)
+
+
 def start_logging():
     class Handler(logging.Handler):
         def emit(self, record):
             write = tqdm.write if sys.stderr.isatty() else print  # above the bar, where there is one
             write(self.format(record), file=sys.stderr)
 
-    # orbax raises in the main thread what its own threads print first
-    threading.excepthook = lambda _: None
+    threading.excepthook = print_failure
     sys.unraisablehook = lambda error: end(f"stopped; {GO_ON}", 130) if error.exc_type is KeyboardInterrupt else None
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
     handler = Handler()

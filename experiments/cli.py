@@ -65,9 +65,9 @@ def run(main, stopped=130):
         try:
             start_jax()
             main()
-            hosts.part()
+            hosts.leave()
         except SystemExit:
-            hosts.part()
+            hosts.leave()
             raise
         except InputError as error:
             end(f"error: {error}", 1)
@@ -87,7 +87,7 @@ def run(main, stopped=130):
             end(f"error: {reason}: take a smaller batch_size, or config.train.accumulate, or config.model.remat", 1)
         except KeyboardInterrupt as stop:
             if str(stop):  # all processes stopped at one step
-                hosts.part()
+                hosts.leave()
             end(f"{str(stop) or 'stopped'}; {GO_ON}", stopped)
         except Exception as error:
             if not hosts.watching():

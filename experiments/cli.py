@@ -65,9 +65,9 @@ def run(main, stopped=130):
         try:
             start_jax()
             main()
-            hosts.part()
+            hosts.leave()
         except SystemExit:
-            hosts.part()
+            hosts.leave()
             raise
         except InputError as error:
             end(f"error: {error}", 1)
@@ -87,7 +87,7 @@ def run(main, stopped=130):
             end(f"error: {reason}: take a smaller batch_size, or config.train.accumulate, or config.model.remat", 1)
         except KeyboardInterrupt as stop:
             if str(stop):  # all processes stopped at one step
-                hosts.part()
+                hosts.leave()
             end(f"{str(stop) or 'stopped'}; {GO_ON}", stopped)
         except Exception as error:
             if not hosts.watching():
@@ -184,14 +184,21 @@ def start_jax():
             logging.getLogger("cfg_jax").setLevel(logging.WARNING)
 
 
+def print_failure(failed: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread that failed, but none of orbax's, whose errors the main thread raises."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(failed.exc_traceback))
+    of_thread = next((name for name in modules if name != "threading"), "")
+    if of_thread.partition(".")[0] != "orbax":
+        threading.__excepthook__(failed)
+
+
 def start_logging():
     class Handler(logging.Handler):
         def emit(self, record):
             write = tqdm.write if sys.stderr.isatty() else print  # above the bar, where there is one
             write(self.format(record), file=sys.stderr)
 
-    # orbax raises in the main thread what its own threads print first
-    threading.excepthook = lambda _: None
+    threading.excepthook = print_failure
     sys.unraisablehook = lambda error: end(f"stopped; {GO_ON}", 130) if error.exc_type is KeyboardInterrupt else None
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
     handler = Handler()

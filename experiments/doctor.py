@@ -80,10 +80,8 @@ def versions(_):
 
 
 def settings(config):
-    from cfg_jax.training import trainer
-
     configs.check(config)
-    mesh = trainer.mesh_of(config.train)
+    mesh = meshes.training_mesh(config.train)
     batch = f"batches of {config.train.batch_size:,} over {dict(mesh.shape)} devices"
     return batch + (f" in {config.train.accumulate} parts" if config.train.accumulate > 1 else "")
 

@@ -15,7 +15,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, write_atomic, write_json
 from cfg_jax.sweep import report
-from cfg_jax.training.metrics import records, troubles
+from cfg_jax.training import records
 from experiments import cli
 
 CONFIG = cli.define_config()
@@ -50,7 +50,7 @@ def training(run):
     """What a run took, from its records: hours of its steps alone, without compiling and saving."""
     if not (run / "metrics.jsonl").exists():
         raise InputError(f"{run} has no metrics.jsonl: name the directory of the runs that were scored with --runs")
-    config, rows = configs.load(run / "config.json"), [row for _, row in records(run / "metrics.jsonl")]
+    config, rows = configs.load(run / "config.json"), [row for _, row in records.read(run / "metrics.jsonl")]
     steps = np.diff([0, *(row["step"] for row in rows)])
     seconds = float(steps @ [config.train.batch_size / row["images_per_s"] for row in rows])
     return {
@@ -61,7 +61,7 @@ def training(run):
         "images_per_s": round(float(np.median([row["images_per_s"] for row in rows])), 1),
         "mfu": round(float(np.median([row["mfu"] for row in rows])), 4) if "mfu" in rows[-1] else None,
         "loss": [row["loss"] for row in (rows[0], rows[-1])],
-        **troubles(run, rows[-1]["step"]),
+        **records.troubles(run, rows[-1]["step"]),
         **read_json(run / "machine.json"),
     }
 

@@ -7,7 +7,7 @@ import pytest
 
 from cfg_jax.perf import cost
 from cfg_jax.training import state as states
-from cfg_jax.training import trainer
+from cfg_jax.training import step as steps
 from tests.test_house import run
 
 
@@ -41,7 +41,7 @@ def test_activations_are_what_the_compiled_step_holds(tiny):
         "image": jax.ShapeDtypeStruct((batch, 8, 8, 1), "uint8"),
         "label": jax.ShapeDtypeStruct((batch,), "int32"),
     }
-    step = jax.jit(partial(trainer.train_step, config=tiny), donate_argnums=0)
+    step = jax.jit(partial(steps.train_step, config=tiny), donate_argnums=0)
     compiled = step.lower(state, images, jax.random.key(0), jnp.float32(0.1)).compile()
     estimate = cost.activation_bytes(tiny, batch)
     assert estimate == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.15)

@@ -15,6 +15,7 @@ import pytest
 
 from cfg_jax.files import sha256_of
 from cfg_jax.training import state as states
+from cfg_jax.training import step as steps
 from cfg_jax.training import trainer
 from cfg_jax.training.checkpoint import Checkpoints, latest
 from tests.several import TINY, all_well, ends, kill, start, wait_for
@@ -180,7 +181,7 @@ def test_broken_numbers_roll_back_once(tiny, tmp_path, monkeypatch, lasting, eve
     tiny.train.checkpoint_every = every
     tiny.train.update(num_steps=8, log_every=1, max_skipped=3)
     trainer.train(tiny, tmp_path / "whole")
-    compile_step, lives = trainer.compile_step, []
+    compile_step, lives = steps.compile_step, []
 
     def broken(*args):
         step_fn, *rest = compile_step(*args)
@@ -193,7 +194,7 @@ def test_broken_numbers_roll_back_once(tiny, tmp_path, monkeypatch, lasting, eve
 
         return run, *rest
 
-    monkeypatch.setattr(trainer, "compile_step", broken)
+    monkeypatch.setattr(steps, "compile_step", broken)
     if lasting:
         with pytest.raises(
             trainer.InputError, match=r"(4 steps before step 8|moments at step 6) .* again after a rollback"

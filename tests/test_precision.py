@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from cfg_jax.images import to_float
 from cfg_jax.models import adm, build, classifier, inception
 from cfg_jax.training import state as states
-from cfg_jax.training import trainer
+from cfg_jax.training import step as steps
 from configs import digits, imagenet64
 
 PRODUCTS = ("conv_general_dilated", "dot_general")
@@ -52,7 +52,7 @@ def test_a_training_step_multiplies_float32_in_full(dtype, remat):
     config.model.update(dtype=dtype, remat=remat)
     state = jax.eval_shape(lambda: states.create(config))
     batch = {"image": jax.ShapeDtypeStruct((8, 8, 8, 1), "uint8"), "label": jax.ShapeDtypeStruct((8,), "int32")}
-    found = precisions(partial(trainer.train_step, config=config), state, batch, jax.random.key(0), jnp.float32(0.1))
+    found = precisions(partial(steps.train_step, config=config), state, batch, jax.random.key(0), jnp.float32(0.1))
     assert in_float32(found) == {FULL}
     assert {kind for kind, _ in found} == {"float32", dtype}
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
-from cfg_jax.training import trainer
+from cfg_jax.training import step as steps
 
 INSTRUCTION = re.compile(
     r"^\s*(?:ROOT )?%?[\w.-]+ = (.*?) "
@@ -77,5 +77,5 @@ def compile_step(config, mesh):
         "image": jax.ShapeDtypeStruct(image, jnp.uint8, sharding=meshes.split(mesh)),
         "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=meshes.split(mesh)),
     }
-    compiled, _, _ = trainer.compile_step(config, mesh, state, batch, jax.random.key(0), jnp.float32(config.p_uncond))
+    compiled, _, _ = steps.compile_step(config, mesh, state, batch, jax.random.key(0), jnp.float32(config.p_uncond))
     return compiled

@@ -14,19 +14,19 @@ from cfg_jax.models import build, inception
 from cfg_jax.sampling import draw
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
-from cfg_jax.training import trainer
+from cfg_jax.training import step as steps
 
 
 def time_training(config, repeats, peak_flops):
     """One optimiser step on config.train.batch_size synthetic images."""
-    mesh, data, batch_size = trainer.mesh_of(config.train), config.data, config.train.batch_size
+    mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
     source = sources.synthetic(data.image_size, data.channels, data.num_classes)
     index = np.arange(batch_size) % len(source)
     batch = meshes.put({"image": source.images[index], "label": source.labels[index]}, mesh)
     create = partial(states.create, config)
     state = jax.jit(create, out_shardings=meshes.shardings(jax.eval_shape(create), mesh))()
     constants = jax.random.key(config.seed), jnp.float32(config.p_uncond)
-    step_fn, flops, compile_s = trainer.compile_step(config, mesh, state, batch, *constants)
+    step_fn, flops, compile_s = steps.compile_step(config, mesh, state, batch, *constants)
 
     def step():
         nonlocal state

@@ -28,7 +28,7 @@ from cfg_jax.progress import progress
 from cfg_jax.sampling import draw
 from cfg_jax.sampling import model as models
 from cfg_jax.sweep import read, spec
-from cfg_jax.training.metrics import troubles
+from cfg_jax.training.records import troubles
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8

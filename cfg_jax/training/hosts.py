@@ -1,4 +1,4 @@
-"""Several processes of one run: they find each other, and when one is lost the rest end and name it."""
+"""Several processes of one run: they find each other, and when one is lost the others end and name it."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import NoReturn
 
 import jax
 from jax._src import distributed  # its client has no public door; orbax comes in here too
@@ -15,16 +16,25 @@ from cfg_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 BEAT = 2.0  # seconds between signs of life
-TRY_AGAIN = 75  # EX_TEMPFAIL
-A_DAY = 86_400
+TRY_AGAIN = 75  # the exit status EX_TEMPFAIL
+A_DAY = 86_400  # seconds
 _watching = threading.Event()
 
 
-def join(coordinator=None, num_processes=None, process_id=None, *, timeout=300, lost_after=60):
-    """Make this process one of several: those of SLURM, Open MPI, Kubernetes (with jax[k8s]) and TPU pods by itself.
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout: int = 300,
+    lost_after: int = 60,
+) -> None:
+    """Make this process one of the processes of a run, or leave it alone where nothing says that there are more.
 
-    Elsewhere by the address "host:port" of process 0, which the others connect to within `timeout` seconds; without
-    any of these the process is alone. One that gives no sign of life for `lost_after` seconds ends the others.
+    SLURM, Open MPI, Kubernetes (with jax[k8s]) and TPU pods say it themselves. Elsewhere give all three arguments:
+    process 0 listens on `coordinator`, "host:port", and the others connect to it. This process ends with status 1
+    where they have not all met within `timeout` seconds, and later with status TRY_AGAIN when another gives no sign
+    of life for `lost_after` seconds. Raises InputError for arguments that are incomplete or wrong.
     """
     given = (coordinator, num_processes, process_id)
     if given != (None, None, None):
@@ -59,14 +69,17 @@ def join(coordinator=None, num_processes=None, process_id=None, *, timeout=300, 
             log.info("%d processes: %s", len(names), ", ".join(names))
 
 
-def end(message, status):
-    """From any thread, whatever the others wait for."""
+def end(message: str, status: int) -> NoReturn:
+    """End the process from any thread, whatever its other threads wait for."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     os._exit(status)
 
 
-def watch(lost_after):
-    """Give and look for signs of life from now on -> the processes' names; ends this process when one is lost."""
+def watch(lost_after: float) -> list[str]:
+    """Start a thread that gives and looks for signs of life; return the names of all processes, in order.
+
+    The thread ends this process when another has given none for `lost_after` seconds.
+    """
     client, own, count = distributed.global_state.client, jax.process_index(), jax.process_count()
     client.key_value_set(f"cfg_jax/host/{own}", socket.gethostname())
     timeout_ms = 1000 * lost_after
@@ -79,16 +92,16 @@ def watch(lost_after):
                 client.key_value_set(f"cfg_jax/beat/{own}", str(time.time()), allow_overwrite=True)
                 beats = {key.rsplit("/", 1)[-1]: value for key, value in client.key_value_dir_get("cfg_jax/beat")}
             except jax.errors.JaxRuntimeError:
-                return leave(names[0])
+                return end_without(names[0])
             for i, value in beats.items():
                 if value != seen[i][0]:
                     seen[i] = value, time.monotonic()
             for i, (_, when) in seen.items():
                 if time.monotonic() - when > lost_after:
-                    return leave(names[int(i)])
+                    return end_without(names[int(i)])
             time.sleep(min(BEAT, lost_after / 4))
 
-    def leave(name):
+    def end_without(name):
         if _watching.is_set():
             end(f"{name} is lost: start the same command on all again, it goes on from the last checkpoint", TRY_AGAIN)
 
@@ -97,23 +110,30 @@ def watch(lost_after):
     return names
 
 
-def stop_step(wanted=None):
-    """The step that the first process told to stop has named, or None. `wanted` names it, where none is."""
+def stop_step(proposed: int | None = None) -> int | None:
+    """Return the step after which all processes stop, None where no process has proposed one.
+
+    `proposed` becomes that step, unless another process was first.
+    """
     client = distributed.global_state.client
-    if wanted is not None:
-        with suppress(jax.errors.JaxRuntimeError):  # another was told first
-            client.key_value_set("cfg_jax/stop/step", str(wanted))
+    if proposed is not None:
+        with suppress(jax.errors.JaxRuntimeError):  # another was first
+            client.key_value_set("cfg_jax/stop/step", str(proposed))
     return next((int(step) for _, step in client.key_value_dir_get("cfg_jax/stop")), None)
 
 
-def watching():
+def watching() -> bool:
+    """Return whether this process is one of several that look for signs of life from each other."""
     return _watching.is_set()
 
 
-def part():
-    """Leave when all are done, which one may be long before another; who is lost meanwhile is still said."""
+def leave() -> None:
+    """Wait until all processes are done, for a day at most, then disconnect from them.
+
+    One may be done long before another; a process that is lost meanwhile still ends the others.
+    """
     if watching():
-        distributed.global_state.client.wait_at_barrier("cfg_jax/part", 1000 * A_DAY)
+        distributed.global_state.client.wait_at_barrier("cfg_jax/leave", 1000 * A_DAY)
         _watching.clear()
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()

@@ -3,6 +3,9 @@
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from cfg_jax.errors import InputError
 
 # dense bf16 TFLOP/s of one device, from the vendors' data sheets; keys are substrings of jax's device_kind
 PEAK_TFLOPS = {
@@ -21,6 +24,20 @@ def data_mesh(devices=None, fsdp=1):
     """
     devices = sorted(devices or jax.local_devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.reshape(devices, (-1, fsdp)), ("data", "fsdp"))
+
+
+def training_mesh(train: ConfigDict) -> Mesh:
+    """Return all devices of all processes as the mesh of a config.train.
+
+    Raises InputError where fsdp does not divide the devices, or the devices and accumulate the batch.
+    """
+    count, fsdp, batch_size = jax.device_count(), train.fsdp, train.batch_size
+    if count % fsdp:
+        raise InputError(f"config.train.fsdp={fsdp} does not divide the {count} devices: choose one that does")
+    if batch_size % (count * train.accumulate):
+        times = f" times {train.accumulate} config.train.accumulate" if train.accumulate > 1 else ""
+        raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {count} devices{times}")
+    return data_mesh(jax.devices(), fsdp)
 
 
 def replicated(mesh):

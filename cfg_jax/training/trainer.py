@@ -1,114 +1,57 @@
-"""Algorithm 1, around it a loop that can be stopped anywhere and continued by the same call."""
+"""Algorithm 1 in a loop that can be stopped anywhere and continued by the same call."""
 
 import logging
-import platform
-import signal
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from clu import parameter_overview
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from cfg_jax import __version__, images
 from cfg_jax import config as configs
-from cfg_jax.data import cards, pipeline, sources
-from cfg_jax.diffusion import guidance, samplers
+from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError
-from cfg_jax.files import only_one, write_atomic, write_json
+from cfg_jax.files import only_one
 from cfg_jax.models import build
 from cfg_jax.progress import progress
-from cfg_jax.training import hosts, weights
 from cfg_jax.training import mesh as meshes
-from cfg_jax.training import state as states
+from cfg_jax.training import records, samples, start
+from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.metrics import TrainMetrics, Writer, records
+from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
 
 log = logging.getLogger(__name__)
-GRID_COLUMNS = 8
-AHEAD = 3  # steps that the host may be before the devices
-SPIKE = 2.0  # times the median of the last records is a loss worth a warning
 
 
 class NonFinite(Exception):
-    """The state, or more steps since the last checkpoint than config.train.max_skipped allows."""
+    """The state is not finite, or more steps since the last checkpoint are not than config.train.max_skipped allows."""
 
 
-def train_step(state, batch, key, p_uncond, *, config, mesh=None):
-    """One gradient step on {"image": uint8 [B, H, W, C], "label": int32 [B]} -> (state, TrainMetrics). Algorithm 1.
-
-    p_uncond is an argument and not read from the config, so that runs that differ in it share a compiled program.
-    A step whose loss, gradient or update is not finite counts in the metrics and changes nothing but the step.
-    """
-    objective, tx = build.objective(config), states.optimizer(config.train)
-    drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    x = images.to_float(batch["image"])
-    c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
-    z, logsnr, eps = objective.noised(loss_key, x)
-
-    def mean_loss(params, dropout_key, z, logsnr, c, x, eps):
-        predict = partial(build.denoiser(config, params).predict, train=True, rngs={"dropout": dropout_key})
-        per_image = objective.loss(predict, z, logsnr, c, x, eps)
-        return per_image.mean(), per_image
-
-    gradient, per_image = mean_gradient(
-        mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, x, eps), config.train.accumulate
-    )
-    grad_norm = optax.tree.norm(gradient)
-    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = states.update_ema(state.ema, params, state.step, config.train.ema_decay)
-    finite = jnp.isfinite(jnp.stack([per_image.mean(), grad_norm, optax.tree.norm(updates)])).all()
-    new, old = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
-    params, ema, opt_state = jax.tree.map(partial(jnp.where, finite), new, old)
-    metrics = TrainMetrics.of_step(finite, loss=per_image, logsnr=logsnr, grad_norm=grad_norm)
-    return states.TrainState(state.step + 1, params, ema, opt_state), metrics
-
-
-def mean_gradient(mean_loss, params, dropout_key, of_images, parts):
-    """Over the batch in `parts` one after another, to hold the activations of one at a time -> gradient, loss [B].
-
-    Part i takes every parts-th image, so that each device takes its own; without dropout the parts change the
-    order of a sum and nothing else.
-    """
-
-    def add(total, given):
-        key, part = given
-        gradient, per_image = jax.grad(mean_loss, has_aux=True)(params, key, *part)
-        return jax.tree.map(jnp.add, total, gradient), per_image
-
-    if parts == 1:  # XLA's CPU takes 18 times as long for digits' step in a loop of one
-        return jax.grad(mean_loss, has_aux=True)(params, dropout_key, *of_images)
-    taken = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), of_images)
-    zero = jax.tree.map(jnp.zeros_like, params)
-    total, per_image = jax.lax.scan(add, zero, (jax.random.split(dropout_key, parts), taken))
-    return jax.tree.map(lambda g: g / parts, total), per_image.swapaxes(0, 1).ravel()
-
-
-def train(config, workdir):
+def train(config: ConfigDict, workdir: str | Path) -> None:
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
     SIGTERM, SIGUSR1 and Ctrl-C save and raise KeyboardInterrupt. Everything drawn is a function of (config.seed,
-    step), so a run that was stopped ends as one that was not. With several processes, each calls this.
+    step), so a run that was stopped ends as one that was not. With several processes, each calls this. Raises
+    InputError for what the user can mend, and where steps are not finite again after one rollback.
     """
     # Config and data, before anything is written or compiled
     configs.check(config)
     build.network(config)
     source, config = sources.load(config)
-    mesh = mesh_of(config.train)
+    mesh = meshes.training_mesh(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
-        told = []
+        signals = Signals()
         for rollbacks in (0, 1):
             try:
-                return _train(config, Path(workdir), source, mesh, rollbacks, told)
+                return _train(config, Path(workdir), source, mesh, rollbacks, signals)
             except NonFinite as error:
-                if agreed(told != []):
+                if agreed(signals.received):
                     raise KeyboardInterrupt(f"{error}; stopped, the last checkpoint is kept") from error
                 if rollbacks:
                     raise InputError(
@@ -118,45 +61,25 @@ def train(config, workdir):
                 log.warning("%s: back to the last checkpoint, once", error)
 
 
-def mesh_of(train):
-    """All devices, checked against the batch and its parts."""
-    count, fsdp, batch_size = jax.device_count(), train.fsdp, train.batch_size
-    if count % fsdp:
-        raise InputError(f"config.train.fsdp={fsdp} does not divide the {count} devices: choose one that does")
-    if batch_size % (count * train.accumulate):
-        parts = f" times {train.accumulate} config.train.accumulate" if train.accumulate > 1 else ""
-        raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {count} devices{parts}")
-    return meshes.data_mesh(jax.devices(), fsdp)
-
-
-def _train(config, workdir, source, mesh, rollbacks, told):
+def _train(
+    config: ConfigDict, workdir: Path, source: sources.Source, mesh: Mesh, rollbacks: int, signals: Signals
+) -> None:
+    """Train once. Raises NonFinite where the run should go back to its last checkpoint."""
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     first = jax.process_index() == 0  # what all processes know is written by the first
 
     # State
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints, config.train.keep_every)
     if first:
-        claim(workdir, config, checkpoints.latest)
+        start.claim(workdir, config, checkpoints.latest)
     if (checkpoints.latest or 0) >= num_steps:
         log.info("%s is done: step %d of %d", workdir, checkpoints.latest, num_steps)
         return checkpoints.close()
-    state = initial(config, mesh, checkpoints)
-    start = int(state.step)
-    log.info("%s from step %d on %d x %s", workdir, start, mesh.size, jax.devices()[0].device_kind)
-    log.info("%s parameters, one by one in parameters.txt", f"{parameter_overview.count_parameters(state.params):,}")
+    state = start.initial_state(config, mesh, checkpoints)
+    start.describe(workdir, config, state, source, mesh)
 
-    # Records of what is trained, on what
-    if first:
-        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-        write_atomic(workdir / "parameters.txt", overview + "\n")
-        cards.save(workdir / "data.json", source.card)
-        machine = {"device": f"{mesh.size} x {jax.devices()[0].device_kind}", "processes": jax.process_count()}
-        machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}
-        write_json(workdir / "machine.json", machine)
-    log.info("%s: %d images, resize %s, card %s", config.data.name, len(source), source.card.resize, source.card.digest)
-    log.info("classes: %s", source.card.class_table())
-    if not source.card.complete:
-        log.warning("%s is a part of the whole set: no score of this run compares with others'", config.data.name)
+    # Data
+    begin = int(state.step)
     batches = pipeline.batches(
         source,
         batch_size=batch_size,
@@ -165,182 +88,79 @@ def _train(config, workdir, source, mesh, rollbacks, told):
         process=jax.process_index(),
         num_processes=jax.process_count(),
     )
-    upcoming = pipeline.ahead(batches, start, num_steps)
+    upcoming = pipeline.ahead(batches, begin, num_steps)
 
-    # Step
+    # Programs
     key = jax.random.fold_in(jax.random.key(config.seed), 1)  # the seed itself drew the parameters
     constants = key, jnp.float32(config.p_uncond)
-    step_fn, flops, seconds = compile_step(config, mesh, state, meshes.put(batches[start], mesh), *constants)
+    step_fn, flops, seconds = steps.compile_step(config, mesh, state, meshes.put(batches[begin], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
-    peak = meshes.peak_flops()
-    draw = jax.jit(partial(sample_grid, config=config, mesh=mesh), out_shardings=meshes.replicated(mesh))
+    peak_flops = meshes.peak_flops()
+    draw = jax.jit(partial(samples.sample_grid, config=config, mesh=mesh), out_shardings=meshes.replicated(mesh))
 
     # Loop
-    writer = Writer(workdir, start) if first else None
-    pending, recent, skipped, taken, since = [], deque(maxlen=10), 0, 0, time.perf_counter()
-    bar = progress(total=num_steps, initial=start, desc=f"train {workdir.name}", unit="step", disable=not first)
-    with writing(writer, checkpoints, bar), stop_signals(told):
-        for step in range(start, num_steps):
+    writer = records.Writer(workdir, begin) if first else None
+    pending, since = [], time.perf_counter()  # the metrics of the steps since the last record, and when they began
+    losses = deque(maxlen=10)  # of the last records
+    skipped, accepted = 0, 0  # steps since the last checkpoint
+    bar = progress(total=num_steps, initial=begin, desc=f"train {workdir.name}", unit="step", disable=not first)
+    with writing(writer, checkpoints, bar), signals:
+        for step in range(begin, num_steps):
+            # One step
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
             pending.append(metrics)
             if len(pending) >= AHEAD:  # a stop waits for these few steps, not for all that the host could queue
                 jax.block_until_ready(pending[-AHEAD])
             bar.update()
+
+            # What is due after it
             done = step + 1
-            stop = done < num_steps and stops(told, done)
-            last = done == num_steps or stop
-            if done % config.train.log_every == 0 or done % config.train.checkpoint_every == 0 or last:
-                values = summarise(pending) | {"rollbacks": rollbacks}
+            stopping = done < num_steps and stops_after(done, signals)
+            save = done % config.train.checkpoint_every == 0 or done == num_steps or stopping
+            record = done % config.train.log_every == 0 or save
+            sample = done % config.train.sample_every == 0
+
+            # Record
+            if record:
+                values = records.summarise(pending) | {"rollbacks": rollbacks}
                 seconds = (time.perf_counter() - since) / len(pending)
-                values |= {"images_per_s": batch_size / seconds, "tflops": flops / seconds / 1e12}
-                if peak:
-                    values["mfu"] = flops / seconds / peak
+                values |= records.rates(seconds, batch_size, flops, peak_flops)
                 if writer:
                     writer.write(done, values)
                 skipped += agreed(values["skipped"])
-                taken += len(pending) - values["skipped"]
+                accepted += len(pending) - values["skipped"]
                 if skipped > config.train.max_skipped:
                     raise NonFinite(
                         f"{skipped} steps before step {done} had a loss, gradient or update that is not finite"
                     )
-                warn_of_spike(done, values["loss"], recent)
+                records.warn_of_spike(done, values["loss"], losses)
                 bar.set_postfix(loss=values["loss"], refresh=False)
                 pending, since = [], time.perf_counter()
-            sample = done % config.train.sample_every == 0
-            save = done % config.train.checkpoint_every == 0 or last
-            if (sample or save) and agreed(not all_finite(state)):  # as memory may go bad; no step does this
+
+            # Check
+            if (sample or save) and agreed(not steps.all_finite(state)):  # as memory may go bad; no step does this
                 raise NonFinite(f"the parameters, their average or moments at step {done} are not finite")
+
+            # Sample
             if sample:
                 began = time.perf_counter()
-                for which in ("params", "ema"):
-                    image = images.grid(images.to_uint8(draw(getattr(state, which))), columns=GRID_COLUMNS)
-                    if writer:
-                        images.save_png(workdir / "samples" / f"{done:07d}_{which}.png", image)
-                        writer.image(done, which, np.asarray(image))
+                samples.save_grids(workdir, done, state, draw, writer)
                 since += time.perf_counter() - began
+
+            # Save
             if save:
                 checkpoints.save(state)
-                if taken:  # else nothing came of it since the last one either
-                    skipped = taken = 0
-            if stop:
+                if accepted:  # else nothing came of it since the last one either
+                    skipped = accepted = 0
+            if stopping:
                 break
-    if stop or agreed(told != []):  # told during the last step, too: nothing is to follow
+    if stopping or agreed(signals.received):  # received during the last step, too: nothing is to follow
         raise KeyboardInterrupt(f"stopped at step {done}, saved")
 
 
-@jax.jit
-def all_finite(state):
-    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state)]).all()
-
-
-def initial(config, mesh, checkpoints):
-    """The newest checkpoint's state, or that of step 0, on the mesh."""
-    create = partial(states.create, config)
-    shapes = jax.eval_shape(create)
-    if checkpoints.latest is not None:
-        return checkpoints.restore(meshes.placed(shapes, mesh))
-    places = meshes.shardings(shapes, mesh)
-    state = jax.jit(create, out_shardings=places)()
-    if config.init_from:
-        _, _, params = weights.read(config.init_from)
-        fresh = jax.jit(lambda params: params, out_shardings=meshes.replicated(mesh))(state.params)
-        params = weights.adopt(*(jax.tree.map(np.asarray, p) for p in (params, fresh)))
-        params = jax.device_put(params, places.params)
-        state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
-    return state
-
-
-def compile_step(config, mesh, state, *args):
-    """train_step compiled for these arguments -> (callable, FLOP of the whole batch, seconds it took)."""
-    began = time.perf_counter()
-    out = jax.tree.map(lambda a: a.sharding, state), meshes.replicated(mesh)
-    step = jax.jit(partial(train_step, config=config, mesh=mesh), donate_argnums=0, out_shardings=out)
-    lowered = step.lower(state, *args)
-    compiled = lowered.compile()
-    # the cost of a loop's body is counted once
-    return compiled, meshes.flops(lowered) * config.train.accumulate, time.perf_counter() - began
-
-
-def claim(workdir, config, latest):
-    """Make workdir this config's, or refuse one that holds another's checkpoints."""
-    path = workdir / "config.json"
-    if latest is not None and path.exists():
-        fields = configs.differences(configs.load(path), config)
-        if fields:
-            raise InputError(
-                f"{workdir} holds a run of another config ({'; '.join(fields)}): choose another workdir or those values"
-            )
-    records(workdir / "metrics.jsonl")  # damaged ones are said to be so before anything compiles
-    configs.save(path, config)
-
-
-def summarise(pending):
-    """The means over the steps since the last record that were taken, and how many were not."""
-    merged = pending[0]
-    for metrics in jax.device_get(pending[1:]):
-        merged = merged.merge(metrics)
-    skipped = int(merged.skipped.total)
-    loss, grad_norm = (float(m.compute()) if skipped < len(pending) else None for m in (merged.loss, merged.grad_norm))
-    return {
-        "loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute(), "skipped": skipped
-    }  # fmt: skip
-
-
-def warn_of_spike(step, loss, recent):
-    """`recent` holds the last few records' losses."""
-    if loss is None:
-        return
-    if len(recent) >= 3 and loss > SPIKE * np.median(recent):
-        log.warning(
-            "loss spike: %.4f at step %d, the median of the last records is %.4f", loss, step, np.median(recent)
-        )
-    recent.append(loss)
-
-
-def sample_grid(params, *, config, mesh=None):
-    """Fixed noise at fixed labels, unguided, so that steps compare: a row for each of the first ten classes."""
-    data = config.data
-    c = jnp.repeat(jnp.arange(min(data.num_classes, 10)), GRID_COLUMNS)
-    keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
-    denoiser = build.denoiser(config, meshes.whole(params, mesh))
-    return build.walk(config)(keys, samplers.plain(denoiser.eps_fn), z, c)
-
-
-def agreed(number):
-    """The greatest of all processes': each looks at its own copy of what is the same, as long as memory is good."""
-    return int(number) if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(number)).max())
-
-
-def stops(told, done):
-    """Whether to save and stop after step `done`. Several processes agree on a step, whichever of them was told.
-
-    None is more than AHEAD steps before another, since all wait for the devices: the named one is yet to come.
-    """
-    if jax.process_count() == 1:
-        return bool(told)
-    at = hosts.stop_step(done + 2 * AHEAD if told else None)
-    return at is not None and done >= at
-
-
 @contextmanager
-def stop_signals(told):
-    """SIGTERM, SIGUSR1 (SLURM's warning) and the first Ctrl-C fill the list; a second Ctrl-C ends the process."""
-
-    def handle(number, _):
-        told.append(number)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def writing(writer, checkpoints, bar):
-    """Whatever ends the loop, what was begun is written out."""
+def writing(writer: records.Writer | None, checkpoints: Checkpoints, bar: tqdm) -> Iterator[None]:
+    """Whatever ends the loop, write out what was begun and close all three. Raises the last save's InputError."""
     try:
         yield
     finally:

@@ -1,0 +1,114 @@
+"""What a run records of its steps, in metrics.jsonl and as TensorBoard events, and how that is read again."""
+
+import json
+import logging
+from collections.abc import MutableSequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_atomic
+from cfg_jax.training.metrics import TrainMetrics
+
+log = logging.getLogger(__name__)
+SPIKE = 2.0  # times the median of the last records is a loss worth a warning
+
+
+def summarise(metrics: list[TrainMetrics]) -> dict[str, Any]:
+    """Merge the metrics of one step or more into the means over the accepted steps and the number of skipped ones.
+
+    Returns {"loss", "grad_norm", "loss_by_logsnr", "skipped"}; loss and grad_norm are None where all were skipped.
+    """
+    merged = metrics[0]
+    for other in jax.device_get(metrics[1:]):
+        merged = merged.merge(other)
+    skipped = int(merged.skipped.total)
+    loss, grad_norm = (float(m.compute()) if skipped < len(metrics) else None for m in (merged.loss, merged.grad_norm))
+    return {
+        "loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute(), "skipped": skipped
+    }  # fmt: skip
+
+
+def rates(seconds: float, batch_size: int, flops: float, peak_flops: float | None) -> dict[str, float]:
+    """Return {"images_per_s", "tflops", "mfu"} of a step that takes `seconds` for `flops` FLOP.
+
+    tflops is TFLOP/s of all devices together; mfu is its share of peak_flops, in FLOP/s, and absent where that is None.
+    """
+    mfu = {"mfu": flops / seconds / peak_flops} if peak_flops else {}
+    return {"images_per_s": batch_size / seconds, "tflops": flops / seconds / 1e12} | mfu
+
+
+def warn_of_spike(step: int, loss: float | None, recent: MutableSequence[float]) -> None:
+    """Log a warning where the loss is more than SPIKE times the median of the recent records', then append it to them.
+
+    The median is taken of three records or more. A loss of None, where all steps were skipped, is left out.
+    """
+    if loss is None:
+        return
+    if len(recent) >= 3 and loss > SPIKE * np.median(recent):
+        log.warning(
+            "loss spike: %.4f at step %d, the median of the last records is %.4f", loss, step, np.median(recent)
+        )
+    recent.append(loss)
+
+
+def troubles(run_dir: str | Path, step: int) -> dict[str, int | None]:
+    """Return {"skipped_steps", "rollbacks"} of a run up to a step; None for both of an export or imported weights."""
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        return {"skipped_steps": None, "rollbacks": None}
+    rows = [row for _, row in read(path) if row["step"] <= step]
+    skipped, rollbacks = (sum(row.get(name, 0) for row in rows) for name in ("skipped", "rollbacks"))
+    return {"skipped_steps": skipped, "rollbacks": int(rollbacks > 0)}
+
+
+def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return [(line, row), ...] of a metrics.jsonl, [] where there is none.
+
+    A kill may have cut the last line short, which is left out. Raises InputError for any other line that is damaged.
+    """
+    found = []
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                row = json.loads(line)
+                int(row["step"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path} is damaged in line {number} ({error}): remove that line, or move the file away"
+                ) from error
+            found.append((line.decode(), row))
+    return found
+
+
+class Writer:
+    """Appends to metrics.jsonl and TensorBoard's events."""
+
+    def __init__(self, workdir: str | Path, step: int) -> None:
+        """Drop the records past `step` first: they are of a run that was killed after it had written them."""
+        self.path = Path(workdir) / "metrics.jsonl"
+        if kept := read(self.path):
+            write_atomic(self.path, "".join(line for line, row in kept if row["step"] <= step))
+        self.events = SummaryWriter(str(workdir), purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Write one record; a value is a number, None, or {name: number}."""
+        with open(self.path, "a") as f:
+            f.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            scalars = value.items() if isinstance(value, dict) else [("", value)]
+            for key, scalar in scalars:
+                if scalar is not None:
+                    self.events.add_scalar(f"{name}/{key}".rstrip("/"), scalar, step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write a picture, uint8 [H, W] or [H, W, C], as an event."""
+        self.events.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+
+    def close(self) -> None:
+        self.events.close()

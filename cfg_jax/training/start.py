@@ -1,0 +1,84 @@
+"""What comes before the first step: a directory that is the run's own, files that say what is trained, a state."""
+
+import logging
+import platform
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import parameter_overview
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cfg_jax import __version__
+from cfg_jax import config as configs
+from cfg_jax.data import cards
+from cfg_jax.data.sources import Source
+from cfg_jax.errors import InputError
+from cfg_jax.files import write_atomic, write_json
+from cfg_jax.training import mesh as meshes
+from cfg_jax.training import records, weights
+from cfg_jax.training import state as states
+from cfg_jax.training.checkpoint import Checkpoints
+from cfg_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+def claim(workdir: Path, config: ConfigDict, latest: int | None) -> None:
+    """Save the config in workdir, where the newest checkpoint is of step `latest`, None for no checkpoint.
+
+    Raises InputError for checkpoints of another config and for damaged records.
+    """
+    path = workdir / "config.json"
+    if latest is not None and path.exists():
+        fields = configs.differences(configs.load(path), config)
+        if fields:
+            raise InputError(
+                f"{workdir} holds a run of another config ({'; '.join(fields)}): choose another workdir or those values"
+            )
+    records.read(workdir / "metrics.jsonl")  # before anything compiles
+    configs.save(path, config)
+
+
+def initial_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> TrainState:
+    """Return the state of the newest checkpoint, or that of step 0, on the mesh.
+
+    Raises InputError for a checkpoint that cannot be read and for weights of another network in config.init_from.
+    """
+    create = partial(states.create, config)
+    shapes = jax.eval_shape(create)
+    if checkpoints.latest is not None:
+        return checkpoints.restore(meshes.placed(shapes, mesh))
+    places = meshes.shardings(shapes, mesh)
+    state = jax.jit(create, out_shardings=places)()
+    if config.init_from:
+        _, _, params = weights.read(config.init_from)
+        fresh = jax.jit(lambda params: params, out_shardings=meshes.replicated(mesh))(state.params)
+        params = weights.adopt(*(jax.tree.map(np.asarray, p) for p in (params, fresh)))
+        params = jax.device_put(params, places.params)
+        state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    return state
+
+
+def describe(workdir: Path, config: ConfigDict, state: TrainState, source: Source, mesh: Mesh) -> None:
+    """Log what is trained, on what data and devices; the first process writes it to files in workdir.
+
+    These are parameters.txt, data.json and machine.json.
+    """
+    device = f"{mesh.size} x {jax.devices()[0].device_kind}"
+    log.info("%s from step %d on %s", workdir, int(state.step), device)
+    log.info("%s parameters, one by one in parameters.txt", f"{parameter_overview.count_parameters(state.params):,}")
+    if jax.process_index() == 0:
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        write_atomic(workdir / "parameters.txt", overview + "\n")
+        cards.save(workdir / "data.json", source.card)
+        machine = {"device": device, "processes": jax.process_count()}
+        machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}
+        write_json(workdir / "machine.json", machine)
+    log.info("%s: %d images, resize %s, card %s", config.data.name, len(source), source.card.resize, source.card.digest)
+    log.info("classes: %s", source.card.class_table())
+    if not source.card.complete:
+        log.warning("%s is a part of the whole set: no score of this run compares with others'", config.data.name)

@@ -13,7 +13,7 @@ from experiments import cli
 CONFIG = cli.define_config()
 DEVICES = flags.DEFINE_integer("devices", 8, "how many share the batch", lower_bound=1)
 UTILISATION = flags.DEFINE_float(
-    "utilisation", cost.UTILISATION, "share of the peak that is reached; measure yours with benchmark"
+    "utilisation", cost.UTILISATION, "share of the peak that is reached; measure yours with experiments.bench.speed"
 )
 P_UNCOND = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
 flags.mark_flags_as_required(["config"])

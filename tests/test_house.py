@@ -70,6 +70,24 @@ def test_imports_point_one_way():
                 assert parts[1] in allowed, f"{path} imports {name}"
 
 
+def test_only_tests_import_the_tests():
+    for path in sorted(p for room in ("cfg_jax", "experiments", "configs") for p in (ROOT / room).rglob("*.py")):
+        for name in imports(path):
+            assert name.split(".")[0] != "tests", f"{path} imports {name}"
+
+
+def test_every_command_that_is_named_exists():
+    """In documents, docstrings, messages and notebooks; the changelog also names what commands were called before."""
+    kinds = (".py", ".md", ".ipynb", ".json", ".sh", ".yaml")
+    rooms = [p for room in ("cfg_jax", "experiments", "configs", "docs") for p in (ROOT / room).rglob("*")]
+    named = {}
+    for path in (ROOT / "README.md", ROOT / "Makefile", *sorted(p for p in rooms if p.suffix in kinds)):
+        named |= dict.fromkeys(re.findall(r"\bexperiments\.(\w+(?:\.\w+)*)", path.read_text()), path)
+    assert {"train", "studies.gaussians", "bench.speed"} <= named.keys()
+    for name, path in named.items():
+        assert (ROOT / "experiments" / f"{name.replace('.', '/')}.py").exists(), f"{path} names experiments.{name}"
+
+
 def test_nothing_that_is_loaded_is_executed():
     forbidden = ("pickle", "marshal", "shelve", "dill", "tensorflow")
     for path in sorted(p for room in ("cfg_jax", "experiments", "configs") for p in (ROOT / room).rglob("*.py")):

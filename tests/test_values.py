@@ -1,12 +1,16 @@
 """Guidance, samplers and objectives as values: held to closed forms, to identities, and to each other."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from cfg_jax import config as configs
 from cfg_jax.data import sources
@@ -18,7 +22,9 @@ from cfg_jax.sampling import draw as drawing
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
+from cfg_jax.training import state as states
 from cfg_jax.training import weights
+from cfg_jax.training.step import train_step
 from tests.conftest import fill
 from tests.test_references import Network
 
@@ -333,6 +339,45 @@ def test_bad_values_are_named(tiny, section, field, value, said):
     with pytest.raises(InputError) as error:
         configs.check(tiny)
     assert said in str(error.value)
+
+
+class Linear(nn.Module):
+    """A made-up network: a line of z for each class, shifted by the noise level."""
+
+    width: int
+    num_classes: int
+    out_channels: int
+    noise_level: Callable
+    dtype: jnp.dtype
+    null_label: bool = True
+
+    @nn.compact
+    def __call__(self, z, logsnr, c, *, train=False):
+        emb = nn.Embed(self.num_classes + self.null_label, self.width)(c)
+        emb += nn.Dense(self.width)(self.noise_level(logsnr)[:, None] / 1000)
+        return nn.Dense(self.out_channels)(nn.Dense(self.width)(z) + emb[:, None, None])
+
+
+def test_a_made_up_network_trains_and_samples(tiny, monkeypatch):
+    monkeypatch.setitem(build.NETWORKS, "linear", Linear)
+    common = {name: tiny.model[name] for name in ("time", "dtype", "learned_variance", "null_label")}
+    with tiny.unlocked():
+        tiny.model = ConfigDict({"name": "linear", "width": 4, **common})
+    configs.check(tiny)
+    state = jax.jit(lambda: states.create(tiny))()
+    batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8), "label": jnp.arange(8)}
+    step = jax.jit(partial(train_step, config=tiny))
+    state, metrics = step(*step(state, batch, jax.random.key(0), jnp.float32(0.1))[:1], batch, jax.random.key(0), 0.1)
+    assert int(state.step) == 2 and 0 < metrics.loss.compute() < 10
+    model = Model(tiny, build.denoiser(tiny, state.ema))
+    assert model.sample([1, 2], 1.0).shape == (2, 8, 8, 1)
+    with tiny.unlocked():
+        tiny.model.depth = 3
+    with pytest.raises(InputError, match=r"has an unknown model\.depth"):
+        build.network(tiny)
+    tiny.model.name = "linaer"
+    with pytest.raises(InputError, match=r"config\.model\.name='linaer' is unknown: did you mean linear"):
+        build.network(tiny)
 
 
 @pytest.mark.parametrize("predicts", ["x", "v", "velocity"])

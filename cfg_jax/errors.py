@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """Bad input. The message names the field and the remedy."""
+
+
+def require(condition, message: str) -> None:
+    if not condition:
+        raise InputError(message)

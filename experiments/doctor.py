@@ -22,7 +22,6 @@ from jax.experimental import multihost_utils
 from packaging.requirements import Requirement
 
 # what imports flax is imported inside the checks: where it does not go together with jax, `versions` still says so
-from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import references
@@ -80,7 +79,9 @@ def versions(_):
 
 
 def settings(config):
-    configs.check(config)
+    from cfg_jax import checks
+
+    checks.everything(config)
     mesh = meshes.training_mesh(config.train)
     batch = f"batches of {config.train.batch_size:,} over {dict(mesh.shape)} devices"
     return batch + (f" in {config.train.accumulate} parts" if config.train.accumulate > 1 else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from cfg_jax import __version__
+from cfg_jax import __version__, checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, write_atomic
@@ -18,7 +18,7 @@ from experiments import cli
 RUN = flags.DEFINE_string("run", None, "run directory")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md")
-DTYPE = flags.DEFINE_enum("dtype", "float32", configs.DTYPES, "of the parameters in the file; bfloat16 halves it")
+DTYPE = flags.DEFINE_enum("dtype", "float32", checks.DTYPES, "of the parameters in the file; bfloat16 halves it")
 flags.mark_flags_as_required(["run", "out"])
 
 CARD = """# {name}

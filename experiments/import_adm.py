@@ -13,6 +13,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_json
@@ -54,7 +55,7 @@ def main():
     overrides["model.time"] = "adm_" + orders["noise_schedule"]
     config = adm.config_of(name, CONFIG.value, overrides)
     if not build.is_classifier(config):
-        configs.check(config)
+        checks.everything(config)
     legacy_heads = adm.legacy_heads(orders["attention_order"], config.model)
     params = adm.convert(torch_file.read(path), build.shapes(config), legacy_heads)
     configs.save(out / "config.json", config)

@@ -17,10 +17,10 @@ import numpy as np
 from absl import flags
 
 import cfg_jax
+from cfg_jax import checks, images
 from cfg_jax import config as configs
-from cfg_jax import images
 from cfg_jax.data import sources
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.files import read_json
 from cfg_jax.models import inception
 from cfg_jax.perf import cost
@@ -52,7 +52,7 @@ LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; d
 
 
 def main():
-    configs.require((TABLE.value is None) != (FIGURE.value is None), "give either --table or --figure")
+    require((TABLE.value is None) != (FIGURE.value is None), "give either --table or --figure")
     if FIGURE.value == 2:
         out = f"--out={Path(RUNS.value) / 'gaussians'}"
         sys.exit(subprocess.run([sys.executable, "-m", "experiments.studies.gaussians", out]).returncode)
@@ -61,18 +61,18 @@ def main():
     ps = published.P_UNCOND if table == 1 else (config.p_uncond,)
     runs = {Path(RUNS.value) / f"{RUNG}-p{p:g}": spec.changed(config, {"p_uncond": p}) for p in ps}
     for model in runs.values():
-        configs.check(model)
+        checks.everything(model)
     ws = published.ALL_W if FULL.value else config.eval.w
     for model in runs.values():
         for w in ws:
-            configs.check_w(w, model.p_uncond, "config.eval.w")
+            checks.guidance_weight(w, model.p_uncond, "config.eval.w")
     steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
     seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     for seed in seeds:
-        configs.check_seed(seed, "--seeds")
-    configs.require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
+        checks.seed(seed, "--seeds")
+    require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
     last = config.data.num_classes - 1
-    configs.require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
+    require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
     first = jax.process_index() == 0  # of several it is the one that speaks and draws
     of = plan(config, runs, ws if table else published.SHEETS[FIGURE.value].ws or ws, steps, seeds, table)
     if first:
@@ -103,7 +103,7 @@ def plan(config, runs, ws, steps, seeds, table):
             load()
             lines.append(f"{name:10} there")
         except InputError as error:
-            configs.require(PLAN.value, str(error))
+            require(PLAN.value, str(error))
             lines.append(f"{name:10} missing: {error}")
     left = {run: max(0, config.train.num_steps - checkpoint.latest(run)) for run in runs}
     for run, num_steps in left.items():
@@ -132,8 +132,8 @@ def by_benchmark(measured, config, images, passes, scored):
     theirs = configs.flat(configs.from_json(measured["config"]))
     for field, value in configs.flat(config).items():
         same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
-        configs.require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
-    configs.require("features" in measured, f"--benchmark={BENCHMARK.value} has no features: time it again")
+        require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
+    require("features" in measured, f"--benchmark={BENCHMARK.value} has no features: time it again")
     sample = measured["sampling"]
     seconds = {
         "training": images / measured["training"]["images_per_s"],

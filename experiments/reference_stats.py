@@ -7,8 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.data import sources
+from cfg_jax.errors import require
 from cfg_jax.evaluation import references
 from cfg_jax.evaluation.features import Features, InceptionFeatures
 from experiments import cli
@@ -26,16 +27,16 @@ flags.mark_flags_as_required(["dataset", "out"])
 
 
 def main():
-    configs.check_neighbours(NEIGHBOURS.value, "--neighbours")
+    checks.neighbours(NEIGHBOURS.value, "--neighbours")
     digits = DATASET.value == "digits"
-    configs.require(not digits or SPLIT.value == "train", "--split=validation: digits has training pictures alone")
+    require(not digits or SPLIT.value == "train", "--split=validation: digits has training pictures alone")
     source = sources.digits() if digits else sources.prepared(Path(ROOT.value, DATASET.value), SPLIT.value)
     features = Features(InceptionFeatures(INCEPTION.value))
     out = OUT.value
     if Path(out).exists():
         about, _ = references.of_data(features, source, NUM_IMAGES.value, NEIGHBOURS.value, SPLIT.value)
         same = references.read(out).digest == references.digest_of(about)
-        configs.require(same, f"{out} is of other pictures, another number or another network: choose another --out")
+        require(same, f"{out} is of other pictures, another number or another network: choose another --out")
     reference = references.compute(features, source, NUM_IMAGES.value, NEIGHBOURS.value, out, SPLIT.value)
     about = reference.about or {}
     print(

@@ -7,8 +7,7 @@ import numpy as np
 from absl import flags
 
 import cfg_jax
-from cfg_jax import config as configs
-from cfg_jax import images
+from cfg_jax import checks, images
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_npz
 from cfg_jax.sampling.model import Guides, load_classifier
@@ -25,7 +24,7 @@ SEED = flags.DEFINE_integer(
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
-DTYPE = flags.DEFINE_enum("dtype", None, configs.DTYPES, "of the network's body; default: what it was trained in")
+DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the network's body; default: what it was trained in")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, to guide by its gradient")
 CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "how many times the gradient is added")
@@ -38,7 +37,7 @@ flags.mark_flags_as_required(["run"])
 
 def main():
     ws = cli.numbers(W.value, float, "w")
-    configs.check_finite(CLASSIFIER_SCALE.value, "--classifier_scale")
+    checks.finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value, DTYPE.value)
     classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes

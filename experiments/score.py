@@ -9,7 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax import config as configs
+from cfg_jax import checks
+from cfg_jax.errors import require
 from cfg_jax.evaluation import measure, references, samples
 from cfg_jax.evaluation.classifiers import GivenClassifier
 from cfg_jax.evaluation.features import Features, InceptionFeatures
@@ -33,16 +34,16 @@ flags.mark_flags_as_required(["samples", "reference"])
 
 
 def main():
-    configs.check_neighbours(NEIGHBOURS.value, "--neighbours")
-    configs.require(BOOTSTRAP.value != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
+    checks.neighbours(NEIGHBOURS.value, "--neighbours")
+    require(BOOTSTRAP.value != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
     given = samples.load(SAMPLES.value)
     count, *shape = given.shape
-    configs.require(
+    require(
         count >= max(4, 2 * SPLITS.value),
         f"--samples={SAMPLES.value} has {count} images, too few for --splits={SPLITS.value}",
     )
     classifier = GivenClassifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
-    configs.require(
+    require(
         not classifier or given.labels is not None,
         f"--samples={SAMPLES.value} has no labels: put them in it as arr_1, or leave out --classifier_run",
     )

@@ -9,7 +9,7 @@ Several jobs may be given the same --workdir: each takes cells that no other has
 
 from absl import flags
 
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.sweep import report, spec
 from cfg_jax.sweep.run import sweep
 from experiments import cli
@@ -21,7 +21,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
 VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the guidance, or eval.seed; may be repeated")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "guide by its gradient instead; w is its scale")
-DTYPE = flags.DEFINE_enum("dtype", None, configs.DTYPES, "of the networks' bodies; default: what each was trained in")
+DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the networks' bodies; default: what each was trained in")
 NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, as ADM's evaluator reads them")
 OTHER = flags.DEFINE_bool("other_reference", False, "score runs against config.data though trained on another set")
 DEVICE = flags.DEFINE_bool("other_device", False, "beside cells or a reference made on another kind of device")

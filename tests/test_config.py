@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 
@@ -12,7 +13,7 @@ NAMES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128"
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
     config = importlib.import_module(f"configs.{name}").get_config()
-    configs.check(config)
+    checks.everything(config)
     configs.save(tmp_path / "config.json", config)
     again = configs.load(tmp_path / "config.json")
     assert again.to_dict() == config.to_dict() and configs.digest(again) == configs.digest(config)
@@ -59,17 +60,17 @@ def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
 def test_bad_values_are_named_with_their_remedy(tiny, field, value, said):
     tiny.update_from_flattened_dict({"model.multipliers": (1, 1), field: value})
     with pytest.raises(InputError) as error:
-        configs.check(tiny)
+        checks.everything(tiny)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_model_without_a_null_label_may_be_trained_but_not_guided(tiny):
     tiny.p_uncond = 0.0
-    configs.check(tiny)
-    configs.check_w(0.0, p_uncond=0.0)
+    checks.everything(tiny)
+    checks.guidance_weight(0.0, p_uncond=0.0)
     for w, p_uncond, said in ((0.5, 0.0, "trained with p_uncond=0"), (0.0, 1.0, "use w=-1")):
         with pytest.raises(InputError, match=said):
-            configs.check_w(w, p_uncond)
+            checks.guidance_weight(w, p_uncond)
 
 
 @pytest.mark.parametrize("text", ['{"seed": ', "[1]", "3", '{"version": 99}', '{"version": "x"}', '{"eval": 3}'])
@@ -85,7 +86,7 @@ def test_a_config_of_an_earlier_version_gets_what_it_then_had(tiny, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(older))
     again = configs.load(tmp_path / "config.json")
     assert again.to_dict() == tiny.to_dict()
-    configs.check(again)
+    checks.everything(again)
     configs.save(tmp_path / "config.json", tiny)
     assert json.loads((tmp_path / "config.json").read_text())["version"] == configs.VERSION
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, loss, process, samplers, schedule
 from cfg_jax.errors import InputError
@@ -279,7 +279,7 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     tiny.eval.update(bootstrap=0)
     with tiny.unlocked():
         tiny.guidance.update(name="constant", offset=0.5)
-    configs.check_guidance(tiny.guidance)
+    checks.guidance(tiny.guidance)
     rows = sweep(tiny, [model], [0.0, 1.0], tmp_path / "sweep", vary={"guidance.offset": [0.5, 0.25]})
     assert [(row["guidance"], row["guidance.offset"], row["w"]) for row in rows] == [
         ("constant", 0.5, 0.0), ("constant", 0.5, 1.0), ("constant", 0.25, 0.0), ("constant", 0.25, 1.0)
@@ -296,7 +296,7 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     assert not np.array_equal(by_name, images([1, 2], 1.0, guidance="classifier-free"))
     tiny.guidance.offset = 1.5
     with pytest.raises(InputError, match=r"config\.guidance\.offset=1\.5 must lie in \[0, 1\]"):
-        configs.check_guidance(tiny.guidance)
+        checks.guidance(tiny.guidance)
 
 
 def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeypatch):
@@ -337,7 +337,7 @@ def test_bad_values_are_named(tiny, section, field, value, said):
         tiny.sampler.name = "ancestral"
     getattr(tiny, section)[field] = value
     with pytest.raises(InputError) as error:
-        configs.check(tiny)
+        checks.everything(tiny)
     assert said in str(error.value)
 
 
@@ -363,7 +363,7 @@ def test_a_made_up_network_trains_and_samples(tiny, monkeypatch):
     common = {name: tiny.model[name] for name in ("time", "dtype", "learned_variance", "null_label")}
     with tiny.unlocked():
         tiny.model = ConfigDict({"name": "linear", "width": 4, **common})
-    configs.check(tiny)
+    checks.everything(tiny)
     state = jax.jit(lambda: states.create(tiny))()
     batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8), "label": jnp.arange(8)}
     step = jax.jit(partial(train_step, config=tiny))

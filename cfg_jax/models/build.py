@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from cfg_jax import checks
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.diffusion.loss import Objective
 from cfg_jax.errors import InputError
@@ -21,6 +22,7 @@ NOT_FIELDS = {"name", "time", "dtype"}
 
 def network(config: ConfigDict):
     """The flax module of config.model. Raises InputError where that has not exactly the fields of its network."""
+    checks.choice(config.model.name, NETWORKS, "config.model.name")
     model = config.model.to_dict()
     cls, data = NETWORKS[model["name"]], config.data
     known = NOT_FIELDS | cls.__annotations__.keys() - FROM_DATA

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.diffusion import guidance as rules
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest
@@ -66,8 +66,8 @@ class Model:
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k, ""), str)}
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
-        configs.check_sampler(config.sampler)
-        configs.check_guidance(config.guidance)
+        checks.sampler(config.sampler)
+        checks.guidance(config.guidance)
         w = np.asarray(w, np.float32)
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
@@ -120,10 +120,10 @@ class Guides:
         """Raise InputError where the model cannot be guided so."""
         for w in ws:
             if w or not self.classifier:
-                configs.check_w(float(w), model.config.p_uncond, field, self.uncond is not None)
+                checks.guidance_weight(float(w), model.config.p_uncond, field, self.uncond is not None)
         if self.classifier and labels is not None:
             draw.check_labels(labels, self.classifier.config.data.num_classes)
-        configs.check_finite(self.classifier_scale, "classifier_scale")
+        checks.finite(self.classifier_scale, "classifier_scale")
         for name, other in (("unconditional run", self.uncond), ("classifier", self.classifier)):
             if other and other.config.data.image_size != model.config.data.image_size:
                 sizes = f"{other.config.data.image_size} and {model.config.data.image_size}"
@@ -144,8 +144,8 @@ def load(run_dir, step: int | None = None, params: str = "ema", dtype: str | Non
     """
     if params not in ("ema", "params"):
         raise InputError(f"params={params!r} is unknown: choose ema or params")
-    if dtype not in (None, *configs.DTYPES):
-        raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(configs.DTYPES)}")
+    if dtype not in (None, *checks.DTYPES):
+        raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(checks.DTYPES)}")
     config, step, arrays = weights.read(run_dir, step, params)
     return Model(config, build.denoiser(config, arrays, dtype), step)
 

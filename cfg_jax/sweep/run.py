@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from cfg_jax import __version__, images
+from cfg_jax import __version__, checks, images
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance, Unguided
@@ -77,9 +77,9 @@ def sweep(
         check_same_data(config, model, workdir, other_reference)
         guides.check(model, ws, field="--w")
     for variant in variants:
-        configs.check_sampler(variant.sampler)
-        configs.check_guidance(variant.guidance)
-        configs.check_eval(variant.eval)
+        checks.sampler(variant.sampler)
+        checks.guidance(variant.guidance)
+        checks.evaluation(variant.eval)
         if guides.classifier and (variant.guidance.name != spec.PAPER or build.interval(variant.guidance)):
             raise InputError("--classifier_run is a guidance of its own: leave config.guidance as it is")
 

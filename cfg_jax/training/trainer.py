@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
@@ -41,7 +41,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     InputError for what the user can mend, and where steps are not finite again after one rollback.
     """
     # Config and data, before anything is written or compiled
-    configs.check(config)
+    checks.everything(config)
     build.network(config)
     source, config = sources.load(config)
     mesh = meshes.training_mesh(config.train)

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
@@ -38,7 +39,7 @@ def read(path, step=None, item="ema", *, classifier=False):
     if is_classifier and not classifier:
         raise InputError(f"{path} is a classifier and makes no images: name a diffusion model, it as --classifier_run")
     if not classifier:
-        configs.check_saved(path, config)
+        checks.saved(path, config)
     template = build.shapes(config)
     if problems := differences(params, template):
         raise InputError(

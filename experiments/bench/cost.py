@@ -5,7 +5,8 @@ python -m experiments.bench.cost --config=configs/imagenet64.py --devices=8 --ut
 
 from absl import flags
 
-from cfg_jax import config as configs
+from cfg_jax import checks
+from cfg_jax.errors import require
 from cfg_jax.perf import cost
 from cfg_jax.training.mesh import PEAK_TFLOPS
 from experiments import cli
@@ -21,10 +22,10 @@ flags.mark_flags_as_required(["config"])
 
 def main():
     config, devices = CONFIG.value, DEVICES.value
-    configs.check(config)
-    configs.require(0 < UTILISATION.value <= 1, f"--utilisation={UTILISATION.value} must lie in (0, 1]")
+    checks.everything(config)
+    require(0 < UTILISATION.value <= 1, f"--utilisation={UTILISATION.value} must lie in (0, 1]")
     batch = config.train.batch_size
-    configs.require(batch % devices == 0, f"--devices={devices} does not divide config.train.batch_size={batch}")
+    require(batch % devices == 0, f"--devices={devices} does not divide config.train.batch_size={batch}")
 
     forward, state = cost.forward_flops(config), cost.state_bytes(config)
     activations = cost.activation_bytes(config, 1) * batch / devices

@@ -24,7 +24,7 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax import config as configs
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.files import read_json, write_atomic, write_json
 from cfg_jax.perf import timing
 from cfg_jax.text import markdown
@@ -45,12 +45,12 @@ def main():
     import torch
 
     ours = read_json(OURS.value)
-    configs.require("features" in ours, f"--ours={OURS.value} has no features: run experiments.bench.speed again")
+    require("features" in ours, f"--ours={OURS.value} has no features: run experiments.bench.speed again")
     config = configs.from_json(ours["config"])
     check(config)
     cuda = torch.cuda.is_available()
     single = not cuda or ours["device"].startswith("1 x")
-    configs.require(single, f"--ours={OURS.value} is of {ours['device']}: the peers run on one, time ours on one")
+    require(single, f"--ours={OURS.value} is of {ours['device']}: the peers run on one, time ours on one")
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     folders = {"guided-diffusion": (GUIDED_DIFFUSION, guided_diffusion), "edm": (EDM, edm)}
@@ -90,9 +90,7 @@ def check(config):
         "train.accumulate": config.train.accumulate == 1,
     }
     for field, same in wanted.items():
-        configs.require(
-            same, f"config.{field}={configs.flat(config)[field]} is not what the peers do: time ours without"
-        )
+        require(same, f"config.{field}={configs.flat(config)[field]} is not what the peers do: time ours without")
 
 
 def guided_diffusion(config):
@@ -119,7 +117,7 @@ def edm(config):
     from training.networks import DhariwalUNet
 
     data, model = config.data, config.model
-    configs.require(model.head_width == 64, f"edm's heads are 64 wide, config.model.head_width={model.head_width}")
+    require(model.head_width == 64, f"edm's heads are 64 wide, config.model.head_width={model.head_width}")
 
     class Network(DhariwalUNet):
         autocast = False

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from cfg_jax import config as configs
+from cfg_jax.errors import require
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.perf import collectives, cost
 from cfg_jax.progress import progress
@@ -33,9 +33,9 @@ CHECKED = "digits"  # whose small programs show that neither images nor, replica
 def main():
     counts, fsdp = cli.numbers(DEVICES.value, int, "devices"), FSDP.value
     fit = all(count > 0 and count % fsdp == 0 for count in counts)
-    configs.require(fit, f"--devices={DEVICES.value} must be multiples of --fsdp={fsdp}")
+    require(fit, f"--devices={DEVICES.value} must be multiples of --fsdp={fsdp}")
     for name in CONFIGS.value:
-        configs.require(Path("configs", f"{name}.py").is_file(), f"--configs={name}: there is no configs/{name}.py")
+        require(Path("configs", f"{name}.py").is_file(), f"--configs={name}: there is no configs/{name}.py")
     jax.config.update("jax_num_cpu_devices", max(counts))
     jax.config.update("jax_disable_most_optimizations", True)  # of machine code that never runs
     jax.config.update("jax_enable_compilation_cache", False)  # a program from there writes no text to XLA's dump

@@ -8,7 +8,7 @@ import json
 import jax
 from absl import flags
 
-from cfg_jax import __version__
+from cfg_jax import __version__, checks
 from cfg_jax import config as configs
 from cfg_jax.files import write_json
 from cfg_jax.perf import cost, timing
@@ -25,7 +25,7 @@ flags.mark_flags_as_required(["config"])
 
 def main():
     config = CONFIG.value
-    configs.check(config)
+    checks.everything(config)
     jax.config.update("jax_enable_compilation_cache", False)  # or compile_s would be a read from disk
     peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else mesh.peak_flops()
     result = {

@@ -11,8 +11,8 @@ import matplotlib.figure
 import numpy as np
 from absl import flags
 
-from cfg_jax import config as configs
 from cfg_jax.data import sources
+from cfg_jax.errors import require
 from cfg_jax.evaluation import measure, references
 from cfg_jax.evaluation.classifiers import features_of
 from cfg_jax.evaluation.features import Extracted
@@ -33,8 +33,8 @@ def main():
     held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")
     counts = cli.numbers(COUNTS.value, int, "counts")
     most, splits = max(counts), config.eval.splits
-    configs.require(most <= len(held_out), f"--counts={COUNTS.value}: {config.data.name} holds out {len(held_out)}")
-    configs.require(min(counts) >= 2 * splits, f"--counts={COUNTS.value} has too few for config.eval.splits={splits}")
+    require(most <= len(held_out), f"--counts={COUNTS.value}: {config.data.name} holds out {len(held_out)}")
+    require(min(counts) >= 2 * splits, f"--counts={COUNTS.value} has too few for config.eval.splits={splits}")
     features = features_of(config, source, WORKDIR.value)
     reference = references.of_config(config, features, source, WORKDIR.value)
     rng = np.random.default_rng(config.eval.seed)

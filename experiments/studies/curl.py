@@ -14,9 +14,10 @@ import numpy as np
 from absl import flags
 
 import cfg_jax
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, process
+from cfg_jax.errors import require
 from cfg_jax.evaluation.fields import antisymmetric
 from cfg_jax.images import to_float
 from cfg_jax.text import markdown
@@ -32,10 +33,8 @@ flags.mark_flags_as_required(["run"])
 
 def main():
     model = cfg_jax.load(RUN.value)
-    configs.require(
-        model.config.p_uncond, f"--run={RUN.value} has no unconditional eps: name one with p_uncond above 0"
-    )
-    configs.check_w(W.value, model.config.p_uncond, "--w")
+    require(model.config.p_uncond, f"--run={RUN.value} has no unconditional eps: name one with p_uncond above 0")
+    checks.guidance_weight(W.value, model.config.p_uncond, "--w")
     source, _ = sources.load(model.config)
     index = np.random.default_rng(0).permutation(len(source))[: NUM_IMAGES.value]
     x, c = to_float(source.images[index]), jnp.asarray(source.labels[index])

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 import cfg_jax
-from cfg_jax import config as configs
+from cfg_jax import checks
 from cfg_jax.diffusion import guidance, process
 from cfg_jax.files import write_atomic
 from cfg_jax.images import to_float
@@ -33,7 +33,7 @@ def main():
     logsnrs = cli.numbers(LOGSNRS.value, float, "logsnrs")
     half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps
-    configs.check_w(W.value, config.p_uncond, "--w")
+    checks.guidance_weight(W.value, config.p_uncond, "--w")
     num_classes = config.data.num_classes
     c = jnp.arange(NUM_IMAGES.value) % max(1, num_classes)
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))

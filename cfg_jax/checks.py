@@ -1,0 +1,209 @@
+"""A config's values, checked before anything compiles: what could only fail later, or silently, is named."""
+
+import difflib
+import math
+
+from cfg_jax.diffusion import guidance as rules
+from cfg_jax.diffusion import loss, samplers
+from cfg_jax.errors import InputError, require
+
+GRIDS = ("paper", "shifted")
+DTYPES = ("float32", "bfloat16")
+TIMES = ("logsnr", "adm_cosine", "adm_linear")
+FEATURES = ("classifier", "inception")
+LABEL_RULES = ("random", "balanced")
+QUANTIZE = ("round", "truncate")
+MAX_T = 100_000
+
+
+def saved(path, config):
+    """Raise InputError where the config of a run or an export is not whole, or not one that could have been trained."""
+    try:
+        everything(config)
+    except InputError as error:
+        raise InputError(f"{path} cannot have been trained: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the config of {path} is not whole ({reason}): it is damaged, or another version of this code wrote it"
+        ) from error
+
+
+def everything(config):
+    """Raise InputError, naming the field and the remedy, for what could only fail later or silently."""
+    require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
+    require(
+        config.logsnr_min < config.logsnr_max,
+        f"config.logsnr_min={config.logsnr_min} must be below config.logsnr_max={config.logsnr_max}",
+    )
+    require(
+        max(abs(config.logsnr_min), abs(config.logsnr_max)) <= 40,
+        f"config.logsnr_min={config.logsnr_min} and logsnr_max={config.logsnr_max} must lie in [-40, 40] for float32",
+    )
+    require(
+        config.model.null_label or config.p_uncond == 0,
+        f"config.model.null_label=False leaves no label to drop to: set config.p_uncond=0, not {config.p_uncond}",
+    )
+    data = config.data
+    for field in ("image_size", "channels"):
+        require(data[field] >= 1, f"config.data.{field}={data[field]} must be at least 1")
+    require(data.num_classes >= 0, f"config.data.num_classes={data.num_classes} must be 0, for no classes, or more")
+    if config.model.name == "unet":
+        unet(config.model, data.image_size)
+    require(
+        config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
+    )
+    objective(config.objective)
+    sampler(config.sampler)
+    guidance(config.guidance)
+    train = config.train
+    counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
+    for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
+        require(train[field] >= 1, f"config.train.{field}={train[field]} must be at least 1")
+    require(train.num_steps < 2**31, f"config.train.num_steps={train.num_steps} must be below 2^31")
+    for field in ("keep_every", "max_skipped"):
+        require(train[field] >= 0, f"config.train.{field}={train[field]} must be 0 or more")
+    for field in ("learning_rate", "grad_clip"):
+        require(0 < train[field] < math.inf, f"config.train.{field}={train[field]} must be above 0 and finite")
+    seed(config.seed, "config.seed")
+    require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
+    evaluation(config.eval)
+
+
+def evaluation(section):
+    seed(section.seed, "config.eval.seed")
+    require(
+        section.bootstrap == 0 or section.bootstrap >= 2,
+        f"config.eval.bootstrap={section.bootstrap} gives no spread: set 0 for none, or 2 and more",
+    )
+    require(len(section.w) > 0, "config.eval.w is empty: name at least one w")
+    require(
+        section.features in FEATURES,
+        f"config.eval.features={section.features!r} is unknown: choose {' or '.join(FEATURES)}",
+    )
+    few = section.reference_images
+    require(few == 0 or few >= 4, f"config.eval.reference_images={few} are too few: set 0 for all, or 4 and more")
+    require(
+        section.features == "inception" or not section.classifier,
+        f"config.eval.classifier={section.classifier} needs config.eval.features=inception: set it or drop this",
+    )
+    neighbours(section.neighbours, "config.eval.neighbours")
+    for field, choices in (("labels", LABEL_RULES), ("quantize", QUANTIZE)):
+        rule = section[field]
+        require(rule in choices, f"config.eval.{field}={rule!r} is unknown: choose {' or '.join(choices)}")
+    for field in ("batch_size", "splits"):
+        require(section[field] >= 1, f"config.eval.{field}={section[field]} must be at least 1")
+    require(
+        section.num_images >= max(4, 2 * section.splits),
+        f"config.eval.num_images={section.num_images} is too few for {section.splits} config.eval.splits",
+    )
+    for w in section.w:
+        finite(w, "config.eval.w")
+
+
+def seed(given, name):
+    require(0 <= given < 2**31, f"{name}={given} must lie in [0, 2^31)")
+
+
+def neighbours(count, name):
+    require(count == 0 or count > 3, f"{name}={count} has no third neighbour: set 0 for none, or more")
+
+
+def unet(model, image_size):
+    for field in ("channels", "num_blocks", "head_width", "num_heads"):
+        require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
+    require(
+        model.multipliers and all(m >= 1 for m in model.multipliers),
+        f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
+    )
+    require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
+    require(0 <= model.dropout < 1, f"config.model.dropout={model.dropout} must lie in [0, 1)")
+    require(model.dtype in DTYPES, f"config.model.dtype={model.dtype!r} is unknown: choose {' or '.join(DTYPES)}")
+    factor = 2 ** (len(model.multipliers) - 1)
+    require(
+        image_size % factor == 0,
+        f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
+        f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
+    )
+    sides = [image_size >> level for level in range(len(model.multipliers))]
+    unused = sorted(set(model.attention_resolutions) - set(sides))
+    require(
+        not unused,
+        f"config.model.attention_resolutions has {unused}, the levels' sides are {sides}: drop what is not one",
+    )
+    require(
+        (model.head_width is None) != (model.num_heads is None),
+        "one of config.model.head_width and config.model.num_heads must be None: set that in the config file",
+    )
+    for multiplier, side in zip(model.multipliers, sides, strict=True):
+        width = multiplier * model.channels
+        require(
+            width % 32 == 0,
+            f"config.model.channels={model.channels} times multiplier {multiplier} is {width}: "
+            "it must be a multiple of the 32 groups of GroupNorm",
+        )
+        field = "head_width" if model.num_heads is None else "num_heads"
+        if side in model.attention_resolutions or side == sides[-1]:
+            require(
+                width % model[field] == 0,
+                f"config.model.{field}={model[field]} does not divide the {width} channels at {side}x{side}",
+            )
+
+
+def objective(section):
+    for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
+        choice(section[field], choices, f"config.objective.{field}")
+
+
+def sampler(section):
+    steps = section.num_steps
+    require(1 <= steps <= MAX_T, f"config.sampler.num_steps={steps} (T) must be at least 1, at most {MAX_T:,}")
+    for field, choices in (("threshold", samplers.THRESHOLDS), ("grid", GRIDS)):
+        choice(section[field], choices, f"config.sampler.{field}")
+    value(section, samplers.SAMPLERS, "config.sampler")
+
+
+def guidance(section):
+    value(section, rules.RULES, "config.guidance")
+    low, high = section.logsnr_low, section.logsnr_high
+    require(
+        low is None or high is None or low < high,
+        f"config.guidance.logsnr_low={low} must be below config.guidance.logsnr_high={high}",
+    )
+    for bound in (low, high):
+        require(bound is None or not math.isnan(bound), f"config.guidance.logsnr_low or logsnr_high is {bound}")
+
+
+def value(section, family, path):
+    """The name is one of the family's, and its fields lie within that one's limits."""
+    choice(section.name, family, f"{path}.name")
+    for field, (low, high) in getattr(family[section.name], "limits", {}).items():
+        given = section[field]
+        require(low <= given <= high, f"{path}.{field}={given} must lie in [{low:g}, {high:g}]")
+
+
+def choice(value, choices, field):
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), map(str, choices), 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
+
+
+def finite(w, field):
+    finite = isinstance(w, int | float) and math.isfinite(w) and abs(w) < 1e6
+    require(finite, f"{field}={w} is no finite number below a million: w = 0 is no guidance, the paper goes to 4")
+
+
+def guidance_weight(w, p_uncond, field="w", second_model=False):
+    """w is finite, and no guidance is asked of a model that never saw the null label, or only it.
+
+    second_model: the unconditional eps is another's.
+    """
+    finite(w, field)
+    require(
+        w == 0 or p_uncond > 0 or second_model,
+        f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "
+        "use w=0 or train with config.p_uncond > 0",
+    )
+    labelled = p_uncond < 1 or second_model
+    require(w == -1 or labelled, f"{field}={w:g} needs labels, but p_uncond=1 trained none: use w=-1")

@@ -36,8 +36,6 @@ flags.mark_flags_as_required(["config"])
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 ACCELERATORS = {"cuda13": ("/dev/nvidia0", "nvidia-smi"), "tpu": ("/dev/accel0", "/dev/vfio/0")}  # extra of jax: signs
-TOLERANCE = 0.01  # of a kernel in the config's dtype, relative to float32
-REPEATS = 5
 SKEW = 5  # seconds
 GIB = 2**30
 
@@ -105,12 +103,12 @@ def devices(_):
 
 def all_reduce(config):
     """Ones summed over all devices, as many as the gradient has numbers."""
-    from cfg_jax.perf import cost
+    from cfg_jax.perf import cost, kernels
 
     mesh, size = meshes.data_mesh(jax.devices()), cost.num_parameters(config)
     if mesh.size == 1:
         return "one device"
-    size = min(size, 2**24) if on_cpu() else size
+    size = min(size, 2**24) if kernels.on_cpu() else size
     ones = jax.jit(partial(jnp.ones, (mesh.size, size)), out_shardings=meshes.split(mesh))()
     add = jax.jit(lambda a: a.sum(0), out_shardings=meshes.replicated(mesh))
     wrong = [str(part.device) for part in add(ones).addressable_shards if not (part.data == mesh.size).all()]
@@ -119,68 +117,21 @@ def all_reduce(config):
             f"ones summed over {mesh.size} devices are not {mesh.size} on {', '.join(wrong)}: "
             "update the driver and jax, or leave devices out"
         )
-    took = seconds(add, ones)
+    took = kernels.seconds(add, ones)
     mib, speed = 4 * size / 2**20, 4 * size / took / 1e9
     return f"{mib:,.1f} MiB over {mesh.size} devices in {took * 1e3:,.2f} ms, {speed:.3g} GB/s"
 
 
 def convolution(config):
-    """3x3, at the level with most channels."""
-    side, channels = max(levels(config), key=lambda level: level[1])
-    dims = ("NHWC", "HWIO", "NHWC")
-    convolve = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=dims)
-    return kernel(config, convolve, (images(), side, side, channels), (3, 3, channels, channels))
+    from cfg_jax.perf import kernels
+
+    return kernels.convolution(config)
 
 
 def attention(config):
-    """At the level with most pixels of those that have it; the middle always has."""
-    having = [level for level in levels(config) if level[0] in config.model.attention_resolutions]
-    side, channels = (having or levels(config)[-1:])[0]
-    heads = config.model.num_heads or channels // config.model.head_width
-    return kernel(config, jax.nn.dot_product_attention, *[(images(), side**2, heads, channels // heads)] * 3)
+    from cfg_jax.perf import kernels
 
-
-def levels(config):
-    """(side, channels) of the U-Net's."""
-    return [(config.data.image_size >> i, m * config.model.channels) for i, m in enumerate(config.model.multipliers)]
-
-
-def images():
-    return 8 if on_cpu() else 64
-
-
-def on_cpu():
-    return jax.default_backend() == "cpu"
-
-
-def kernel(config, function, *shapes):
-    """`function` of normal numbers in the config's dtype, held against float32, and its speed on one device."""
-    from cfg_jax.perf import cost
-
-    dtype = config.model.dtype
-    args = [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
-    with jax.default_matmul_precision("highest"):
-        exact = jax.jit(function)(*[a.astype(jnp.float32) for a in args])
-    run = jax.jit(function)
-    error = float(jnp.linalg.norm(run(*args).astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
-    what = f"{dtype} {' '.join('x'.join(map(str, shape)) for shape in shapes[:2])}"
-    if not error < TOLERANCE:  # nor NaN
-        raise InputError(
-            f"{what} is {error:.2g} from float32's result, the limit is {TOLERANCE}: update the driver and jax, or set "
-            "config.model.dtype=float32"
-        )
-    flops = cost.matmul_flops(jax.make_jaxpr(function)(*args).jaxpr) / seconds(run, *args)
-    peak = meshes.peak_flops()
-    share = f", {flops * jax.device_count() / peak:.0%} of its bf16 peak" if peak else ""
-    return f"{what}: {flops / 1e12:.3g} TFLOP/s{share}, {error:.1g} from float32's"
-
-
-def seconds(run, *args):
-    """Of one of several calls that are queued, after the first."""
-    jax.block_until_ready(run(*args))
-    began = time.perf_counter()
-    jax.block_until_ready([run(*args) for _ in range(REPEATS)])
-    return (time.perf_counter() - began) / REPEATS
+    return kernels.attention(config)
 
 
 def memory(config):
@@ -193,7 +144,7 @@ def memory(config):
     if train.fsdp > 1:  # within a step each device has all parameters, and their gradient before it is cut
         state += 2 * 4 * cost.num_parameters(config)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if on_cpu():
+    if jax.default_backend() == "cpu":
         limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()
     needs = f"{state / GIB:,.2f} GiB of state and about {activations / GIB:,.2f} for {part:,} images on a device"
     if not limit:
@@ -273,11 +224,9 @@ def clock_skew(_):
     now = time.time()
     parts = np.array([now // 60, now % 60 * 1000], np.int32)  # minutes and ms: jax takes 32 bits
     clocks = np.asarray(multihost_utils.process_allgather(parts)) @ np.array([60, 0.001])
-    skew = np.ptp(clocks)
+    skew, late, early = np.ptp(clocks), clocks.argmax(), clocks.argmin()
     if skew > SKEW:
-        raise InputError(
-            f"processes {clocks.argmax()} and {clocks.argmin()} have clocks {skew:,.1f} s apart: run NTP on their hosts"
-        )
+        raise InputError(f"processes {late} and {early} have clocks {skew:,.1f} s apart: run NTP on their hosts")
     return f"{skew:.2f} s at most between {len(clocks)} processes"
 
 

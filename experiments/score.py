@@ -11,7 +11,7 @@ from absl import flags
 
 from cfg_jax import checks
 from cfg_jax.errors import require
-from cfg_jax.evaluation import measure, references, samples
+from cfg_jax.evaluation import compatible, measure, references, samples
 from cfg_jax.evaluation.classifiers import GivenClassifier
 from cfg_jax.evaluation.features import Features, InceptionFeatures
 from cfg_jax.files import write_json
@@ -52,8 +52,8 @@ def main():
         check_labels(given.labels, classifier.num_classes)
     features = Features(InceptionFeatures(INCEPTION.value), *([classifier] if classifier else []))
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
-    references.check_network(reference, REFERENCE.value, features, DEVICE.value)
-    references.check_shape(reference, REFERENCE.value, shape)
+    compatible.check_network(reference, REFERENCE.value, features, DEVICE.value)
+    compatible.check_shape(reference, REFERENCE.value, shape)
     for name, (mean, _) in reference.moments.items():
         measure.warn_of_rank(name, f"images of --samples={SAMPLES.value}", count, len(mean))
     tally = measure.Tally(

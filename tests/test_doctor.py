@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from cfg_jax.errors import InputError
+from cfg_jax.perf import kernels
 from experiments import doctor
 from tests.test_house import ROOT, run
 
@@ -109,10 +110,10 @@ def test_all_reduce(monkeypatch, tiny):
 @pytest.mark.parametrize("factor", [1.02, jnp.nan])
 def test_a_kernel_that_is_wrong_in_bfloat16(tiny, factor):
     tiny.model.dtype = "bfloat16"
-    assert "bfloat16 2x3 3x4: " in doctor.kernel(tiny, jnp.matmul, (2, 3), (3, 4))
+    assert "bfloat16 2x3 3x4: " in kernels.kernel(tiny, jnp.matmul, (2, 3), (3, 4))
     wrong = lambda a, b: (a @ b) * (factor if a.dtype == jnp.bfloat16 else 1)  # noqa: E731
     with pytest.raises(InputError, match=r"from float32's result, the limit is 0\.01: .*config\.model\.dtype=float32"):
-        doctor.kernel(tiny, wrong, (2, 3), (3, 4))
+        kernels.kernel(tiny, wrong, (2, 3), (3, 4))
 
 
 def test_parts_of_a_batch_need_less_memory(monkeypatch, tiny):

@@ -15,14 +15,13 @@ import numpy as np
 
 from cfg_jax import __version__
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import samples, scores
+from cfg_jax.evaluation import compatible, samples, scores
 from cfg_jax.evaluation.measure import warn_of_rank
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.files import claimed, digest_json, sha256_of, to_make, write_npz
 from cfg_jax.progress import progress
 
 SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
-WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}
 BATCH, PART = 3000, 30_000  # images
 MOMENTS = ("count", "sum", "outer")
 # of what a reference says of itself, what follows from the rest or decides nothing
@@ -60,7 +59,7 @@ def of_config(config, features, source, directory, other_reference=False, other_
     evaluation = config.eval
     if evaluation.reference:
         reference = read(evaluation.reference)
-        check(reference, evaluation.reference, features, source.card, other_reference, other_device)
+        compatible.check(reference, evaluation.reference, features, source.card, other_reference, other_device)
         return reference
     about, _ = of_data(features, source, evaluation.reference_images, evaluation.neighbours)
     path = Path(directory) / f"reference-{digest_of(about)}.npz"
@@ -207,54 +206,3 @@ def read(path):
         line = "%s is of %s of the %s pictures: a distance to it compares with others to the same alone"
         log.warning(line, path, f"{about['N']:,}", f"{about['split_N']:,} {about['split']}")
     return Reference(moments, images, about, digest_of(about) if about else sha256_of(path)[:12])
-
-
-def check(reference, path, features, card, other_reference=False, other_device=False):
-    """Refuse a reference by another network, or of pictures of another shape, resize or set than the card's."""
-    check_network(reference, path, features, other_device)
-    check_shape(reference, path, card.image_shape)
-    about = reference.about
-    same = about and (about["resize"], about["card"], about["split"]) == (card.resize, card.digest, "train")
-    if not same and not other_reference:
-        found = (
-            f"{about['data']}, {about['split']}, resize {about['resize']}"
-            if about
-            else "it does not say which pictures and resize"
-        )
-        raise InputError(
-            f"{path} is no reference of the run's data ({found}; they are {card.name}, train, resize {card.resize}): "
-            "name one that is, or score against it all the same with --other_reference"
-        )
-
-
-def check_network(reference, path, features, other_device=False):
-    """Refuse a reference by another network, or by the same one where its arithmetic is another."""
-    about = reference.about
-    if about and about["features"] != features.distances_digest:
-        raise InputError(
-            f"{path} was made by another feature network ({about['features']}, not {features.distances_digest}): "
-            "make it again with experiments.reference_stats, or name the weights it was made with"
-        )
-    where = about and {field: about.get(field, "unknown") for field in features.made_on}
-    if about and where != features.made_on and not other_device:
-        there, here = ("{platform}, precision {precision}".format(**on) for on in (where, features.made_on))
-        raise InputError(
-            f"{path} was made on another kind of device ({there}; here it is {here}): make it again here with "
-            "experiments.reference_stats, or score against it all the same with --other_device"
-        )
-    main = features.distances[0]  # files without sFID's are common: it is left out then
-    if main not in reference.moments:
-        raise InputError(f"{path} has no statistics for {main}: make it again with experiments.reference_stats")
-    for name, (mean, _) in reference.moments.items():
-        if len(mean) != WIDTHS.get(name, len(mean)):
-            raise InputError(f"{path} has {len(mean)} features for {name}, which has {WIDTHS[name]}: another network's")
-
-
-def check_shape(reference, path, image_shape):
-    """Height, width, channels: what shows another resize at once."""
-    of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else tuple(image_shape)
-    shape = tuple((reference.about or {}).get("image_shape", of_images))
-    if shape != tuple(image_shape):
-        raise InputError(
-            f"{path} is of pictures of {shape}, not of {tuple(image_shape)}: a reference of another resize"
-        )

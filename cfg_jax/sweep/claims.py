@@ -1,8 +1,7 @@
 """The paper's testable claims, held against the rows of one sweep.
 
-A difference counts when it exceeds twice its standard error: by a bootstrap of the images (see measure), or
-over several seeds of them; both paired between cells. Without either none counts. That is the spread over
-images; another training seed may differ by more.
+A difference counts when it exceeds twice its standard error: by a bootstrap of the images (see measure), or over
+several seeds of them; both paired between cells. Another training seed may differ by more.
 """
 
 from dataclasses import dataclass
@@ -10,6 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 SUPPORTED, PARTLY, REFUTED, OPEN, UNTESTED = "supported", "partly", "contradicted", "undecided", "not tested"
+NOT_BY_A_SWEEP = {
+    "The guided eps is not the gradient field of any classifier": "not by a sweep: experiments.studies.curl",
+    "Scaling the score, or less noise, does not do what guidance does": "no such samples here",
+}
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,7 @@ def judge(rows, num_steps):
         more_steps(rows),
         likelihood(curves),
         saturation_and_variety(curves),
-        Claim(
-            "The guided eps is not the gradient field of any classifier",
-            UNTESTED,
-            "not by a sweep: experiments.studies.curl",
-        ),
-        Claim("Scaling the score, or less noise, does not do what guidance does", UNTESTED, "no such samples here"),
+        *(Claim(text, UNTESTED, why) for text, why in NOT_BY_A_SWEEP.items()),
     ]
 
 
@@ -156,7 +154,7 @@ def equal_is(curves):
     level = (low + high) / 2
     if not low < high:
         return Claim(text, OPEN, f"no common range of IS: {low:.3f} to {high:.3f}")
-    fid = {p: fid_at(curve.values("is"), curve.values("fid"), level) for p, curve in by_p.items()}
+    fid = {p: fid_at(c.values("is"), c.values("fid"), level) for p, c in by_p.items()}
     again = {
         p: np.array([fid_at(i, f, level) for i, f in zip(c.resampled("is"), c.resampled("fid"), strict=True)])
         for p, c in by_p.items()
@@ -248,5 +246,5 @@ def ends(text, curves, names):
 
 
 def weakest(verdicts):
-    """The verdict over several runs: all must agree for the good one."""
+    """Over several runs: all must agree for the good one."""
     return next(v for v in (REFUTED, OPEN, PARTLY, SUPPORTED) if v in verdicts)

@@ -29,7 +29,7 @@ from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
 from cfg_jax.text import markdown
 from experiments import cli
-from experiments.bench.inception_state import make
+from experiments.bench.inception_state import images_of, random_weights
 
 OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
 WEIGHTS = flags.DEFINE_string("weights", None, "the published .pth; default: random ones")
@@ -47,7 +47,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         pth, npz = Path(WEIGHTS.value or f"{directory}/weights.pth"), Path(directory, "inception.npz")
         if not WEIGHTS.value:
-            torch.save(random_weights(FeatureExtractorInceptionV3, pth), pth)
+            torch.save(random_weights(FeatureExtractorInceptionV3, pth, SIZE.value), pth)
         params, bias = inception.from_torch({k: v.numpy() for k, v in torch.load(pth, weights_only=True).items()})
         flat = {f"{layer}/{leaf}": a for layer, leaves in params.items() for leaf, a in leaves.items()}
         write_npz(npz, {**flat, "bias_of_logits": bias, "sha256": np.array("0" * 64), "until": np.array("logits")})
@@ -68,34 +68,6 @@ def main():
     text = f"# Parity of the evaluation\n\n{about}\n\n{markdown(lines)}"
     write_atomic(OUT.value, text)
     print(text)
-
-
-def random_weights(network, path):
-    """A state dict of the network's own shapes, with batch norms measured on pictures, so that features differ."""
-    import torch
-
-    kept = network.load_state_dict
-    network.load_state_dict = lambda self, state: None  # build it without its download
-    torch.save({}, path)
-    net = network("shapes", ["2048"], feature_extractor_weights_path=str(path))
-    network.load_state_dict = kept
-    net.load_state_dict(
-        {k: torch.tensor(a) for k, a in make({k: v.shape for k, v in net.state_dict().items()}).items()}
-    )
-    for module in net.train().modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        net(torch.tensor(images_of(0, 16, SIZE.value).transpose(0, 3, 1, 2).copy()))
-    return net.state_dict()
-
-
-def images_of(seed, count, size):
-    """Coarse random textures: neighbouring pixels belong together."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (count, size // 4, size // 4, 3))
-    fine = coarse.repeat(4, 1).repeat(4, 2) + rng.normal(0, 12 + 8 * seed, (count, size, size, 3))
-    return np.clip(fine, 0, 255).astype(np.uint8)
 
 
 def relative(a, b):

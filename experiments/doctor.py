@@ -36,8 +36,7 @@ flags.mark_flags_as_required(["config"])
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 ACCELERATORS = {"cuda13": ("/dev/nvidia0", "nvidia-smi"), "tpu": ("/dev/accel0", "/dev/vfio/0")}  # extra of jax: signs
-SKEW = 5  # seconds
-GIB = 2**30
+SKEW, GIB = 5, 2**30  # seconds, bytes
 
 
 def main():

@@ -16,6 +16,19 @@ from configs import digits  # noqa: E402
 from tests.forked import Commands  # noqa: E402
 
 
+MATH = {"test_guidance", "test_loss", "test_process", "test_samplers", "test_schedule"}
+
+
+@pytest.fixture(autouse=True)
+def strict(request):
+    """The mathematics broadcasts no ranks and promotes no dtypes without saying so; flax and optax do."""
+    if request.module.__name__.rpartition(".")[2] not in MATH:
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
 @pytest.fixture
 def tiny():
     """The digits config with a one-level network and a few steps."""

@@ -18,7 +18,7 @@ def recording(calls):
     def eps_fn(z, logsnr, c):
         assert logsnr.shape == c.shape == z.shape[:1]
         calls.append(len(z))
-        return z * c[:, None]
+        return z * c[:, None].astype(z.dtype)
 
     return eps_fn
 
@@ -48,7 +48,7 @@ def test_w_0_runs_half_the_evaluations(w, evaluated):
     eps = guidance.guided(recording(calls), w, NULL)(z, jnp.zeros(2), c)
     assert sum(calls) == evaluated
     w = float(np.max(w))
-    np.testing.assert_allclose(eps[:, 0], z[:, 0] * ((1 + w) * c - w * NULL), rtol=1e-6)
+    np.testing.assert_allclose(eps[:, 0], z[:, 0] * ((1 + w) * np.float32(c) - w * NULL), rtol=1e-6)
 
 
 def test_a_traced_w_of_0_takes_both_halves_and_gives_the_same():

@@ -195,7 +195,7 @@ class AttentionPool(nn.Module):
 
 def timestep_embedding(t, dim):
     """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i / (dim/2)): [B] -> [B, dim]."""
-    angles = t[:, None] * jnp.exp(-jnp.log(1e4) * jnp.arange(dim // 2) / (dim // 2))[None]
+    angles = t[:, None] * jnp.exp(-jnp.log(1e4) * jnp.arange(dim // 2, dtype=jnp.float32) / (dim // 2))[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 

@@ -221,11 +221,8 @@ def likelihood(curves):
 
 def saturation_and_variety(curves):
     text = "Strong w saturates pixels and cuts variety"
-    scores = [
-        ("saturated", "share of pixels at 0 or 255", +1),
-        ("variety", "mean standard deviation within a class", -1),
-    ]
-    return ends(text, curves, scores)
+    pixels, deviation = "share of pixels at 0 or 255", "mean standard deviation within a class"
+    return ends(text, curves, [("saturated", pixels, +1), ("variety", deviation, -1)])
 
 
 def ends(text, curves, names):

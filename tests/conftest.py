@@ -15,7 +15,6 @@ import pytest  # noqa: E402
 from configs import digits  # noqa: E402
 from tests.forked import Commands  # noqa: E402
 
-
 MATH = {"test_guidance", "test_loss", "test_process", "test_samplers", "test_schedule"}
 
 

@@ -52,8 +52,8 @@ def ends(processes, timeout=180):
             p.kill()
 
 
-def all_well(processes):
-    done = ends(processes)
+def all_well(processes, timeout=180):
+    done = ends(processes, timeout)
     assert [status for status, _, _ in done] == [0] * len(done), done
     return done
 

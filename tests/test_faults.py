@@ -23,6 +23,7 @@ from tests.several import TINY, all_well, ends, kill, start, wait_for
 pytestmark = pytest.mark.faults
 KILLS = int(os.environ.get("KILLS", "20"))  # of the first test
 STEPS = 8 * KILLS
+WHOLE = 180 + STEPS  # seconds that a run of all of them may take
 ARGS = (
     "train", "--config=configs/digits.py", *TINY, f"--config.train.num_steps={STEPS}", "--config.train.log_every=5",
     "--config.train.checkpoint_every=5", "--config.train.sample_every=100", "--config.train.keep_every=50",
@@ -37,7 +38,7 @@ UNSAVED = (*ARGS, "--config.train.num_steps=150", "--config.train.checkpoint_eve
 def left_alone(tmp_path_factory):
     def run(*args):
         workdir = tmp_path_factory.mktemp("whole")
-        all_well([start(*args, f"--workdir={workdir}")])
+        all_well([start(*args, f"--workdir={workdir}")], WHOLE)
         return workdir
 
     return run
@@ -93,7 +94,7 @@ def test_killed_at_random_times(left_alone, tmp_path, faults):
         assert latest(tmp_path) >= before
     assert inside >= KILLS / 4
     assert 0 < latest(tmp_path) < STEPS
-    all_well([start(*ARGS, f"--workdir={tmp_path}")])
+    all_well([start(*ARGS, f"--workdir={tmp_path}")], WHOLE)
     assert_same(tmp_path, left_alone(*ARGS))
     kept = {*range(50, STEPS, 50), STEPS - 5, STEPS}
     assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == sorted(kept)

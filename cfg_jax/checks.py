@@ -1,11 +1,10 @@
 """A config's values, checked before anything compiles: what could only fail later, or silently, is named."""
 
-import difflib
 import math
 
 from cfg_jax.diffusion import guidance as rules
 from cfg_jax.diffusion import loss, samplers
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import InputError, did_you_mean, require
 
 GRIDS = ("paper", "shifted")
 DTYPES = ("float32", "bfloat16")
@@ -184,8 +183,7 @@ def value(section, family, path):
 
 def choice(value, choices, field):
     if value not in choices:
-        near = difflib.get_close_matches(str(value), map(str, choices), 1)
-        meant = f"did you mean {near[0]}? " if near else ""
+        meant = did_you_mean(value, choices)
         raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
 
 

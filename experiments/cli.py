@@ -20,6 +20,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
+from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.training import hosts
 
@@ -127,22 +128,13 @@ def check_config_flags(argv, default):
     if not Path(path).is_file():  # config_flags' own message is a page
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
-    known = [*flat(runpy.run_path(path)["get_config"]())]
+    known = [*configs.flat(runpy.run_path(path)["get_config"]())]
     for field in fields:
         if field not in known:
             group, _, last = field.rpartition(".")
             close = [k for k in known if difflib.get_close_matches(last, [k.rpartition(".")[2]])]
             siblings = [k for k in known if k.rpartition(".")[0] == group] or known
             fail(f"--config.{field} is no field of {path}: did you mean {' or '.join(close or siblings)}?")
-
-
-def flat(config, prefix=""):
-    """The dotted names of a ConfigDict's fields."""
-    for name, value in config.items():
-        if hasattr(value, "items"):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def numbers(text, kind, flag):

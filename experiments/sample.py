@@ -27,6 +27,9 @@ WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or ra
 DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the network's body; default: what it was trained in")
 UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, to guide by its gradient")
+SET = flags.DEFINE_multi_string(
+    "set", [], "FIELD=VALUE of the sampler or the guidance, such as sampler=ddim, v=0.1, guidance=apg; may be repeated"
+)
 CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "how many times the gradient is added")
 OUT = flags.DEFINE_string("out", "samples.png", "PNG to write")
 NPZ = flags.DEFINE_string(
@@ -46,7 +49,8 @@ def main():
         raise InputError("--npz holds the images of one w: give --w one value")
     uncond = cfg_jax.load(UNCOND_RUN.value, dtype=DTYPE.value) if UNCOND_RUN.value else None
     guides = Guides(uncond, classifier, CLASSIFIER_SCALE.value)
-    columns = [model.sample(labels, w, NUM_STEPS.value, SEED.value, guides=guides) for w in ws]
+    settings = dict(map(setting, SET.value))
+    columns = [model.sample(labels, w, NUM_STEPS.value, SEED.value, guides=guides, **settings) for w in ws]
     images.save_png(
         OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
     )
@@ -55,6 +59,17 @@ def main():
     if NPZ.value:
         write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)})
         print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")
+
+
+def setting(text):
+    """ "v=0.1" -> ("v", 0.1), "sampler=ddim" -> ("sampler", "ddim")."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier() and value):
+        raise InputError(f"--set={text}: give FIELD=VALUE, such as sampler=ddim")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """A run, an export or an imported network as a value: load it, ask it for eps, sample from it."""
 
-import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks
 from cfg_jax.diffusion import guidance as rules
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build
@@ -181,12 +180,14 @@ def changed(config: ConfigDict, settings: dict) -> ConfigDict:
     known |= ALIASES
     for name, value in settings.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = f"did you mean {near[0]}? " if near else ""
+            meant = did_you_mean(name, known)
             raise InputError(f"{name} is no setting of sampling: {meant}choose from {', '.join(sorted(known))}")
         if value is not None:
             group, _, field = known[name].partition(".")
-            getattr(config, group)[field] = value
+            try:
+                getattr(config, group)[field] = value
+            except TypeError as error:
+                raise InputError(f"{name}={value!r} is of another type: {error}") from error
     return config
 
 

@@ -4,7 +4,6 @@ The fields of a sampler and of a rule of guidance go into a row under their own 
 those of the paper's under its letters.
 """
 
-import difflib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import config as configs
 from cfg_jax.diffusion import guidance, samplers
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.models import build
 
 if TYPE_CHECKING:  # a report needs neither orbax nor a network
@@ -139,8 +138,7 @@ def check_varied(config: ConfigDict, field: str) -> None:
     """Raise InputError for what is no field of the sampler or the guidance, nor the images' seed."""
     varied = [f"{group}.{name}" for group in ("sampler", "guidance") for name in getattr(config, group)] + ["eval.seed"]
     if field not in varied:
-        near = difflib.get_close_matches(field, varied, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
+        meant = did_you_mean(field, varied)
         raise InputError(f"--vary={field} is not varied within a sweep: {meant}choose from {', '.join(varied)}")
 
 

@@ -12,7 +12,7 @@ ADDED = {
     3: {
         "objective": {"predicts": "eps", "error": "eps", "density": "sech"},
         "guidance": {
-            "name": "classifier-free", "logsnr_low": None, "logsnr_high": None, "momentum": -0.5, "radius": 2.5,
+            "name": "classifier-free", "logsnr_low": None, "logsnr_high": None, "momentum": 0.0, "radius": 2.5,
             "parallel": 0.0,
         },
         "model.name": "unet", "sampler.name": "ancestral", "sampler.eta": 0.0,

@@ -66,7 +66,7 @@ def get_config():
     guidance.name = "classifier-free"  # Equation 6, or apg
     guidance.logsnr_low = config_dict.placeholder(float)  # guide where low < lambda <= high,
     guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
-    guidance.momentum, guidance.radius, guidance.parallel = -0.5, 2.5, 0.0  # of apg
+    guidance.momentum, guidance.radius, guidance.parallel = 0.0, 2.5, 0.0  # of apg
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0

@@ -70,7 +70,7 @@ def get_config():
     guidance.name = "classifier-free"
     guidance.logsnr_low = config_dict.placeholder(float)
     guidance.logsnr_high = config_dict.placeholder(float)
-    guidance.momentum, guidance.radius, guidance.parallel = -0.5, 2.5, 0.0
+    guidance.momentum, guidance.radius, guidance.parallel = 0.0, 2.5, 0.0
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0

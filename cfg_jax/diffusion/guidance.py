@@ -144,11 +144,12 @@ class APG:
     """Adaptive projected guidance, in x: momentum, a bound on the norm, and less of what is parallel to x_c.
 
     d = x_c - x_u + momentum d_before; d <- d min(1, radius / |d|); x~ = x_c + w (d_orthogonal + parallel d_parallel).
-    Sadat et al. 2024, whose scale is 1 + w; momentum 0, radius inf and parallel 1 are Equation 6.
+    Sadat et al. 2024, whose scale is 1 + w and momentum -0.5; momentum 0, radius inf and parallel 1 are Equation 6. d
+    of noisier steps is larger by far, so that with few of them a momentum other than 0 is the greater part.
     """
 
     w: Any  # scalar or [B]
-    momentum: Any = -0.5
+    momentum: Any = 0.0
     radius: Any = 2.5  # in norms of x, over an image's elements
     parallel: Any = 0.0  # their eta
 

@@ -175,7 +175,7 @@ class Probe:
         self.digest = digest_of(self.params)
         shutil.rmtree(self.parts, ignore_errors=True)
 
-    def __call__(self, images, so_far: Extracted) -> Extracted:
+    def __call__(self, images: np.ndarray, so_far: Extracted) -> Extracted:
         logits = linear(self.params, so_far.distances[self.distance])
         return Extracted({}, {f"is_{self.name}": logits}, {self.name: logits})
 

@@ -180,6 +180,7 @@ def arrays_of(moments: dict[str, Moments]) -> dict:
 
 
 def moments_in(file: Mapping[str, np.ndarray]) -> dict[str, Moments]:
+    """Return {distance: moments} of a part's file."""
     names = [key.partition(" ")[2] for key in file if key.startswith("sum ")]
     return {name: Moments(int(file[f"count {name}"]), file[f"sum {name}"], file[f"outer {name}"]) for name in names}
 

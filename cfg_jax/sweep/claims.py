@@ -63,6 +63,7 @@ def score(row: dict, name: str) -> float:
 
 
 def resamples(row: dict, name: str) -> list[float]:
+    """Return a score's resamples, two NaN where it has none."""
     return row["resampled"].get(score_name(row, name), [float("nan")] * 2)
 
 

@@ -96,7 +96,7 @@ def test_weights_of_another_network_are_refused_line_by_line(run, tiny):
     _, _, params = run
     tiny.model.channels = 64
     with pytest.raises(InputError) as error:
-        weights.adopt(params, shapes_of(tiny))
+        weights.fit_to(params, shapes_of(tiny))
     lines = str(error.value).splitlines()
     assert "out_conv/kernel: (3, 3, 32, 1) there, (3, 3, 64, 1) by this config" in lines
     assert not any(line.startswith("out_conv/bias") for line in lines)  # has the same shape in both

@@ -9,7 +9,9 @@ from pathlib import Path
 import flax.traverse_util
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation.compatible import WIDTHS
 from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
@@ -26,8 +28,12 @@ EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE = 5, 300, 5000, 128
 PROBED, PROBE_PART, PROBE_C = 20_000, 1000, 0.01  # pictures, pictures, 1 / (L2 penalty) for unit variance
 
 
-def features_of(config, source, directory) -> Features:
-    """Those of config.eval. A classifier of the data is trained in `directory` where logits are lacking."""
+def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Features:
+    """Return the feature networks of config.eval, with a classifier of the data trained where no network has logits.
+
+    It is kept in `directory`. Raises InputError for a given classifier of other images or classes, and for one trained
+    here that has learnt next to nothing.
+    """
     evaluation, cache = config.eval, Path(directory) / "classifier.npz"
     network = InceptionFeatures(evaluation.inception) if evaluation.features == "inception" else None
     if evaluation.classifier:
@@ -49,8 +55,8 @@ def features_of(config, source, directory) -> Features:
 def kept(
     cache: Path,
     name: str,
-    source,
-    index,
+    source: Source,
+    index: np.ndarray,
     *,
     made_from: str,
     shapes: Callable,
@@ -58,10 +64,11 @@ def kept(
     logits: Callable,
     remedy: str,
 ) -> tuple[dict, float]:
-    """(parameters, accuracy on held-out pictures) of a classifier, trained once on a part of `source`.
+    """Return (parameters, accuracy on held-out pictures) of a classifier, trained once on the pictures `index`.
 
-    made_from: what decides them; shapes() -> {parameter: shape}; fit(index) -> parameters; logits(parameters, index)
-    -> [N, K]. Raises InputError where it has learnt next to nothing, with the remedy.
+    `made_from` names what decides the parameters. shapes() -> {parameter: shape}, fit(index) -> parameters,
+    logits(parameters, index) -> [N, K]. Raises InputError with `remedy` where it has learnt next to nothing, and where
+    the file `cache` is damaged or was made from something else.
     """
     with claimed(cache, wait=True):  # another job of the same sweep may be training it
         if cache.exists():
@@ -96,6 +103,7 @@ def _read(cache, name, made_from, shapes):
 
 
 def digest_of(params: dict) -> str:
+    """Return twelve hex digits of the parameters, in the order of their names."""
     return digest(*(np.asarray(params[name]) for name in sorted(params)))
 
 
@@ -105,7 +113,8 @@ class DataClassifier:
     Its Frechet distance is no FID: it is named fid_<data set>@N and compares only with itself.
     """
 
-    def __init__(self, source, cache):
+    def __init__(self, source: Source, cache: str | Path) -> None:
+        """Train it, or read it from the file `cache`. Raises InputError as kept does."""
         num_classes, self.name, self.source = len(source.card.class_names), source.card.name, source
         self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
         self.apply = jax.jit(self.net.apply)
@@ -118,23 +127,25 @@ class DataClassifier:
         self.digest = digest_of(params)
         self.params = jax.device_put(params)
 
-    def __call__(self, images, so_far=None) -> Extracted:
+    def __call__(self, images: np.ndarray, so_far: Extracted | None = None) -> Extracted:
         features, logits = self.run(self.params, images)
         return Extracted({self.distances[0]: features}, {f"is_{self.name}": logits}, {self.name: logits})
 
-    def run(self, params, images):
+    def run(self, params: dict, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
         tree = flax.traverse_util.unflatten_dict(params, sep="/")
         return in_batches(lambda part: self.apply(tree, to_float(part)), images, 128)
 
-    def fit(self, index):
+    def fit(self, index: np.ndarray) -> dict:
+        """Train on the pictures `index` -> {parameter: array}."""
         num_steps = int(np.clip(EPOCHS * len(index) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
         params = classifier.train(
             self.source.images, self.source.labels, index, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE
         )
         return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep="/"))
 
-    def shapes(self):
+    def shapes(self) -> dict:
+        """{parameter: shape}."""
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
         return {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
 
@@ -142,12 +153,15 @@ class DataClassifier:
 class Probe:
     """Logistic regression on an extractor's features: IS and accuracy where its own logits are not at hand.
 
-    It learns from up to PROBED training pictures, no more than the reference is of.
+    It learns from up to PROBED training pictures, and from no more than the reference is made of.
     """
 
     distances = ()
 
-    def __init__(self, network: FeatureExtractor, distance: str, source, num_images: int, cache):
+    def __init__(
+        self, network: FeatureExtractor, distance: str, source: Source, num_images: int, cache: str | Path
+    ) -> None:
+        """Train on the features of `distance`, or read from the file `cache`. num_images 0: all. Raises as kept."""
         self.network, self.distance, self.source = network, distance, source
         self.name = f"{source.card.name}_{Name.parse(distance).of}"
         index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
@@ -161,11 +175,12 @@ class Probe:
         self.digest = digest_of(self.params)
         shutil.rmtree(self.parts, ignore_errors=True)
 
-    def __call__(self, images, so_far: Extracted) -> Extracted:
+    def __call__(self, images: np.ndarray, so_far: Extracted) -> Extracted:
         logits = linear(self.params, so_far.distances[self.distance])
         return Extracted({}, {f"is_{self.name}": logits}, {self.name: logits})
 
-    def fit(self, index):
+    def fit(self, index: np.ndarray) -> dict:
+        """Regress on the pictures `index` -> kernel [D, K], bias [K]. Raises InputError where a class has none."""
         from sklearn.linear_model import LogisticRegression
 
         labels, num_classes = self.source.labels[index], len(self.source.card.class_names)
@@ -183,8 +198,8 @@ class Probe:
             rows, bias = np.concatenate([-rows, rows]) / 2, np.concatenate([-bias, bias]) / 2
         return {"kernel": rows.T.astype(np.float32), "bias": bias.astype(np.float32)}
 
-    def features_of(self, index):
-        """[N, D] of pictures of the source, in parts that are kept until the classifier is whole."""
+    def features_of(self, index: np.ndarray) -> np.ndarray:
+        """Return features [N, D] of the pictures `index`. Their parts are kept on disk until the classifier is."""
         parts = {self.parts / f"{digest(p)}.npz": p for p in np.split(index, range(PROBE_PART, len(index), PROBE_PART))}
         paths = to_make(parts)
         for path in progress(paths, total=len(parts), desc=f"features for {self.name}", unit="part"):
@@ -192,22 +207,24 @@ class Probe:
             write_npz(path, {"features": found.distances[self.distance]})
         return np.concatenate([np.load(path, allow_pickle=False)["features"] for path in parts])
 
-    def shapes(self):
+    def shapes(self) -> dict:
+        """{parameter: shape}."""
         num_classes = len(self.source.card.class_names)
         return {"kernel": (WIDTHS[self.distance], num_classes), "bias": (num_classes,)}
 
 
-def linear(params, features):
+def linear(params: dict, features: np.ndarray) -> np.ndarray:
     """float32 [N, D] -> logits float32 [N, K]."""
     return features @ params["kernel"] + params["bias"]
 
 
 class GivenClassifier:
-    """A run that experiments.import_adm made of ADM's classifiers, at the clean end of its log-SNR."""
+    """A classifier of ADM's that experiments.import_adm made a run of, asked at the clean end of its log-SNR."""
 
     distances, accuracy = (), None
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir: str | Path) -> None:
+        """Load it. Raises InputError where run_dir is no classifier's run."""
         model = load_classifier(run_dir)
         self.name, self.data = Path(run_dir).name, model.config.data
         self.num_classes = self.data.num_classes
@@ -215,13 +232,14 @@ class GivenClassifier:
         self.digest = model.digest
         self.apply = jax.jit(lambda params, z, logsnr: model.network.net.apply({"params": params}, z, logsnr))
 
-    def __call__(self, images, so_far=None) -> Extracted:
+    def __call__(self, images: np.ndarray, so_far: Extracted | None = None) -> Extracted:
         def logits(part):
             return self.apply(self.params, to_float(part), np.full(len(part), self.clean, np.float32))
 
         return Extracted({}, {}, {self.name: in_batches(logits, images, 64)})
 
-    def check(self, image_shape):
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """Raise InputError where it is not a classifier of images (height, width, channels)."""
         own = (self.data.image_size, self.data.image_size, self.data.channels)
         if own != tuple(image_shape):
             raise InputError(

@@ -1,12 +1,30 @@
 """Whether samples may be held against a reference: by the same network, on pictures of the same shape and set."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfg_jax.data.cards import Card
 from cfg_jax.errors import InputError
 
-WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}
+if TYPE_CHECKING:  # references import this file, and no network is needed to compare
+    from cfg_jax.evaluation.features import Features
+    from cfg_jax.evaluation.references import Reference
+
+WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}  # features by Frechet distance
 
 
-def check(reference, path, features, card, other_reference=False, other_device=False):
-    """Refuse a reference by another network, or of pictures of another shape, resize or set than the card's."""
+def check(
+    reference: "Reference",
+    path: str | Path,
+    features: "Features",
+    card: Card,
+    other_reference: bool = False,
+    other_device: bool = False,
+) -> None:
+    """Raise InputError for a reference by another network, or of another shape, resize or set than the card's.
+
+    other_reference allows another resize and set, other_device features of another kind of device.
+    """
     check_network(reference, path, features, other_device)
     check_shape(reference, path, card.image_shape)
     about = reference.about
@@ -23,8 +41,11 @@ def check(reference, path, features, card, other_reference=False, other_device=F
         )
 
 
-def check_network(reference, path, features, other_device=False):
-    """Refuse a reference by another network, or by the same one where its arithmetic is another."""
+def check_network(reference: "Reference", path: str | Path, features: "Features", other_device: bool = False) -> None:
+    """Raise InputError for a reference by another network, or by the same one on another kind of device.
+
+    other_device allows the latter.
+    """
     about = reference.about
     if about and about["features"] != features.distances_digest:
         raise InputError(
@@ -46,8 +67,8 @@ def check_network(reference, path, features, other_device=False):
             raise InputError(f"{path} has {len(mean)} features for {name}, which has {WIDTHS[name]}: another network's")
 
 
-def check_shape(reference, path, image_shape):
-    """Height, width, channels: what shows another resize at once."""
+def check_shape(reference: "Reference", path: str | Path, image_shape: tuple[int, ...]) -> None:
+    """Raise InputError for a reference of pictures that are not (height, width, channels)."""
     of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else tuple(image_shape)
     shape = tuple((reference.about or {}).get("image_shape", of_images))
     if shape != tuple(image_shape):

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import jax
@@ -28,20 +29,24 @@ class Extracted:
 
 
 class FeatureExtractor(Protocol):
-    """A network of a row: an Inception network, a classifier of the data's classes, another with a distance."""
+    """A network that gives features, logits or both, such as Inception or a classifier of the data's classes."""
 
     digest: str
     distances: Collection[str]  # names of the Frechet distances that it gives
 
     def __call__(self, images: np.ndarray, so_far: Extracted) -> Extracted:
-        """uint8 [N, H, W, C], and what the extractors before gave."""
+        """Extract from images uint8 [N, H, W, C]; so_far is what the extractors before this one gave."""
         ...
 
 
 class InceptionFeatures:
-    """FID's own network as far as its weights go: to pool_3 and the logits, or to mixed_8, which gives no FID."""
+    """FID's own network, as far as the weights go.
 
-    def __init__(self, path):
+    Weights up to the logits give FID, sFID and IS. Weights up to mixed_8 give another distance, and no FID.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Load the weights of a file. Raises InputError where it has none of this network."""
         params, self.bias, sha256, until = inception.load(path)
         self.mesh = meshes.data_mesh()
         self.params = jax.device_put(params, meshes.replicated(self.mesh))
@@ -71,7 +76,7 @@ class InceptionFeatures:
 class Features:
     """uint8 images -> Extracted, by one extractor after another."""
 
-    def __init__(self, *extractors: FeatureExtractor):
+    def __init__(self, *extractors: FeatureExtractor) -> None:
         self.extractors = extractors
         self.made_on = {"platform": jax.default_backend(), "precision": PRECISION}
         self.network = digest(*(extractor.digest for extractor in extractors))
@@ -84,17 +89,17 @@ class Features:
 
     @property
     def distances_digest(self) -> str:
-        """Names the networks of the distances alone, which are all that a reference depends on."""
+        """The digest of the networks with a distance: a reference depends on these alone."""
         digests = [extractor.digest for extractor in self.extractors if extractor.distances]
         return digests[0] if len(digests) == 1 else digest(*digests)
 
     @property
     def accuracy(self) -> float | None:
-        """Of the classifier that was trained here, on held-out pictures."""
+        """The accuracy, 0..1 on held-out pictures, of the classifier that was trained here; None without one."""
         return next((e.accuracy for e in self.extractors if hasattr(e, "accuracy")), None)
 
     def __call__(self, images: np.ndarray, classify: bool = True) -> Extracted:
-        """classify=False: of those with a distance alone."""
+        """Extract from images uint8 [N, H, W, C]. classify=False runs the extractors with a distance alone."""
         found = Extracted()
         for extractor in self.extractors:
             if classify or extractor.distances:

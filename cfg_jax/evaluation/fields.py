@@ -1,13 +1,16 @@
 """Whether a vector field is the gradient of a function."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 
-def antisymmetric(field, z, key, probes):
-    """(share, its standard error over z [B, ...]) for a field whose examples do not mix.
+def antisymmetric(field: Callable, z: jax.Array, key: jax.Array, probes: int) -> tuple[jax.Array, jax.Array]:
+    """Return the antisymmetric share |(J - J^T) / 2| / |J| of a field's Jacobian, 0..1, and its standard error.
 
-    For u ~ N(0, I), E |J u|^2 = |J|^2, and J^T u is a vector-Jacobian product.
+    field(z) maps z [B, ...] to the same shape and does not mix examples, over which the error is taken. `probes` random
+    directions u ~ N(0, I) estimate it: E |J u|^2 = |J|^2, and J^T u is a vector-Jacobian product.
     """
 
     def probe(key):

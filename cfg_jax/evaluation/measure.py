@@ -1,11 +1,16 @@
 """Everything that is measured of N images while they stream by, and how far it spreads over resamples of them."""
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from cfg_jax.evaluation import metrics, scores
+
+if TYPE_CHECKING:  # references import this file, and no network is needed to sum up
+    from cfg_jax.evaluation.features import Extracted
+    from cfg_jax.evaluation.references import Reference
 
 log = logging.getLogger(__name__)
 
@@ -13,11 +18,22 @@ log = logging.getLogger(__name__)
 class Tally:
     """All metrics of N images and of `bootstrap` resamples of them.
 
-    labels is int [N], or None where classes are not known: what needs them is not measured then. data: the name of what
-    is measured of the images themselves. neighbours: keep features for KID, precision and recall.
+    labels is int [N], or None where classes are not known: scores that need them are left out then. `data` is the data
+    set's name, for scores of the images themselves. `splits` is the parts of IS. `neighbours` keeps all features, for
+    KID, precision and recall.
     """
 
-    def __init__(self, num_images, labels, data, *, splits, bootstrap=0, seed=0, neighbours=False):
+    def __init__(
+        self,
+        num_images: int,
+        labels: np.ndarray | None,
+        data: str,
+        *,
+        splits: int,
+        bootstrap: int = 0,
+        seed: int = 0,
+        neighbours: bool = False,
+    ) -> None:
         self.labels, self.data, self.num_images, self.splits = labels, data, num_images, splits
         rng = np.random.default_rng(seed)
         # labels in equal shares stay so; drawn at random, they are a part of the chance
@@ -52,8 +68,8 @@ class Tally:
             found.append(metrics.Variety(self.data, np.unique(self.labels)))
         return found
 
-    def add(self, uint8, extracted):
-        """The next images, in order, and their features."""
+    def add(self, uint8: np.ndarray, extracted: "Extracted") -> None:
+        """Take the next images, uint8 [n, H, W, C] in order, and what the networks give of them."""
         here = slice(self.count, self.count + len(uint8))
         self.count = here.stop
         self.metrics = self.metrics or self._of(extracted)
@@ -64,10 +80,11 @@ class Tally:
         for metric in self.metrics:
             metric.update(seen)
 
-    def scores(self, reference, real_features=None):
-        """{measure_of@N: [1 + bootstrap]}, the images' own first, and {measure_of@N: its spread by its definition}.
+    def scores(self, reference: "Reference", real_features: np.ndarray | None = None) -> tuple[dict, dict]:
+        """Return {name: values} and {name: spread}; a name is measure_of@N, as in fid_inception@50000.
 
-        real_features [M, D] of the first distance, for KID, precision and recall.
+        Values are [1 + bootstrap], those of the images themselves first. The spread is the one in a score's definition,
+        as over the parts of IS. real_features [M, D] of the first distance are for KID, precision and recall.
         """
         values, spreads = {}, {}
         for metric in self.metrics or ():
@@ -77,17 +94,20 @@ class Tally:
         return values, spreads
 
 
-def warn_of_rank(name, what, count, width):
-    """Too few images for a covariance of full rank make a Frechet distance far too large."""
+def warn_of_rank(name: str, what: str, count: int, width: int) -> None:
+    """Log a warning where `count` images are too few for a covariance of full rank `width`.
+
+    The Frechet distance would be far too large.
+    """
     if count <= width:
         line = "%s: %d %s give a covariance of rank %d of %d, and a distance that says little: take more than %d"
         log.warning(line, name, count, what, count - 1, width, width)
 
 
-def resample(labels, rng):
-    """Bootstrap indices [N]: each image gives way to a random one of its own group.
+def resample(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return bootstrap indices [N]: each image gives way to a random one with the same of the labels [N].
 
-    They depend on the labels and the seed alone: differences between cells are paired.
+    They depend on the labels and the seed alone, so that differences between cells are paired.
     """
     index = np.empty(len(labels), int)
     for c in np.unique(labels):

@@ -1,12 +1,12 @@
 """One class a score: it is updated with images as they stream by, and computed when all have been seen.
 
-Each takes the images' own sums and those of every resample at once: a resample is a row of counts, how often an image
-is in it. compute(reference, real_features) -> {name: [resamples]}, the images' own first, and {name: its spread by its
-definition}. Memory does not grow with the number of images, but for Neighbours.
+Each sums over the images themselves and over every resample at once. A resample is a row of counts, how often each
+image is in it. compute returns {name: [resamples]}, the images' own value first, and {name: spread} for scores whose
+definition has one. Memory does not grow with the number of images, but for Neighbours.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +14,9 @@ from scipy.special import log_softmax
 
 from cfg_jax.evaluation import scores
 from cfg_jax.evaluation.moments import Moments
+
+if TYPE_CHECKING:  # references import measure, which imports this file
+    from cfg_jax.evaluation.references import Reference
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,17 @@ class Seen:
 
 
 class Distance:
-    """A Frechet distance; of the resamples too where `spread` is asked for."""
+    """A Frechet distance of the images, and of the resamples too where `spread` is asked for."""
 
-    def __init__(self, name: str, spread: bool):
+    def __init__(self, name: str, spread: bool) -> None:
         self.name, self.spread, self.moments = name, spread, None
 
-    def update(self, seen: Seen):
+    def update(self, seen: Seen) -> None:
         parts = [Moments.of(seen.distances[self.name], w) for w in (seen.weights if self.spread else seen.weights[:1])]
         self.moments = parts if self.moments is None else [m.merge(p) for m, p in zip(self.moments, parts, strict=True)]
 
-    def compute(self, reference, real_features):
-        """Nothing where the reference has no moments of it: most published files have no sFID's."""
+    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+        """Return nothing where the reference has no moments of it: most published files have no sFID's."""
         if self.moments is None or self.name not in reference.moments:
             return {}, {}
         return {self.name: [reference.distance(self.name, m) for m in self.moments]}, {}
@@ -49,13 +52,13 @@ class Distance:
 class Neighbours:
     """KID, precision and recall by one distance's features, which are kept."""
 
-    def __init__(self, distance: str):
+    def __init__(self, distance: str) -> None:
         self.distance, self.of, self.kept = distance, scores.Name.parse(distance).of, []
 
-    def update(self, seen: Seen):
+    def update(self, seen: Seen) -> None:
         self.kept.append(np.asarray(seen.distances[self.distance], np.float32))
 
-    def compute(self, reference, real_features):
+    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
         fake = np.concatenate(self.kept)
         mean, spread = scores.kernel_distance(fake, real_features, np.random.RandomState(2020))
         precision, recall = scores.precision_recall(fake, real_features)
@@ -65,19 +68,21 @@ class Neighbours:
 
 @dataclass
 class InceptionScore:
+    """IS by one network's logits; its spread is the standard deviation over its parts."""
+
     name: str
     parts: sparse.csc_array  # [resamples * splits, N], how often image j stands in this part of this resample
     splits: int
     p: np.ndarray | float = 0.0
     negative_entropy: np.ndarray | float = 0.0
 
-    def update(self, seen: Seen):
+    def update(self, seen: Seen) -> None:
         p, negative_entropy = scores.probabilities(seen.logits[self.name])
         onto = self.parts[:, seen.here]
         self.p += onto @ p
         self.negative_entropy += onto @ negative_entropy
 
-    def compute(self, reference, real_features):
+    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
         each = scores.split_scores(self.p, self.negative_entropy, self.parts.sum(1)).reshape(-1, self.splits)
         return {self.name: each.mean(1)}, {self.name: float(each[0].std())}
 
@@ -90,10 +95,10 @@ class Saturated:
     num_images: int
     total: np.ndarray | float = 0.0
 
-    def update(self, seen: Seen):
+    def update(self, seen: Seen) -> None:
         self.total += seen.weights @ np.isin(seen.uint8, (0, 255)).mean((1, 2, 3))
 
-    def compute(self, reference, real_features):
+    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
         return {f"saturated_{self.data}": self.total / self.num_images}, {}
 
 
@@ -106,12 +111,12 @@ class Classified:
     right: np.ndarray | float = 0.0
     log_p: np.ndarray | float = 0.0
 
-    def update(self, seen: Seen):
+    def update(self, seen: Seen) -> None:
         log_p = log_softmax(np.asarray(seen.class_logits[self.classifier], np.float64), axis=1)
         self.right += seen.weights @ (log_p.argmax(1) == seen.labels)
         self.log_p += seen.weights @ log_p[np.arange(len(log_p)), seen.labels]
 
-    def compute(self, reference, real_features):
+    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
         sums = {"accuracy": self.right, "log_p_class": self.log_p}
         return {f"{name}_{self.classifier}": total / self.num_images for name, total in sums.items()}, {}
 
@@ -124,14 +129,14 @@ class Variety:
     classes: np.ndarray
     sums: dict[int, list] = field(default_factory=dict)  # of a class: its images, their pixels, and these squared
 
-    def update(self, seen: Seen):
+    def update(self, seen: Seen) -> None:
         for c in np.unique(seen.labels):
             own = seen.labels == c
             x, weights = coarse(seen.uint8[own]).reshape(own.sum(), -1), seen.weights[:, own]
             parts = [weights.sum(1), weights @ x, weights @ x**2]
             self.sums[c] = [a + b for a, b in zip(self.sums[c], parts, strict=True)] if c in self.sums else parts
 
-    def compute(self, reference, real_features):
+    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
         deviations = []
         for images, pixels, squared in (self.sums[c] for c in self.classes):
             count = np.maximum(images, 1)[:, None]

@@ -7,13 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Moments:
+    """Sums over N features of width D."""
+
     count: int
     sum: np.ndarray  # [D]
     outer: np.ndarray  # [D, D], sum of f f^T
 
     @classmethod
-    def of(cls, features, weights=None):
-        """Moments of features [N, D], each counted `weights` [N] times: a bootstrap's resample is such a count."""
+    def of(cls, features: np.ndarray, weights: np.ndarray | None = None) -> "Moments":
+        """Sum features [N, D], each counted `weights` [N] times: a bootstrap's resample is such a count."""
         f = np.asarray(features, np.float64)
         if weights is None:
             return cls(len(f), f.sum(0), f.T @ f)
@@ -21,14 +23,15 @@ class Moments:
         weighted = f * weights[:, None]
         return cls(int(weights.sum()), weighted.sum(0), f.T @ weighted)
 
-    def merge(self, other):
+    def merge(self, other: "Moments") -> "Moments":
         return Moments(self.count + other.count, self.sum + other.sum, self.outer + other.outer)
 
     @property
-    def mean(self):
+    def mean(self) -> np.ndarray:
+        """[D]."""
         return self.sum / self.count
 
     @property
-    def cov(self):
-        """With N - 1, as numpy.cov and the public FID codes."""
+    def cov(self) -> np.ndarray:
+        """[D, D], over N - 1 as numpy.cov and the public FID codes have it."""
         return (self.outer - self.count * np.outer(self.mean, self.mean)) / (self.count - 1)

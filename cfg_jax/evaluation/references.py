@@ -1,19 +1,23 @@
 """Reference statistics: mean and covariance of a data set's features, in the layout of ADM's published files.
 
-mu, sigma are FID's, mu_s, sigma_s are sFID's, those of another feature set carry its name (mu_mixed8), arr_0 holds some
-of the images, for KID, precision and recall. `about` is ours: what all of it was made from, as JSON.
+mu and sigma are FID's, mu_s and sigma_s are sFID's, and those of another feature set carry its name (mu_mixed8). arr_0
+holds some of the images, for KID, precision and recall. `about` is ours: what all of it was made from, as JSON.
 """
 
 import json
 import logging
 import shutil
 import zipfile
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from cfg_jax import __version__
+from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import compatible, samples, scores
 from cfg_jax.evaluation.measure import warn_of_rank
@@ -21,29 +25,42 @@ from cfg_jax.evaluation.moments import Moments
 from cfg_jax.files import claimed, digest_json, sha256_of, to_make, write_npz
 from cfg_jax.progress import progress
 
+if TYPE_CHECKING:  # experiments.doctor comes here where flax cannot be imported
+    from cfg_jax.evaluation.features import Features
+
 SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
 BATCH, PART = 3000, 30_000  # images
 MOMENTS = ("count", "sum", "outer")
-# of what a reference says of itself, what follows from the rest or decides nothing
+# fields of `about` that follow from the others, or decide nothing
 NOT_DIGESTED = ("code", "distances", "complete", "source", "split_N")
 log = logging.getLogger(__name__)
 
 
 class Reference:
-    """What samples are held against: `distance(name, moments)`, and `images` for the scores of neighbours."""
+    """What samples are scored against.
 
-    def __init__(self, moments, images, about, digest):
+    moments is {distance: (mean [D], covariance [D, D])}. images uint8 [M, H, W, C] are for the scores of neighbours.
+    about is a dict, or None for a file that is not ours.
+    """
+
+    def __init__(
+        self, moments: dict[str, tuple[np.ndarray, np.ndarray]], images: np.ndarray, about: Any, digest: str
+    ) -> None:
         self.moments, self.images, self.about, self.digest = moments, images, about, digest
         self.roots = {}
 
-    def distance(self, name, moments):
+    def distance(self, name: str, moments: Moments) -> float:
+        """Return the Frechet distance `name` of samples with these moments."""
         mean, cov = self.moments[name]
         if name not in self.roots:
             self.roots[name] = scores.root(cov)
         return scores.frechet_distance(mean, cov, moments.mean, moments.cov, self.roots[name])
 
-    def features(self, features, count):
-        """Those of up to `count` images for KID, precision and recall, by the main distance's network; or None."""
+    def features(self, features: "Features", count: int) -> np.ndarray | None:
+        """Return features [M, D] of the main distance of up to `count` images, for KID, precision and recall.
+
+        Returns None where `count` is 0 or there are no images. Raises InputError where there are fewer than four.
+        """
         if not count or not len(self.images):
             return None
         if len(self.images[:count]) < 4:
@@ -54,8 +71,13 @@ class Reference:
         return next(iter(features(self.images[:count], classify=False).distances.values()))
 
 
-def of_config(config, features, source, directory, other_reference=False, other_device=False):
-    """The Reference that config.eval asks for: a file, or of config.data's training images, kept in `directory`."""
+def of_config(
+    config: ConfigDict, features: "Features", source: Source, directory, other_reference=False, other_device=False
+) -> Reference:
+    """Return the reference of the file config.eval.reference, or else of the training images, kept in `directory`.
+
+    Raises InputError for a file that cannot be read or may not be compared with, see compatible.check.
+    """
     evaluation = config.eval
     if evaluation.reference:
         reference = read(evaluation.reference)
@@ -66,12 +88,18 @@ def of_config(config, features, source, directory, other_reference=False, other_
     return compute(features, source, evaluation.reference_images, evaluation.neighbours, path)
 
 
-def suffix(name):
+def suffix(name: str) -> str:
+    """Return what follows mu and sigma in the names of a distance's arrays."""
     return SUFFIXES.get(name, f"_{scores.Name.parse(name).of}")
 
 
-def of_data(features, source, num_images, num_neighbours, split="train"):
-    """(about, and the indices into `source` that it is taken over): all its images, or those drawn once."""
+def of_data(
+    features: "Features", source: Source, num_images: int, num_neighbours: int, split: str = "train"
+) -> tuple[dict, np.ndarray]:
+    """Return (about, indices of its images in `source`) of a reference.
+
+    num_images 0 takes all images. Otherwise that many are drawn, always the same.
+    """
     index = np.sort(np.random.default_rng(0).permutation(len(source))[: num_images or len(source)])
     card = source.card
     about = {
@@ -93,15 +121,18 @@ def of_data(features, source, num_images, num_neighbours, split="train"):
     return about, index
 
 
-def digest_of(about):
+def digest_of(about: dict) -> str:
+    """Return twelve hex digits of what decides a reference's numbers."""
     return digest_json({k: v for k, v in about.items() if k not in NOT_DIGESTED})
 
 
-def compute(features, source, num_images, num_neighbours, path, split="train"):
-    """The Reference of `source`, read from `path` if it is there, written to it if not.
+def compute(
+    features: "Features", source: Source, num_images: int, num_neighbours: int, path: str | Path, split: str = "train"
+) -> Reference:
+    """Return the reference of `source`, read from `path` if it is there and written to it if not.
 
-    It is made in parts, which are kept until it is whole: of what was killed all but a part is there, and several
-    jobs that share the directory share the parts.
+    It is made in parts, which are kept until it is whole. A job that was killed loses one part, and several jobs on one
+    directory share them. Raises InputError where `path` cannot be read.
     """
     about, index = of_data(features, source, num_images, num_neighbours, split)
     path = Path(path)
@@ -130,8 +161,8 @@ def compute(features, source, num_images, num_neighbours, path, split="train"):
     return read(path)
 
 
-def moments_of(batches, features):
-    """{distance: Moments} of batches of uint8 images."""
+def moments_of(batches: Iterable[np.ndarray], features: "Features") -> dict[str, Moments]:
+    """Return {distance: moments} of batches of images, uint8 [n, H, W, C]."""
     moments = {}
     for batch in batches:
         distances = features(batch, classify=False).distances
@@ -139,27 +170,32 @@ def moments_of(batches, features):
     return moments
 
 
-def merged(moments, others):
+def merged(moments: dict[str, Moments], others: dict[str, Moments]) -> dict[str, Moments]:
     return {name: moments[name].merge(m) if name in moments else m for name, m in others.items()}
 
 
-def arrays_of(moments):
-    """{distance: Moments} as the arrays of a file, and back."""
+def arrays_of(moments: dict[str, Moments]) -> dict:
+    """Return the arrays of a part's file, which moments_in reads."""
     return {f"{field} {name}": getattr(m, field) for name, m in moments.items() for field in MOMENTS}
 
 
-def moments_in(file):
+def moments_in(file: Mapping[str, np.ndarray]) -> dict[str, Moments]:
+    """Return {distance: moments} of a part's file."""
     names = [key.partition(" ")[2] for key in file if key.startswith("sum ")]
     return {name: Moments(int(file[f"count {name}"]), file[f"sum {name}"], file[f"outer {name}"]) for name in names}
 
 
-def warn_of_ranks(moments):
+def warn_of_ranks(moments: dict[str, Moments]) -> None:
+    """Log a warning for each distance that has too few reference images, see warn_of_rank."""
     for name, m in moments.items():
         warn_of_rank(name, "reference images", m.count, len(m.sum))
 
 
-def of_path(path, features, num_neighbours):
-    """The Reference of a file of statistics, or of one of pictures, which are then measured."""
+def of_path(path: str | Path, features: "Features", num_neighbours: int) -> Reference:
+    """Return the reference in an .npz of statistics, or measure one from an .npz of pictures.
+
+    Up to num_neighbours of the pictures are kept in it. Raises InputError for any other file.
+    """
     if Path(path).suffix != ".npz":
         raise InputError(f"--reference={path} is no .npz: make one of it with experiments.reference_stats")
     names = []
@@ -186,8 +222,11 @@ def of_path(path, features, num_neighbours):
     )
 
 
-def read(path):
-    """The Reference in a file of `compute`, of ADM, or of pytorch-fid, which has no more than mu and sigma."""
+def read(path: str | Path) -> Reference:
+    """Return the reference in a file of `compute`, of ADM or of pytorch-fid; the last has mu and sigma alone.
+
+    Raises InputError where the file cannot be read or has no finite mean and covariance.
+    """
     again = "give a file of experiments.reference_stats, or a published one with mu and sigma"
     try:
         with np.load(path, allow_pickle=False) as file:

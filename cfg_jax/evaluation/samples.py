@@ -1,8 +1,9 @@
-"""Samples in ADM's .npz, arr_0 uint8 [N, H, W, C] and arr_1 labels [N], a batch at a time in and out."""
+"""Samples in ADM's .npz, read and written a batch at a time: arr_0 uint8 [N, H, W, C], arr_1 labels [N]."""
 
 import uuid
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Samples:
+    """A file of images that are read as they are asked for."""
+
     path: Path
     shape: tuple[int, ...]  # N, H, W, C
     labels: np.ndarray | None  # int [N], where the file has them
 
-    def batches(self):
-        """uint8 [n, H, W, C], in order."""
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield uint8 [n, H, W, C] in order, n up to BATCH. Raises InputError where the file is damaged."""
         with _open(self.path) as (_, _, read):
             for begin in range(0, self.shape[0], BATCH):
                 try:
@@ -33,8 +36,8 @@ class Samples:
                 yield batch.reshape(len(batch), *self.shape[1:])
 
 
-def load(path):
-    """The Samples of an .npz (arr_0, arr_1) or an .npy; raises InputError for what is no uint8 images."""
+def load(path: str | Path) -> Samples:
+    """Open an .npz (arr_0, arr_1) or an .npy. Raises InputError where it does not hold uint8 images."""
     path = Path(path)
     try:
         with _open(path) as (shape, dtype, read):
@@ -83,8 +86,11 @@ def _open(path):
 
 
 @contextmanager
-def writer(path, shape, labels):
-    """write(uint8 [n, H, W, C]) until `shape` is full; the file is there whole or not at all."""
+def writer(path: str | Path, shape: tuple[int, ...], labels: np.ndarray) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yield write(uint8 [n, H, W, C]), to be called until `shape` (N, H, W, C) is full.
+
+    The file appears when the block ends, and not at all where it raises.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a job that was killed; the path is ours

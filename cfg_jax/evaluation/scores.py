@@ -23,10 +23,12 @@ class Name(NamedTuple):
         return cls(measure, of)
 
 
-def frechet_distance(mu_a, cov_a, mu_b, cov_b, root_a=None):
+def frechet_distance(
+    mu_a: np.ndarray, cov_a: np.ndarray, mu_b: np.ndarray, cov_b: np.ndarray, root_a: np.ndarray | None = None
+) -> float:
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2): FID when the features are Inception's.
 
-    root_a is root(cov_a), where it is at hand.
+    Means are [D], covariances [D, D]. root_a is root(cov_a), where it is at hand.
     """
     mu_a, cov_a, mu_b, cov_b = (np.asarray(a, np.float64) for a in (mu_a, cov_a, mu_b, cov_b))
     root_a = root(cov_a) if root_a is None else root_a
@@ -35,13 +37,13 @@ def frechet_distance(mu_a, cov_a, mu_b, cov_b, root_a=None):
     return float(np.square(mu_a - mu_b).sum() + trace)
 
 
-def root(cov):
-    """C^1/2 of a covariance, what rounding made negative taken as 0."""
+def root(cov: np.ndarray) -> np.ndarray:
+    """C^1/2 of a covariance [D, D]. Eigenvalues that rounding made negative count as 0."""
     values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
-def inception_score(logits, splits=10):
+def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
     """exp E_x KL(p(y|x) || p(y)) over `splits` consecutive parts of logits [N, K] -> (mean, std)."""
     part = split_of(len(logits), splits)
     p, negative_entropy = probabilities(logits)
@@ -50,20 +52,20 @@ def inception_score(logits, splits=10):
     return float(np.mean(values)), float(np.std(values))
 
 
-def split_of(count, splits):
-    """The part [count] that each of the consecutive images is in: i N / splits to (i + 1) N / splits."""
+def split_of(count: int, splits: int) -> np.ndarray:
+    """Return the part of each image, int [count]: part i begins at image i count / splits, rounded down."""
     bounds = np.arange(1, splits) * count // splits
     return np.searchsorted(bounds, np.arange(count), side="right")
 
 
-def probabilities(logits):
+def probabilities(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """logits [N, K] -> p [N, K] and sum p log p [N], float64."""
     log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
     p = np.exp(log_p)
     return p, np.where(p > 0, p * log_p, 0).sum(1)  # 0 log 0 is 0
 
 
-def split_scores(sum_p, sum_negative_entropy, count):
+def split_scores(sum_p: np.ndarray, sum_negative_entropy: np.ndarray, count: np.ndarray) -> np.ndarray:
     """exp E_x KL(p(y|x) || p(y)) from the sums over a part's images: [..., K], [...], [...] -> [...]."""
     marginal = sum_p / count[..., None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,8 +73,10 @@ def split_scores(sum_p, sum_negative_entropy, count):
     return np.exp(sum_negative_entropy / count + entropy)
 
 
-def kernel_distance(a, b, rng, subsets=100, size=1000):
-    """Unbiased MMD^2 with the kernel (x y / D + 1)^3 on random subsets of features -> (mean, std): KID."""
+def kernel_distance(
+    a: np.ndarray, b: np.ndarray, rng: np.random.RandomState, subsets: int = 100, size: int = 1000
+) -> tuple[float, float]:
+    """KID: unbiased MMD^2 with the kernel (x y / D + 1)^3 on random subsets of features [N, D] -> (mean, std)."""
     size = min(size, len(a), len(b))
     values = []
     for _ in range(subsets):
@@ -87,11 +91,13 @@ def _cubic(x, y):
     return kernel * kernel * kernel
 
 
-def precision_recall(fake, real, k=3, block=1000):
-    """Improved precision and recall: the share of `fake` within the k-th neighbour's distance of some `real`, and of
-    `real` within that of some `fake`. Holds all features, and a block of distances.
+def precision_recall(fake: np.ndarray, real: np.ndarray, k: int = 3, block: int = 1000) -> tuple[float, float]:
+    """Return improved precision and recall, 0..1, of features [N, D] and [M, D].
 
-    Raises InputError for features [N, D] of k or fewer rows, which have no k-th neighbour."""
+    Precision is the share of `fake` that lies in some ball around a `real`, as wide as its k-th neighbour is far.
+    Recall is the same the other way round. Distances are held for `block` rows at a time. Raises InputError for k or
+    fewer rows, which have no k-th neighbour.
+    """
     fewest = min(len(fake), len(real))
     if fewest <= k:
         raise InputError(f"precision and recall need {k + 1} images a side for a neighbour {k}: there are {fewest}")

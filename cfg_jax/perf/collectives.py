@@ -3,9 +3,12 @@
 import math
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
@@ -19,11 +22,11 @@ INSTRUCTION = re.compile(
 ARRAY = re.compile(r"\b(pred|[a-z]+\d\w*)\[([\d,]*)\]")
 
 
-def of_program(text):
-    """Each collective of an HLO program -> [(kind, devices in a group, bytes of the whole array)].
+def of_program(text: str) -> list[tuple[str, int, int]]:
+    """Return (kind, devices in a group, bytes of the whole array) for each collective in the text of an HLO program.
 
-    The whole array is what an all-gather makes and what a reduce-scatter is given. What stands in a loop is counted
-    once.
+    The whole array is what an all-gather makes and what a reduce-scatter is given. A collective in a loop counts once.
+    Raises ValueError for groups in a notation that is not known.
     """
     devices = math.prod(map(int, re.findall(r"(?:replica_count|num_partitions)=(\d+)", text.partition("\n")[0])))
     found = []
@@ -37,14 +40,19 @@ def of_program(text):
     return found
 
 
-def num_bytes(array):
+def num_bytes(array: tuple[str, str]) -> int:
+    """Return the bytes of an array ("f32", "8,3")."""
     dtype, shape = array
     bits = 8 if dtype == "pred" else int(re.findall(r"\d+", dtype)[0])
     return bits * math.prod(int(length) for length in shape.split(",") if length) // 8
 
 
-def group_size(attributes, devices):
-    """Groups are listed, or given as [groups, size], or as axes of a mesh or parts of them; {} is all devices."""
+def group_size(attributes: str, devices: int) -> int:
+    """Return the number of devices in a group of a collective, by its attributes in HLO.
+
+    Groups are listed, or given as [groups, size], or as axes of a mesh or parts of them; {} is all `devices`. Raises
+    ValueError for any other notation.
+    """
     if found := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
         return found[1].count("{")
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
@@ -60,16 +68,16 @@ def group_size(attributes, devices):
     raise ValueError(f"no groups that are known in {attributes[:200]}")
 
 
-def sent_bytes(kind, group_size, payload):
-    """What each device sends by the ring algorithm; `payload` as of_program gives it."""
+def sent_bytes(kind: str, group_size: int, payload: int) -> float:
+    """Return the bytes that each device sends by the ring algorithm; `payload` is of_program's bytes."""
     if kind == "collective-permute":
         return payload
     rounds = 2 if kind == "all-reduce" else 1  # a reduce-scatter, then an all-gather
     return rounds * payload * (group_size - 1) / group_size
 
 
-def compile_step(config, mesh):
-    """The training step compiled from shapes alone, for batches of config.train.batch_size."""
+def compile_step(config: ConfigDict, mesh: Mesh) -> Any:
+    """Return the training step as a jax.stages.Compiled, from shapes alone, for batches of config.train.batch_size."""
     state = meshes.placed(jax.eval_shape(partial(states.create, config)), mesh)
     data, count = config.data, config.train.batch_size
     image = (count, data.image_size, data.image_size, data.channels)

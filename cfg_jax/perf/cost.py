@@ -1,10 +1,13 @@
 """What a config costs, counted from its program and not from a formula: parameters, FLOP, bytes."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from ml_collections import ConfigDict
 
 from cfg_jax.models import build
 from cfg_jax.training import state as states
@@ -13,48 +16,48 @@ from cfg_jax.training.mesh import PEAK_TFLOPS
 UTILISATION = 0.35  # of the peak, where none is stated
 
 
-def abstract(config, batch_size):
-    """(network, its parameters, inputs of a batch), shapes only."""
+def abstract(config: ConfigDict, batch_size: int) -> tuple[Any, Any, tuple]:
+    """Return (network, shapes of its parameters, shapes of its inputs z, logsnr and c for a batch)."""
     data = config.data
     z = jax.ShapeDtypeStruct((batch_size, data.image_size, data.image_size, data.channels), jnp.float32)
     logsnr, c = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.float32, jnp.int32))
     return build.network(config), jax.eval_shape(lambda: states.create(config)).params, (z, logsnr, c)
 
 
-def num_parameters(config):
+def num_parameters(config: ConfigDict) -> int:
     return sum(math.prod(a.shape) for a in jax.tree.leaves(abstract(config, 1)[1]))
 
 
-def forward_flops(config):
-    """FLOP of one network pass for one image: two for each product of its convolutions and matrices."""
+def forward_flops(config: ConfigDict) -> int:
+    """Return the FLOP of one network pass for one image, two for each product of its convolutions and matrices."""
     net, params, inputs = abstract(config, 1)
     return matmul_flops(
         jax.make_jaxpr(lambda params, *args: net.apply({"params": params}, *args))(params, *inputs).jaxpr
     )
 
 
-def training_flops(config, forward, num_steps):
-    """FLOP of `num_steps` steps; `forward` is forward_flops(config), and the backward pass takes twice that."""
+def training_flops(config: ConfigDict, forward: int, num_steps: int) -> int:
+    """Return the FLOP of `num_steps` steps. `forward` is forward_flops(config); the backward pass takes twice that."""
     return 3 * forward * config.train.batch_size * num_steps
 
 
-def sampling_flops(forward, ws, num_steps, num_images):
-    """FLOP of `num_images` for each w at T = num_steps: guided ones take two passes a step."""
+def sampling_flops(forward: int, ws: Iterable[float], num_steps: int, num_images: int) -> int:
+    """Return the FLOP of `num_images` for each w at T = num_steps. A step takes two passes, and one at w = 0."""
     return sum(forward * num_images * num_steps * (1 if w == 0 else 2) for w in ws)
 
 
-def hours(flop, utilisation=UTILISATION):
-    """Device-hours by accelerator at a share of its bf16 peak."""
+def hours(flop: float, utilisation: float = UTILISATION) -> dict[str, float]:
+    """Return {accelerator: device-hours} at a share of its bf16 peak, 0..1."""
     return {name: flop / (peak * 1e12 * utilisation) / 3600 for name, peak in PEAK_TFLOPS.items()}
 
 
-def written(hours):
-    """Two digits below ten, none after the point above."""
+def written(hours: float) -> str:
+    """Write two digits below ten, and whole hours from ten on."""
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
-def matmul_flops(jaxpr):
-    """FLOP of every convolution and matrix product in a jaxpr and in what it calls; padding counts as work."""
+def matmul_flops(jaxpr: Jaxpr) -> int:
+    """Return the FLOP of all convolutions and matrix products in a jaxpr and what it calls; padding counts as work."""
     total = 0
     for equation in jaxpr.eqns:
         name, out = equation.primitive.name, equation.outvars[0].aval
@@ -72,8 +75,8 @@ def matmul_flops(jaxpr):
     return total
 
 
-def activation_bytes(config, batch_size):
-    """What the backward pass keeps of a batch of the forward pass, parameters not counted."""
+def activation_bytes(config: ConfigDict, batch_size: int) -> int:
+    """Return the bytes that a forward pass of a batch keeps for the backward pass, without the parameters."""
     net, params, (z, logsnr, c) = abstract(config, batch_size)
 
     def backward(params, z, logsnr, c, key):
@@ -85,6 +88,6 @@ def activation_bytes(config, batch_size):
     return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept) if (a.shape, a.dtype) not in weights)
 
 
-def state_bytes(config, devices=1):
-    """Parameters, EMA, Adam's two moments and the gradient in float32, split over `devices`; 1 is replicated."""
+def state_bytes(config: ConfigDict, devices: int = 1) -> float:
+    """Return a device's bytes of parameters, EMA, Adam's two moments and gradient in float32, split over `devices`."""
     return 5 * 4 * num_parameters(config) / devices

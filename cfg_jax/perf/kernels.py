@@ -17,7 +17,7 @@ REPEATS = 5
 
 
 def convolution(config: ConfigDict) -> str:
-    """A line on the network's 3x3 convolution, at the level with most channels."""
+    """Return a line on the network's 3x3 convolution, at the level with most channels. Raises InputError as kernel."""
     side, channels = max(levels(config), key=lambda level: level[1])
     dims = ("NHWC", "HWIO", "NHWC")
     convolve = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=dims)
@@ -25,28 +25,36 @@ def convolution(config: ConfigDict) -> str:
 
 
 def attention(config: ConfigDict) -> str:
-    """A line on its attention, at the level with most pixels of those that have it; the middle always has."""
+    """Return a line on the network's attention, at the largest level that has it. Raises InputError as kernel.
+
+    The middle of the network, at the smallest level, always has it.
+    """
     having = [level for level in levels(config) if level[0] in config.model.attention_resolutions]
     side, channels = (having or levels(config)[-1:])[0]
     heads = config.model.num_heads or channels // config.model.head_width
     return kernel(config, jax.nn.dot_product_attention, *[(images(), side**2, heads, channels // heads)] * 3)
 
 
-def levels(config):
-    """(side, channels) of the U-Net's."""
+def levels(config: ConfigDict) -> list[tuple[int, int]]:
+    """Return (side, channels) of each level of the U-Net, the largest first."""
     return [(config.data.image_size >> i, m * config.model.channels) for i, m in enumerate(config.model.multipliers)]
 
 
-def images():
+def images() -> int:
+    """Return how many images a kernel is given."""
     return 8 if on_cpu() else 64
 
 
-def on_cpu():
+def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
 def kernel(config: ConfigDict, function: Callable, *shapes: tuple[int, ...]) -> str:
-    """`function` of normal numbers in the config's dtype, held against float32, and its speed on one device."""
+    """Run `function` on normal numbers of these shapes in the config's dtype, and say its error and speed.
+
+    The error is relative to float32's result, the speed is one device's. Raises InputError where the error is TOLERANCE
+    or more.
+    """
     dtype = config.model.dtype
     args = [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
     with jax.default_matmul_precision("highest"):
@@ -66,7 +74,7 @@ def kernel(config: ConfigDict, function: Callable, *shapes: tuple[int, ...]) -> 
 
 
 def seconds(run: Callable, *args) -> float:
-    """Of one of several calls that are queued, after the first."""
+    """Return the mean time of REPEATS calls that are queued at once, after one to warm up."""
     jax.block_until_ready(run(*args))
     began = time.perf_counter()
     jax.block_until_ready([run(*args) for _ in range(REPEATS)])

@@ -1,12 +1,18 @@
-"""How fast training and guided sampling run on the devices at hand, as numbers that say how they were taken."""
+"""How fast training and guided sampling run on the devices at hand, as numbers that say how they were taken.
+
+peak_flops is the FLOP/s of all devices, None where it is not known: there is no utilisation (mfu) then.
+"""
 
 import math
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
@@ -17,8 +23,8 @@ from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 
 
-def time_training(config, repeats, peak_flops):
-    """One optimiser step on config.train.batch_size synthetic images."""
+def time_training(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
+    """Time one optimiser step on config.train.batch_size synthetic images."""
     mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
     source = sources.synthetic(data.image_size, data.channels, data.num_classes)
     index = np.arange(batch_size) % len(source)
@@ -36,8 +42,11 @@ def time_training(config, repeats, peak_flops):
     return {"batch_size": batch_size} | of_program(step, repeats, batch_size, flops, peak_flops, compile_s, step_fn)
 
 
-def time_sampling(config, repeats, peak_flops):
-    """Algorithm 2 at w = 1, two network passes a step, for config.eval.batch_size images and config.sampler's T."""
+def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
+    """Time Algorithm 2 at w = 1, two network passes a step, for config.eval.batch_size images and config.sampler's T.
+
+    The number of images is rounded up to one that the devices can share equally.
+    """
     mesh, data = meshes.data_mesh(), config.data
     batch_size = meshes.divided(config.eval.batch_size, mesh)
     params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
@@ -65,8 +74,11 @@ def time_sampling(config, repeats, peak_flops):
     return {"batch_size": batch_size, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0} | measured
 
 
-def time_features(config, batch_size, repeats):
-    """FID's Inception network up to its logits, float32, random weights, on images of the config's size."""
+def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:
+    """Time FID's Inception network up to its logits, in float32 with random weights, on images of the config's size.
+
+    The number of images is rounded up to one that the devices can share equally.
+    """
     mesh, side = meshes.data_mesh(), config.data.image_size
     batch_size = meshes.divided(batch_size, mesh)
     rng = np.random.default_rng(0)
@@ -89,8 +101,19 @@ def time_features(config, batch_size, repeats):
     return {"batch_size": batch_size} | measured
 
 
-def of_program(run, repeats, images, flops, peak_flops, compile_s, compiled):
-    """Rates of a compiled program, its FLOP, and the memory it takes."""
+def of_program(
+    run: Callable[[], None],
+    repeats: int,
+    images: int,
+    flops: float,
+    peak_flops: float | None,
+    compile_s: float,
+    compiled: Any,
+) -> dict:
+    """Return the rates of a compiled program, its FLOP, and the memory it takes.
+
+    run() makes one synchronised call of it on `images` images, which takes `flops` FLOP.
+    """
     measured = rates(run, repeats, images)
     median, memory = measured["seconds"]["median"], compiled.memory_analysis()
     return measured | {
@@ -103,8 +126,8 @@ def of_program(run, repeats, images, flops, peak_flops, compile_s, compiled):
     }
 
 
-def rates(run, repeats, images):
-    """Median, least and greatest of `repeats` synchronised calls after one to warm up."""
+def rates(run: Callable[[], None], repeats: int, images: int) -> dict:
+    """Return the median, least and greatest seconds of `repeats` calls after one to warm up, and images a second."""
     run()
     seconds = []
     for _ in range(repeats):

@@ -18,30 +18,30 @@ NOT_BY_A_SWEEP = {
 @dataclass(frozen=True)
 class Claim:
     text: str
-    verdict: str
-    figure: str
+    verdict: str  # one of the five above
+    figure: str  # the numbers that it rests on
 
 
 class Curve:
     """One run's scores over w (or T), each as a value and its bootstrap resamples."""
 
-    def __init__(self, rows: list[dict], along="w"):
+    def __init__(self, rows: list[dict], along: str = "w") -> None:
         self.rows = sorted(rows, key=lambda row: row[along])
         self.along = [row[along] for row in self.rows]
 
-    def values(self, name):
+    def values(self, name: str) -> np.ndarray:
         return np.array([score(row, name) for row in self.rows])
 
-    def resampled(self, name):
-        """[resamples, points]; nan where the points do not have the same."""
+    def resampled(self, name: str) -> np.ndarray:
+        """[resamples, points]; NaN where points differ in their number of resamples."""
         drawn = [resamples(row, name) for row in self.rows]
         return np.array(drawn if len({*map(len, drawn)}) == 1 else [[np.nan] * 2] * len(drawn)).T
 
 
-def over_seeds(rows):
-    """Rows that differ in the seed of the images alone -> one row of their means, and resamples of these.
+def over_seeds(rows: list[dict]) -> dict:
+    """Return one row of the means over rows that differ in the images' seed alone, and resamples of these means.
 
-    Without a bootstrap the seeds are the resamples: drawn together by sqrt(n), so that they scatter as the mean does.
+    Without a bootstrap the n seeds are the resamples. They are drawn to their mean by sqrt(n), to scatter as it does.
     """
     scores = {name: float(np.mean([row["scores"][name] for row in rows])) for name in rows[0]["scores"]}
     resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in rows[0]["resampled"]}
@@ -52,27 +52,28 @@ def over_seeds(rows):
     return rows[0] | {"seeds": [row["seed"] for row in rows], "scores": scores, "resampled": resampled}
 
 
-def score_name(row, name):
-    """ "fid" -> "fid_digits@1000" as this row calls it, or "fd_mixed8@1000"; None if it was not measured."""
+def score_name(row: dict, name: str) -> str | None:
+    """Return what this row calls "fid": "fid_digits@1000" or "fd_mixed8@1000"; None if it was not measured."""
     prefixes = ("fid_", "fd_") if name == "fid" else (f"{name}_",)
     return next((key for key in row["scores"] if key.startswith(prefixes)), None)
 
 
-def score(row, name):
+def score(row: dict, name: str) -> float:
     return row["scores"][score_name(row, name)]
 
 
-def resamples(row, name):
+def resamples(row: dict, name: str) -> list[float]:
+    """Return a score's resamples, two NaN where it has none."""
     return row["resampled"].get(score_name(row, name), [float("nan")] * 2)
 
 
-def spread(row, name):
-    """Standard error by the resamples, nan without any."""
+def spread(row: dict, name: str) -> float:
+    """Return the standard error by the resamples, NaN without any."""
     return float(np.std(resamples(row, name), ddof=1))
 
 
-def judge(rows, num_steps):
-    """Rows of a sweep -> the eight claims; num_steps is the T of its main table."""
+def judge(rows: list[dict], num_steps: int) -> list[Claim]:
+    """Hold the rows of a sweep against the eight claims; num_steps is the T of its main table."""
     main = [row for row in rows if row["T"] == num_steps]
     runs = sorted({row["run"] for row in main}, key=lambda run: next(r["p_uncond"] for r in main if r["run"] == run))
     curves = {run: Curve([row for row in main if row["run"] == run and row["w"] >= 0]) for run in runs}
@@ -88,18 +89,18 @@ def judge(rows, num_steps):
     ]
 
 
-def sign(change, error):
-    """+1 or -1 where the change exceeds twice its error, else 0; an unknown error (nan) is 0."""
+def sign(change: float, error: float) -> int:
+    """+1 or -1 where the change exceeds twice its error, else 0; it is 0 where the error is unknown (NaN)."""
     return int(change > 2 * error) - int(change < -2 * error)
 
 
-def change(curve, name, start, end):
-    """(score at point `end` less that at `start`, its paired standard error)."""
+def change(curve: Curve, name: str, start: int, end: int) -> tuple[float, float]:
+    """Return the score at point `end` less the one at `start`, and the paired standard error of that."""
     values, again = curve.values(name), curve.resampled(name)
     return float(values[end] - values[start]), float(np.std(again[:, end] - again[:, start], ddof=1))
 
 
-def is_rises(curves):
+def is_rises(curves: dict[str, Curve]) -> Claim:
     text = "IS rises monotonically with w"
     if not curves:
         return Claim(text, UNTESTED, "needs two values of w")
@@ -120,7 +121,7 @@ def is_rises(curves):
     return Claim(text, weakest(verdicts), ". ".join(figures))
 
 
-def fid_has_minimum(curves):
+def fid_has_minimum(curves: dict[str, Curve]) -> Claim:
     text = "FID falls and then rises with w: an interior minimum, in the paper at w = 0.1"
     curves = {run: curve for run, curve in curves.items() if curve.along[0] == 0 and len(curve.rows) > 2}
     if not curves:
@@ -143,7 +144,7 @@ def fid_has_minimum(curves):
     return Claim(text, weakest(verdicts), ". ".join(figures))
 
 
-def equal_is(curves):
+def equal_is(curves: dict[str, Curve]) -> Claim:
     text = "At equal IS, p_uncond 0.1 and 0.2 give about the same FID and 0.5 a worse one"
     by_p = {curve.rows[0]["p_uncond"]: curve for curve in curves.values()}
     if not {0.1, 0.2, 0.5} <= by_p.keys():
@@ -170,8 +171,8 @@ def equal_is(curves):
     return Claim(text, verdict, f"{figure}; {gaps}; {same}; one training seed")
 
 
-def fid_at(inception, fid, level):
-    """FID where the curve, by rising w, first reaches an IS of `level`, linear between the cells."""
+def fid_at(inception: np.ndarray, fid: np.ndarray, level: float) -> float:
+    """Return FID where IS, by rising w, first reaches `level`; both [points] are linear between the cells."""
     reached = np.flatnonzero(inception >= level)
     i = reached[0] if len(reached) else len(fid) - 1
     if i == 0:
@@ -180,8 +181,8 @@ def fid_at(inception, fid, level):
     return fid[i - 1] + share * (fid[i] - fid[i - 1])
 
 
-def more_steps(rows):
-    """Judged where the paper reads it off: at the w whose FID is least with the most steps."""
+def more_steps(rows: list[dict]) -> Claim:
+    """Judge at the w that has the least FID with the most steps, as the paper does."""
     text = "Quality improves with T, and T = 256 is a good balance"
     groups = {}
     for row in rows:
@@ -213,20 +214,20 @@ def more_steps(rows):
     return Claim(text, weakest(verdicts), ". ".join(figures))
 
 
-def likelihood(curves):
+def likelihood(curves: dict[str, Curve]) -> Claim:
     text = "Guidance raises the conditional and lowers the unconditional likelihood"
     seen = ends(text, curves, [("log_p_class", "mean log p(c|x) by the classifier", +1)])
     return Claim(text, UNTESTED, f"{seen.figure}; that is their ratio, neither likelihood is measured")
 
 
-def saturation_and_variety(curves):
+def saturation_and_variety(curves: dict[str, Curve]) -> Claim:
     text = "Strong w saturates pixels and cuts variety"
     pixels, deviation = "share of pixels at 0 or 255", "mean standard deviation within a class"
     return ends(text, curves, [("saturated", pixels, +1), ("variety", deviation, -1)])
 
 
-def ends(text, curves, names):
-    """Compare the first and the last w: each named score should have moved in its direction."""
+def ends(text: str, curves: dict[str, Curve], names: list[tuple[str, str, int]]) -> Claim:
+    """Compare the first and last w; names are (score, its words, the direction +1 or -1 that it should move in)."""
     if not curves:
         return Claim(text, UNTESTED, "needs two values of w")
     if not all(score_name(row, name) for curve in curves.values() for row in curve.rows for name, *_ in names):
@@ -242,6 +243,6 @@ def ends(text, curves, names):
     return Claim(text, weakest(verdicts), ". ".join(figures))
 
 
-def weakest(verdicts):
-    """Over several runs: all must agree for the good one."""
+def weakest(verdicts: list[str]) -> str:
+    """Return the worst verdict of several runs: the good one takes all of them."""
     return next(v for v in (REFUTED, OPEN, PARTLY, SUPPORTED) if v in verdicts)

@@ -18,9 +18,9 @@ FILES = {1: "table1_imagenet64.csv", 2: "table2_imagenet128.csv"}
 
 @dataclass(frozen=True)
 class Sheet:
-    """A figure of samples: a panel for each w, all of one noise; ws None is every w of the config."""
+    """A figure of samples: a panel for each w, all of one noise."""
 
-    ws: tuple[float, ...] | None
+    ws: tuple[float, ...] | None  # None: every w of the config
     kinds: tuple[str, ...]  # a row of panels each: random classes, or one class alone
     num_images: int
     columns: int
@@ -35,29 +35,32 @@ SHEETS = {
 }
 
 
-def published(table):
-    """{(score, column): {w: value}}: score FID or IS, column p0.1, p0.2, p0.5 of Table 1, T128, T256, T1024 of 2."""
+def published(table: int) -> dict[tuple[str, ...], dict[float, float]]:
+    """Return the paper's table 1 or 2 as {(score, column): {w: value}}.
+
+    A score is FID or IS. Columns are p0.1, p0.2 and p0.5 of Table 1, and T128, T256 and T1024 of Table 2.
+    """
     with open(Path(__file__).parent / FILES[table]) as file:
         rows = list(csv.DictReader(file))
     columns = [tuple(name.split("_")) for name in rows[0] if name != "w"]
     return {(s, c): {float(row["w"]): float(row[f"{s}_{c}"]) for row in rows} for s, c in columns}
 
 
-def fewer_and_more(num_steps):
-    """T of Table 2 for a config whose own T stands for the paper's 256: half of it, and four times."""
+def fewer_and_more(num_steps: int) -> list[int]:
+    """Return the three T of Table 2 for a config whose own T, num_steps, stands for the paper's 256."""
     return [max(1, num_steps // 2), num_steps, 4 * num_steps]
 
 
-def comparable(row, table):
-    """Whether a row's FID and IS were measured as the paper's were, so that a difference says something."""
+def comparable(row: dict, table: int) -> bool:
+    """Whether a row's FID and IS were measured as the paper's table was, so that a difference says something."""
     return not unmet(row, table)
 
 
-def protocol(table):
-    """{field of a row: the values under which its FID and IS are the paper's Table 1 or 2's}.
+def protocol(table: int) -> dict[str, list]:
+    """Return {field of a row: the values it may have} for FID and IS that compare with the paper's Table 1 or 2.
 
-    The paper states data, v, the number of samples, and T in Table 2 alone. Where it is silent it is ADM's way: random
-    labels, IS over 10 parts; and x clipped or left as it is, T no less than the least that the paper names.
+    The paper states data, v, the number of samples, and T in Table 2 alone. Where it is silent, ADM's way is taken:
+    random labels, and IS over 10 parts. x may be clipped or not, and T is at least the least that the paper names.
     """
     side, v = SIDE_AND_V[table]
     recipe = cards.recipe(f"imagenet{side}")
@@ -71,8 +74,8 @@ def protocol(table):
     } | ({"T": [*PAPER_T]} if table == 2 else {})  # fmt: skip
 
 
-def unmet(row, table):
-    """["resize is adm, not area", ...]: each point in which a row was not measured as the paper's table was."""
+def unmet(row: dict, table: int) -> list[str]:
+    """Return each point in which a row was not measured as the paper's table was: "resize is adm, not area"."""
     points = [
         f"{field} is {'unknown' if row.get(field) is None else row[field]}, not {' or '.join(map(str, allowed))}"
         for field, allowed in protocol(table).items()
@@ -88,8 +91,8 @@ def unmet(row, table):
     return points
 
 
-def beside(rows, table, num_steps):
-    """Markdown: FID and IS of a sweep's rows over all seeds, the paper's, and the difference where there can be one.
+def beside(rows: list[dict], table: int, num_steps: int) -> str:
+    """Write markdown of a sweep's FID and IS over all seeds, the paper's in brackets, and the difference if comparable.
 
     num_steps is the T that stands for the paper's 256 in Table 2.
     """
@@ -133,8 +136,8 @@ def beside(rows, table, num_steps):
     return f"{markdown(lines)}\n{about}\nLeast distance: {shapes}.\n"
 
 
-def differences(rows, table):
-    """Of which cells a difference is taken, and what keeps it from the others."""
+def differences(rows: list[dict], table: int) -> str:
+    """Say for which cells a difference is taken, and why for no others."""
     points = dict.fromkeys(point for row in rows for point in unmet(row, table))
     if not points:
         return "After the comma ours less the paper's."
@@ -145,7 +148,8 @@ def differences(rows, table):
     )
 
 
-def cell(row, name, theirs, table):
+def cell(row: dict | None, name: str, theirs: float | None, table: int) -> str:
+    """Write one cell of the table: "2.05 (1.8, +0.25)"."""
     if not row:
         return ""
     ours = claims.score(row, name)

@@ -1,7 +1,8 @@
-"""The cells of a sweep as they were found on the disk: which of them belong into one table."""
+"""The cells of a sweep on the disk, and which of them belong in one table."""
 
 import logging
 import math
+from pathlib import Path
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json
@@ -12,8 +13,8 @@ from cfg_jax.sweep.spec import Setting
 log = logging.getLogger(__name__)
 
 
-def read_row(path):
-    """A cell's row; ValueError or OSError where its file or its picture is not what a sweep writes."""
+def read_row(path: Path) -> dict:
+    """Return a cell's row. Raises ValueError or OSError where its file or picture is not what a sweep writes."""
     row = read_json(path)
     number = lambda value: isinstance(value, int | float) and math.isfinite(value)  # noqa: E731
     scores = row.get("scores") if isinstance(row, dict) else None
@@ -25,8 +26,11 @@ def read_row(path):
     return row
 
 
-def read(workdir, wanted):
-    """{path: row} of the cells made with these settings, in the table's order; refuse what cannot share a table."""
+def read(workdir: Path, wanted: dict) -> dict[Path, dict]:
+    """Return {path: row} of the cells with the fields `wanted`, in the table's order.
+
+    Raises InputError for damaged cells, and for cells whose networks or reference differ from the others'.
+    """
     found, left_out = {}, 0
     for path in sorted((workdir / "cells").glob("*.json")):
         try:
@@ -50,8 +54,11 @@ def read(workdir, wanted):
     return dict(sorted(found.items(), key=lambda item: [item[1][field] for field in fields]))
 
 
-def grouped(found):
-    """{setting: {path of the first seed: row over all seeds}}."""
+def grouped(found: dict[Path, dict]) -> dict[Setting, dict[Path, dict]]:
+    """Return {setting: {path of the first seed: row over all seeds}} of the {path: row} that read() found.
+
+    A setting keeps the seeds that all of its cells have. Raises InputError where there is none.
+    """
     groups = {}
     for path, row in found.items():
         groups.setdefault(Setting.of(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 import matplotlib.figure
 import numpy as np
+from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
@@ -18,8 +19,11 @@ from cfg_jax.sweep import claims, read, spec
 from cfg_jax.text import markdown
 
 
-def write(workdir):
-    """Write every file of the report from workdir/cells -> its main table and the claims as text."""
+def write(workdir: str | Path) -> str:
+    """Write every file of the report from workdir/cells, and return its main table and the claims as text.
+
+    Raises InputError where there are no finished cells, or cells that cannot share a table.
+    """
     workdir = Path(workdir)
     if not any((workdir / "cells").glob("*.json")):
         raise InputError(f"{workdir} has no finished cells: run experiments.sweep with --workdir={workdir} first")
@@ -48,8 +52,8 @@ def write(workdir):
     return text
 
 
-def curves_of_steps(rows):
-    """The rows of the first run that has several T for several w, or none."""
+def curves_of_steps(rows: list[dict]) -> list[dict]:
+    """Return the rows of the first run that has several w at several T, [] where there is no such run."""
     for run in dict.fromkeys(row["run"] for row in rows):
         of_run = [row for row in rows if row["run"] == run]
         ws = {t: len([row for row in of_run if row["T"] == t]) for t in {row["T"] for row in of_run}}
@@ -58,8 +62,8 @@ def curves_of_steps(rows):
     return []
 
 
-def results_csv(rows):
-    """One line a cell: what was measured, its bootstrap standard error, and everything it was measured with."""
+def results_csv(rows: list[dict]) -> str:
+    """Write CSV, one line a cell: what was measured, its bootstrap standard error, and what it was measured with."""
     lines = []
     for row in rows:
         line = {k: v for k, v in row.items() if k not in ("scores", "resampled", "spreads")} | row["scores"]
@@ -73,8 +77,8 @@ def results_csv(rows):
     return out.getvalue()
 
 
-def table(rows):
-    """Markdown in the layout of the paper's Table 1: w down, FID then IS across p_uncond; the best in bold."""
+def table(rows: list[dict]) -> str:
+    """Write markdown in the layout of the paper's Table 1: w down, FID then IS across p_uncond, the best in bold."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
     ws = sorted({row["w"] for row in rows})
     by_cell = {(row["run"], row["w"]): row for row in rows}
@@ -98,8 +102,8 @@ def table(rows):
     return markdown(lines) + "\n" + note(rows[0]) + mixed(rows) + "\n"
 
 
-def note(row):
-    """What the numbers of a table were measured with."""
+def note(row: dict) -> str:
+    """Say what the numbers of a table were measured with."""
     seeds = "seed " if len(row["seeds"]) == 1 else "seeds "
     seeds += ", ".join(map(str, row["seeds"]))
     v = f"v={row['v']:g}" if "v" in row else row["sampler"] + _written(spec.own(row, "sampler"))
@@ -127,14 +131,14 @@ def _written(fields):
     return " (" + ", ".join(f"{name}={value:g}" for name, value in fields.items()) + ")" if fields else ""
 
 
-def mixed(rows):
-    """A sentence where cells of different kinds of device share a table."""
+def mixed(rows: list[dict]) -> str:
+    """Return a sentence where cells of different kinds of device share a table, else ""."""
     platforms = sorted({row.get("platform") or "unknown" for row in rows})
     return f" Features of some cells were made on {', of others on '.join(platforms)}." if len(platforms) > 1 else ""
 
 
-def unsteady(rows):
-    """A line for each run that had steps which were not finite."""
+def unsteady(rows: list[dict]) -> str:
+    """Return a line for each run that had steps which were not finite."""
     runs = {row["run"]: row for row in rows if row.get("skipped_steps") or row.get("rollbacks")}
     line = (
         "{run}: {skipped_steps} of {step} steps were skipped, their gradient was not finite; rollbacks: {rollbacks}.\n"
@@ -142,13 +146,13 @@ def unsteady(rows):
     return "".join(line.format(**row) for row in runs.values())
 
 
-def other_scores(row):
-    """Names of what is measured beside FID and IS."""
+def other_scores(row: dict) -> list[str]:
+    """Return the names of all scores but FID and IS."""
     return [name for name in row["scores"] if name not in (claims.score_name(row, n) for n in ("fid", "is"))]
 
 
-def more_scores(rows):
-    """Markdown of all that was measured beside FID and IS, a line a cell."""
+def more_scores(rows: list[dict]) -> str:
+    """Write markdown of all scores but FID and IS, a line a cell."""
     names = other_scores(rows[0])
     lines = [["run", "w", *names], ["---", "---:", *["---:"] * len(names)]]
     for row in rows:
@@ -157,19 +161,23 @@ def more_scores(rows):
     return markdown(lines) if names else ""
 
 
-def cell_text(row, name, best):
+def cell_text(row: dict, name: str, best: float) -> str:
+    """Write a score and its standard error, in bold where the score is `best`."""
     value, error = claims.score(row, name), claims.spread(row, name)
     text = f"{value:.2f}" if math.isnan(error) else f"{value:.2f} ± {error:.2f}"
     return f"**{text}**" if value == best else text
 
 
-def claims_text(judged):
+def claims_text(judged: list[claims.Claim]) -> str:
     lines = [f"{i}. {c.text}: **{c.verdict}**. {c.figure}." for i, c in enumerate(judged, 1)]
     return "The paper's claims, on this run:\n\n" + "\n".join(lines) + "\n"
 
 
-def curves_png(rows, key):
-    """FID against IS as w grows, a curve for each p_uncond (Figure 4 of the paper) or T (Figure 5)."""
+def curves_png(rows: list[dict], key: str) -> bytes:
+    """Draw FID against IS as w grows as a PNG.
+
+    There is a curve for each value of the key: p_uncond as in the paper's Figure 4, or T as in its Figure 5.
+    """
     figure = matplotlib.figure.Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
     curves = {}
@@ -188,16 +196,22 @@ def curves_png(rows, key):
     return out.getvalue()
 
 
-def strip(cells):
-    """Samples of the first run at shared seeds, one panel for each w, growing to the right: Figure 1 of the paper."""
+def strip(cells: dict[Path, dict]) -> Image.Image:
+    """Draw samples of the first run, a panel for each w from left to right, as the paper's Figure 1.
+
+    The panels share their noise.
+    """
     run = next(iter(cells.values()))["run"]
     panels = [read_png(path.with_suffix(".png")) for path, row in cells.items() if row["run"] == run]
     panels = [panel.crop((0, 0, panel.width // 2, panel.height)) for panel in panels]
     return mosaic([panels])
 
 
-def page(cells, rows, judged):
-    """One self-contained page with a slider over w; every string from a config or a run is escaped by jinja2."""
+def page(cells: dict[Path, dict], rows: list[dict], judged: list[claims.Claim]) -> str:
+    """Write one self-contained HTML page with a slider over w.
+
+    jinja2 escapes every string, since some are from a config or a run.
+    """
     runs, others = {}, other_scores(next(iter(cells.values())))
     for path, row in cells.items():
         picture = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()

@@ -1,12 +1,13 @@
 """Cells of (run, w, T, v, threshold, guidance, seed): scores of N images each and how far these spread, a JSON a cell.
 
-A cell is done when its file says it was made from the same weights, settings and reference, and is never computed
-twice: several jobs may work on one directory, each claims a cell before it makes it.
+A cell is done when its file says that it was made from the same weights, settings and reference. No cell is computed
+twice: several jobs may work on one directory, and each claims a cell before it makes it.
 """
 
 import itertools
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from cfg_jax import __version__, checks, images
 from cfg_jax import config as configs
@@ -22,6 +24,7 @@ from cfg_jax.diffusion.guidance import Guidance, Unguided
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import measure, references, samples
 from cfg_jax.evaluation.classifiers import features_of
+from cfg_jax.evaluation.features import Features
 from cfg_jax.files import read_json, shared, to_make, write_json
 from cfg_jax.models import build
 from cfg_jax.progress import progress
@@ -40,10 +43,10 @@ class Cell:
     model: models.Model
     config: ml_collections.ConfigDict
     row: dict  # everything that decides its numbers
-    npz: Path | None
+    npz: Path | None  # for all its images, where they are asked for
 
-    def is_done(self, other_device=False):
-        """other_device: its features may be of another kind of device."""
+    def is_done(self, other_device: bool = False) -> bool:
+        """Whether its file is there and whole. other_device allows features of another kind of device."""
         if self.npz and not self.npz.exists():
             return False
         try:
@@ -55,15 +58,16 @@ class Cell:
 
 
 def sweep(
-    config, run_dirs, ws, workdir, *, vary=None, uncond_run=None, classifier_run=None, dtype=None,
-    other_reference=False, other_device=False, save_npz=False,
-):  # fmt: skip
-    """Score every run at every w with config.sampler and config.eval -> rows, in that order.
+    config: ml_collections.ConfigDict, run_dirs: Sequence[str | Path], ws: Sequence[float], workdir: str | Path, *,
+    vary: dict | None = None, uncond_run=None, classifier_run=None, dtype: str | None = None,
+    other_reference: bool = False, other_device: bool = False, save_npz: bool = False,
+) -> list[dict]:  # fmt: skip
+    """Score every run at every w with config.sampler and config.eval, and return the rows in that order.
 
-    vary: {field: values} of the sampler, the guidance, or eval.seed, whose every combination is made. The same images'
-    noise is shared by all cells of a seed. dtype: of the networks' bodies, see sampling.model.load. other_reference:
-    score against config.data, or config.eval.reference, even if a run was trained on something else. other_device:
-    beside cells, or against a reference, whose features are of another kind of device.
+    All combinations of `vary`, {field: values} of the sampler, the guidance or eval.seed, are made. All cells of a seed
+    share their noise. dtype is that of the networks' bodies, see sampling.model.load. other_reference scores against
+    config.data or config.eval.reference even if a run was trained on something else. other_device mixes features of
+    several kinds of device. save_npz keeps all images. Raises InputError for what the user can mend.
     """
     source, config = sources.load(config)
     workdir = Path(workdir)
@@ -120,8 +124,13 @@ def sweep(
         return [read_json(cell.path) for cell in todo]
 
 
-def check_same_data(config, model, workdir, other_reference):
-    """Frechet distances mean something against pictures of the same set and resize: flips do not matter."""
+def check_same_data(
+    config: ml_collections.ConfigDict, model: models.Model, workdir: Path, other_reference: bool
+) -> None:
+    """Raise InputError for a run that was trained on other data than the config's, flips apart.
+
+    other_reference allows other data of the same shape and classes.
+    """
     fields = [f for f in configs.differences(model.config, config) if f.startswith("data.") and "flip" not in f]
     shape = ("data.image_size", "data.channels", "data.num_classes")
     if fields and (not other_reference or any(f.startswith(shape) for f in fields)):
@@ -131,8 +140,17 @@ def check_same_data(config, model, workdir, other_reference):
         )
 
 
-def score_cell(cell, guides, features, reference, real_features):
-    """(row, grid of its first images) of one cell: generated, measured and let go a batch at a time."""
+def score_cell(
+    cell: Cell,
+    guides: models.Guides,
+    features: Features,
+    reference: references.Reference,
+    real_features: np.ndarray | None,
+) -> tuple[dict, Image.Image]:
+    """Return the row of one cell and a grid of its first images.
+
+    Images are drawn and measured a batch at a time, so that memory does not grow with their number.
+    """
     evaluation, data = cell.config.eval, cell.config.data
     num_images = evaluation.num_images
     num_classes = (guides.classifier.config.data if guides.classifier else data).num_classes
@@ -179,15 +197,18 @@ def score_cell(cell, guides, features, reference, real_features):
 
 
 def guidance_of(cell: Cell, guides: models.Guides, num_images: int) -> Guidance:
-    """A classifier's cells take w for its scale, and no other guidance."""
+    """Return how a cell is guided: with a classifier by w as its scale alone, else by its config's rule at w."""
     w = cell.row["w"]
     if guides.classifier:
         return guides.beside(Unguided()).replace(classifier_scale=w)
     return guides.beside(build.rule(cell.config.guidance, np.full(num_images, w, np.float32)))
 
 
-def grid_index(labels, max_classes=10):
-    """The first GRID_COLUMNS images of each of the first classes, a row each."""
+def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:
+    """Return the indices [rows, GRID_COLUMNS] of the first images of the first classes, a row for each.
+
+    Classes with fewer images are left out, unless all have fewer.
+    """
     rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:max_classes]]
     full = [row for row in rows if len(row) == GRID_COLUMNS] or [rows[0]]
     return np.stack(full)

@@ -1,4 +1,4 @@
-"""What decides a cell's numbers, said once: in its row, in its file's name, in what may share a table, in what varies.
+"""What decides a cell's numbers: for its row, its file's name, what may share a table with it, and what may vary.
 
 The fields of a sampler and of a rule of guidance go into a row under their own names (sampler.eta, guidance.momentum);
 those of the paper's under its letters.
@@ -17,22 +17,24 @@ from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.models import build
 
 if TYPE_CHECKING:  # a report needs neither orbax nor a network
+    from cfg_jax.evaluation.features import Features
+    from cfg_jax.evaluation.references import Reference
     from cfg_jax.sampling.model import Guides, Model
 
 LETTERS = {"sampler.variance_interp": "v"}
 PAPER = "classifier-free"
-# of a row: what the reference says of itself; None where it is another project's file
+# {field of a row: field of Reference.about}; None where the reference is another project's file
 REFERENCE_FIELDS = {
     "scored_on": "card", "data": "data", "source": "source", "complete": "complete", "resize": "resize",
     "split": "split", "split_N": "split_N", "reference_N": "N", "reference_platform": "platform",
     "reference_precision": "precision",
 }  # fmt: skip
-# of a row: what another kind of device changes, and nothing else
+# fields of a row that change with the kind of device
 DEVICE_FIELDS = ("features", "platform", "precision", "reference", "reference_platform", "reference_precision")
 
 
 def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
-    """The fields of a row that say how its images are drawn, but for w and the seed."""
+    """Return the fields of a row that say how its images are drawn, without w and the seed."""
     sampler, rule = config.sampler, config.guidance
     names = [rule.name] if rule.name != PAPER or not guides_name else []
     own = {f"sampler.{k}": v for k, v in build.own_fields(sampler, samplers.SAMPLERS).items()}
@@ -48,32 +50,40 @@ def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
 
 
 def own(row: dict, family: str) -> dict:
-    """{name: value} of the fields that a row has of its sampler or its guidance alone."""
+    """Return {name: value} of a row's fields of one family, "sampler" or "guidance"."""
     return {field.partition(".")[2]: value for field, value in row.items() if field.startswith(f"{family}.")}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the cells of one table share; the seed apart, which is averaged over."""
+    """What the cells of one table share. They may differ in the seed, which is averaged over."""
 
     num_steps: int
     rest: tuple[tuple[str, object], ...]
 
     @classmethod
     def of(cls, fields: dict) -> "Setting":
-        """Of a row, or of drawn_by(config)."""
+        """Take the fields of a row, or of drawn_by(config)."""
         shared = ("sampler", "v", "threshold", "grid", "guidance")
         rest = {k: v for k, v in fields.items() if k in shared or k.startswith(("sampler.", "guidance."))}
         return cls(fields["T"], tuple(sorted((rest | {"dtype": other_dtype(fields)}).items())))
 
 
 def other_dtype(row: dict) -> str | None:
-    """What the network's body computed in, where it was trained in another dtype."""
+    """Return the dtype of the network's body, None where it is the one that it was trained in."""
     return row.get("dtype") if row.get("dtype") != row.get("trained_dtype") else None
 
 
-def identity(config: ConfigDict, name: str, model: "Model", w: float, guides: "Guides", features, reference) -> dict:
-    """Everything that decides a cell's numbers; w is the paper's and s = 1 + w the others' scale."""
+def identity(
+    config: ConfigDict,
+    name: str,
+    model: "Model",
+    w: float,
+    guides: "Guides",
+    features: "Features",
+    reference: "Reference",
+) -> dict:
+    """Return the fields that decide a cell's numbers. w is the paper's scale, s = 1 + w that of other papers."""
     return {
         "run": name,
         "p_uncond": model.config.p_uncond,
@@ -99,7 +109,7 @@ def identity(config: ConfigDict, name: str, model: "Model", w: float, guides: "G
 
 
 def settings(config: ConfigDict) -> dict:
-    """What no two cells of one sweep may differ in."""
+    """Return the fields that are the same in all cells of one sweep."""
     evaluation = config.eval
     return {
         "N": evaluation.num_images,
@@ -112,7 +122,7 @@ def settings(config: ConfigDict) -> dict:
 
 
 def cell_path(workdir: Path, row: dict) -> Path:
-    """Where the cell of this identity is kept."""
+    """Return the file of the cell with this identity."""
     sampler = f"v{row['v']:g}" if "v" in row else row["sampler"] + _written(own(row, "sampler"))
     rule = "" if row["guidance"] == PAPER else "_" + row["guidance"].replace(", ", "_").replace(" ", "-")
     if interval_or_own := own(row, "guidance"):
@@ -127,7 +137,7 @@ def _written(fields):
 
 
 def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:
-    """A config for every combination of the values in {field: values}."""
+    """Return a config for every combination of the values in {field: values}. Raises InputError as check_varied."""
     for field in vary:
         check_varied(config, field)
     combined = itertools.product(*vary.values())
@@ -135,7 +145,7 @@ def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:
 
 
 def check_varied(config: ConfigDict, field: str) -> None:
-    """Raise InputError for what is no field of the sampler or the guidance, nor the images' seed."""
+    """Raise InputError for a field that is neither of the sampler nor of the guidance, nor eval.seed."""
     varied = [f"{group}.{name}" for group in ("sampler", "guidance") for name in getattr(config, group)] + ["eval.seed"]
     if field not in varied:
         meant = did_you_mean(field, varied)
@@ -143,7 +153,7 @@ def check_varied(config: ConfigDict, field: str) -> None:
 
 
 def changed(config: ConfigDict, fields: dict) -> ConfigDict:
-    """A copy of the config with some of its fields set."""
+    """Return a copy of the config with {field: value} set."""
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(fields)
     return config

@@ -1,6 +1,6 @@
 """Checkpoints by orbax: `params`, `ema` and `opt_state` are items of their own under checkpoints/STEP.
 
-Saving is asynchronous and atomic: a step is there whole or not at all, with the sha256 of each of its files in it.
+Saving is asynchronous and atomic: a step is there whole or not at all. It holds the sha256 of each of its files.
 """
 
 import logging
@@ -9,6 +9,7 @@ import shutil
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -26,10 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run that is being trained. Newest ones that were damaged are set aside as it opens."""
+    """The checkpoints of one run that is being trained."""
 
-    def __init__(self, workdir, keep=2, keep_every=None):
-        """The last `keep` are kept, and those whose step is a multiple of `keep_every`."""
+    def __init__(self, workdir: str | Path, keep: int = 2, keep_every: int | None = None) -> None:
+        """Set damaged checkpoints aside, the newest first, until one is whole.
+
+        The last `keep` are kept, and those whose step is a multiple of `keep_every`.
+        """
         directory = Path(workdir).absolute() / "checkpoints"
         if jax.process_index() == 0:
             set_aside_damaged(directory)
@@ -37,22 +41,26 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every or None,
-            async_options=ocp.AsyncOptions(post_finalization_callback=partial(seal, directory)),
+            async_options=ocp.AsyncOptions(post_finalization_callback=partial(write_digests, directory)),
         )
         self.manager = ocp.CheckpointManager(directory, options=options)
 
     @property
-    def latest(self):
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none."""
         return self.manager.latest_step()
 
-    def save(self, state):
-        """Start writing; an error of the save before surfaces here or in close()."""
+    def save(self, state: TrainState) -> None:
+        """Start writing the state. Raises InputError where the save before it failed; close() says so of the last."""
         items = {name: ocp.args.StandardSave(getattr(state, name)) for name in ITEMS}
         with self._writing():
             self.manager.save(int(state.step), args=ocp.args.Composite(**items))
 
-    def restore(self, template):
-        """The newest state, in the shapes, types and shardings of `template`."""
+    def restore(self, template: TrainState) -> TrainState:
+        """Return the newest state, in the shapes, types and shardings of `template`.
+
+        Raises InputError where its files cannot be read.
+        """
         args = {name: ocp.args.StandardRestore(getattr(template, name)) for name in ITEMS}
         try:
             restored = self.manager.restore(self.latest, args=ocp.args.Composite(**args))
@@ -63,8 +71,8 @@ class Checkpoints:
         step = jax.device_put(jax.numpy.int32(self.latest), template.step.sharding)
         return TrainState(step=step, **restored)
 
-    def close(self):
-        """Wait for the last save, and raise its error if it had one."""
+    def close(self) -> None:
+        """Wait for the last save. Raises InputError where it could not be written."""
         try:
             with self._writing():
                 self.manager.wait_until_finished()
@@ -85,21 +93,28 @@ class Checkpoints:
             ) from error
 
 
-def wait_for_all(what):
-    """No process goes on before every other is here."""
+def wait_for_all(what: str) -> None:
+    """Wait until every process of the run is here; `what` names the place in an error of jax."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
-def save_weights(workdir, params):
-    """A run directory's checkpoint 0 from weights alone: for sampling and config.init_from, not to be resumed."""
+def save_weights(workdir: str | Path, params: Any) -> None:
+    """Write weights alone as a run directory's checkpoint 0, as params and as ema.
+
+    Sampling and config.init_from read it. Training cannot go on from it, since it has no optimizer.
+    """
     items = {name: ocp.args.StandardSave(params) for name in ("params", "ema")}
     with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints") as manager:
         manager.save(0, args=ocp.args.Composite(**items))
 
 
-def restore_params(run_dir, step=None, item="ema"):
-    """(step, `params` or `ema`) of a run on one local device, whatever it was trained on; reads nothing else."""
+def restore_params(run_dir: str | Path, step: int | None = None, item: str = "ema") -> tuple[int, Any]:
+    """Return (step, params) of a run on one local device, whatever devices trained it.
+
+    `item` is params or ema, and nothing else is read. The step is the newest unless one is given. Raises InputError
+    where there is no such checkpoint and where it is damaged.
+    """
     directory = Path(run_dir).absolute() / "checkpoints"
     if not directory.is_dir():
         raise InputError(
@@ -123,15 +138,18 @@ def restore_params(run_dir, step=None, item="ema"):
         raise _damaged(directory, step, reason(error)) from error
 
 
-def seal(directory):
-    """Put the digests of its files into a checkpoint that is written but has not been given its name yet."""
+def write_digests(directory: Path) -> None:
+    """Write the sha256 of each file into a checkpoint that is complete and has yet to get its final name."""
     for temporary in directory.glob("*.orbax-checkpoint-tmp"):
         if not (temporary / MANIFEST).exists():
             write_json(temporary / MANIFEST, {name: sha256_of(temporary / name) for name in item_files(temporary)})
 
 
-def damage(path, item=""):
-    """What is wrong with a checkpoint's files, or an item's; None also for one without digests, of an older version."""
+def damage(path: Path, item: str = "") -> str | None:
+    """Say what is wrong with a checkpoint's files, or with those of one item ("ema/"); None where nothing is.
+
+    Checkpoints of older versions have no digests: only whether there is anything in them is checked.
+    """
     if not (path / MANIFEST).exists():
         return None if any((path / name).is_dir() for name in ITEMS) else "there is nothing in it"
     try:
@@ -143,8 +161,8 @@ def damage(path, item=""):
     return f"{missing[0]} is missing" if missing else f"{changed[0]} has changed" if changed else None
 
 
-def set_aside_damaged(directory):
-    """Move newest checkpoints that are not what was written out of the way: the one before them is taken."""
+def set_aside_damaged(directory: Path) -> None:
+    """Move damaged checkpoints to damaged/, from the newest on back to the first that is whole."""
     while directory.is_dir() and (steps := _steps(directory)) and (wrong := damage(directory / str(steps[-1]))):
         aside = directory.parent / "damaged" / str(steps[-1])
         shutil.rmtree(aside, ignore_errors=True)
@@ -154,13 +172,13 @@ def set_aside_damaged(directory):
         log.warning("checkpoint %d is damaged (%s) and set aside in %s: %s", steps[-1], wrong, aside, then)
 
 
-def item_files(path):
-    """Names of the files of its items; those beside them are orbax's, which goes on writing them."""
+def item_files(path: Path) -> list[str]:
+    """Names of the files of a checkpoint's items. Files beside them are orbax's, which goes on writing them."""
     return sorted(str(file.relative_to(path)) for file in path.glob("*/**/*") if file.is_file())
 
 
-def latest(run_dir):
-    """Step of the newest checkpoint of a run, 0 where there is none."""
+def latest(run_dir: str | Path) -> int:
+    """Return the step of the newest checkpoint of a run, 0 where there is none."""
     directory = Path(run_dir) / "checkpoints"
     return max(_steps(directory), default=0) if directory.is_dir() else 0
 
@@ -181,7 +199,7 @@ def _damaged(directory, step, why):
     return InputError(f"checkpoint {directory / str(step)} cannot be read ({why}): remove it, {remedy}")
 
 
-def reason(error):
-    """What the operating system said, or the error's first sentence."""
+def reason(error: Exception) -> str:
+    """Return what the operating system said, or else the error's first sentence."""
     said = re.search(r"([A-Z][\w ]+) \[os_error_code", str(error))
     return said[1] if said else (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]

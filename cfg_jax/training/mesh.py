@@ -1,5 +1,8 @@
 """Devices as [data, fsdp]: batches are split over both axes, parameters, EMA and moments over fsdp alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -17,10 +20,10 @@ PEAK_TFLOPS = {
 WORTH_SPLITTING = 4096  # elements; smaller arrays are whole on every device
 
 
-def data_mesh(devices=None, fsdp=1):
-    """This process's devices, or the given ones, as [data, fsdp].
+def data_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
+    """Return the given devices, or this process's, as a mesh [data, fsdp].
 
-    Those of one process stand side by side: its share of a batch is one stretch of it.
+    Devices of one process stand side by side: its share of a batch is one stretch of it.
     """
     devices = sorted(devices or jax.local_devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.reshape(devices, (-1, fsdp)), ("data", "fsdp"))
@@ -40,17 +43,22 @@ def training_mesh(train: ConfigDict) -> Mesh:
     return data_mesh(jax.devices(), fsdp)
 
 
-def replicated(mesh):
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh):
-    """The leading axis over all devices."""
+def split(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def shardings(tree, mesh):
-    """Of each array of a state: over fsdp along the longest axis that it divides, or whole."""
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Return the sharding of each array of a state.
+
+    An array is split over fsdp along the longest axis that fsdp divides. Small arrays, and those without such an axis,
+    are whole on every device.
+    """
 
     def of(array):
         fsdp = mesh.shape["fsdp"]
@@ -63,36 +71,36 @@ def shardings(tree, mesh):
     return jax.tree.map(of, tree)
 
 
-def placed(shapes, mesh):
-    """Shapes of a state with the shardings that it has on the mesh."""
+def placed(shapes: Any, mesh: Mesh) -> Any:
+    """Return the shapes of a state with the shardings that it has on the mesh."""
     return jax.tree.map(
         lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, shardings(shapes, mesh)
     )
 
 
-def divided(count, mesh):
-    """The next number of images that the mesh's devices can share equally."""
+def divided(count: int, mesh: Mesh) -> int:
+    """Round a number of images up to one that the mesh's devices can share equally."""
     return -(-count // mesh.size) * mesh.size
 
 
-def whole(tree, mesh):
-    """Inside jit: arrays that fsdp split, gathered on every device; without a mesh, as they are."""
+def whole(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside jit, gather the arrays that fsdp split on every device. Without a mesh they stay as they are."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
-def put(batch, mesh):
-    """This process's share of a batch, host arrays -> global arrays split over the mesh."""
+def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Turn this process's share of a batch into global arrays that are split over the mesh."""
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(split(mesh), a), batch)
 
 
-def peak_flops():
-    """FLOP/s of all devices together at their stated peak, or None where it is not known."""
+def peak_flops() -> float | None:
+    """Return the stated peak of all devices together in FLOP/s, None where it is not known."""
     kind = jax.devices()[0].device_kind
     known = [peak for name, peak in PEAK_TFLOPS.items() if name in kind]
     return known[0] * 1e12 * jax.device_count() if known else None
 
 
-def flops(lowered):
-    """FLOP of one call of a lowered program, all devices together, by XLA's count."""
+def flops(lowered: jax.stages.Lowered) -> float:
+    """Return the FLOP of one call of a program on all devices together, by XLA's count; NaN where it gives none."""
     cost = lowered.cost_analysis()
     return cost["flops"] if cost else float("nan")

@@ -48,7 +48,7 @@ class TrainMetrics(metrics.Collection):
 
     @classmethod
     def of_step(cls, finite: jax.Array, **outputs: jax.Array) -> "TrainMetrics":
-        """Measure one step; where `finite`, a bool [], is false it counts as a skipped step and in no mean."""
+        """Measure one step. Where `finite`, a bool [], is false, it counts as skipped and enters no mean."""
         only_finite = partial(jax.tree.map, lambda a: jnp.where(finite, a, 0))
         metrics = cls.single_from_model_output(skipped=~finite, **only_finite(outputs))
         means = {name: only_finite(getattr(metrics, name)) for name in ("loss", "grad_norm", "loss_by_logsnr")}

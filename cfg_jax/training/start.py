@@ -57,7 +57,7 @@ def initial_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> T
     if config.init_from:
         _, _, params = weights.read(config.init_from)
         fresh = jax.jit(lambda params: params, out_shardings=meshes.replicated(mesh))(state.params)
-        params = weights.adopt(*(jax.tree.map(np.asarray, p) for p in (params, fresh)))
+        params = weights.fit_to(*(jax.tree.map(np.asarray, p) for p in (params, fresh)))
         params = jax.device_put(params, places.params)
         state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
     return state

@@ -4,32 +4,36 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from cfg_jax.models import build
 
 
 @flax.struct.dataclass
 class TrainState:
-    step: jax.Array
+    step: jax.Array  # int32 [], steps that were taken
     params: dict
-    ema: dict
+    ema: dict  # the parameters' average
     opt_state: optax.OptState
 
 
-def optimizer(train):
-    """Adam with linear warm-up; the global norm is clipped on gradients already averaged over the batch."""
+def optimizer(train: ConfigDict) -> optax.GradientTransformation:
+    """Return Adam with linear warm-up by a config.train.
+
+    It clips the gradient's global norm, and is given gradients that are averages over the whole batch.
+    """
     warmup = optax.linear_schedule(0, train.learning_rate, train.warmup_steps)
     return optax.chain(optax.clip_by_global_norm(train.grad_clip), optax.adam(warmup))
 
 
-def create(config):
-    """The state at step 0, a function of config.seed."""
+def create(config: ConfigDict) -> TrainState:
+    """Return the state at step 0, a function of config.seed."""
     params = build.parameters(config, jax.random.key(config.seed))
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer(config.train).init(params))
 
 
-def update_ema(ema, params, step, decay):
-    """decay ema + (1 - decay) params, with decay warmed up as min(decay, (1 + step) / (10 + step))."""
+def update_ema(ema: dict, params: dict, step: jax.Array, decay: float | jax.Array) -> dict:
+    """Return d ema + (1 - d) params, where d = min(decay, (1 + step) / (10 + step)) warms the decay up."""
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)

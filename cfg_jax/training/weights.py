@@ -5,10 +5,12 @@ Nothing read here is executed, and neither needs the devices that trained the ru
 
 import json
 from pathlib import Path
+from typing import Any
 
 import flax.traverse_util
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -20,10 +22,14 @@ from cfg_jax.models import build
 from cfg_jax.training.checkpoint import restore_params
 
 
-def read(path, step=None, item="ema", *, classifier=False):
-    """(config, step, params) of a run directory, or of an export, which holds one step's EMA weights.
+def read(
+    path: str | Path, step: int | None = None, item: str = "ema", *, classifier: bool = False
+) -> tuple[ConfigDict, int, Any]:
+    """Return (config, step, params) of a run directory or of an export.
 
-    Raises InputError for a classifier in the place of a diffusion model, and the other way round.
+    `step` and `item` are as in restore_params; an export holds the EMA weights of one step and ignores both. Raises
+    InputError for files that cannot be read and for weights of another network than the config's. It also does for a
+    classifier in the place of a diffusion model, and the other way round.
     """
     path = Path(path)
     if path.is_file():
@@ -49,10 +55,10 @@ def read(path, step=None, item="ema", *, classifier=False):
     return config, step, params
 
 
-def export(path, config, step, params, dtype="float32"):
-    """One .safetensors file: arrays by their path in the network, the config and the step in its header.
+def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: str = "float32") -> None:
+    """Write one .safetensors file: arrays by their path in the network, the config and the step in its header.
 
-    dtype "bfloat16" halves it; whoever reads it computes on float32 all the same.
+    dtype "bfloat16" halves the file; read() turns the weights back into float32.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     flat = {name: np.asarray(a).astype(jax.numpy.dtype(dtype)) for name, a in flat.items()}
@@ -74,10 +80,11 @@ def _read_export(path):
     return config, step, params
 
 
-def adopt(params, template):
-    """Weights for the network of `template` (new parameters): the null label's row is taken from there if missing.
+def fit_to(params: Any, template: Any) -> Any:
+    """Return `params` for the network whose new parameters are `template`.
 
-    Raises InputError with a line for every other parameter that differs in name or shape.
+    Where `params` has no row for the null label, that row is the template's. Raises InputError with a line for every
+    other parameter that differs in name or shape.
     """
     old: dict = flax.traverse_util.flatten_dict(params, sep="/")
     new: dict = flax.traverse_util.flatten_dict(template, sep="/")
@@ -89,8 +96,11 @@ def adopt(params, template):
     return flax.traverse_util.unflatten_dict(old, sep="/")
 
 
-def differences(params, template):
-    """["out_conv/bias: (3,) there, (1,) by this config", ...] for every parameter that differs in name or shape."""
+def differences(params: Any, template: Any) -> list[str]:
+    """Return a line for every parameter that differs in name or shape.
+
+    One reads "out_conv/bias: (3,) there, (1,) by this config".
+    """
     old, new = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (params, template))
     shape = lambda tree, name: tree[name].shape if name in tree else "absent"  # noqa: E731
     return [

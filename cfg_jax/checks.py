@@ -1,6 +1,13 @@
-"""A config's values, checked before anything compiles: what could only fail later, or silently, is named."""
+"""A config's values are checked before anything compiles.
+
+Every check raises InputError for a value that could only fail later or silently. Its message names the field.
+"""
 
 import math
+from collections.abc import Collection
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from cfg_jax.diffusion import guidance as rules
 from cfg_jax.diffusion import loss, samplers
@@ -15,8 +22,8 @@ QUANTIZE = ("round", "truncate")
 MAX_T = 100_000
 
 
-def saved(path, config):
-    """Raise InputError where the config of a run or an export is not whole, or not one that could have been trained."""
+def saved(path, config: ConfigDict) -> None:
+    """Check the config of a run or an export at `path`: it is whole, and one that could have been trained."""
     try:
         everything(config)
     except InputError as error:
@@ -28,8 +35,8 @@ def saved(path, config):
         ) from error
 
 
-def everything(config):
-    """Raise InputError, naming the field and the remedy, for what could only fail later or silently."""
+def everything(config) -> None:
+    """Check all of a config. Raises InputError, which names the field and the remedy."""
     require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
     require(
         config.logsnr_min < config.logsnr_max,
@@ -69,7 +76,7 @@ def everything(config):
     evaluation(config.eval)
 
 
-def evaluation(section):
+def evaluation(section) -> None:
     seed(section.seed, "config.eval.seed")
     require(
         section.bootstrap == 0 or section.bootstrap >= 2,
@@ -100,15 +107,18 @@ def evaluation(section):
         finite(w, "config.eval.w")
 
 
-def seed(given, name):
+def seed(given: int, name: str) -> None:
+    """Check that a seed is an int32 and not negative. name: the field or flag that gave it."""
     require(0 <= given < 2**31, f"{name}={given} must lie in [0, 2^31)")
 
 
-def neighbours(count, name):
+def neighbours(count: int, name: str) -> None:
+    """Check the number of images for KID, precision and recall. name: the field or flag that gave it."""
     require(count == 0 or count > 3, f"{name}={count} has no third neighbour: set 0 for none, or more")
 
 
-def unet(model, image_size):
+def unet(model, image_size: int) -> None:
+    """Check that a config.model is a U-Net for images of that side: levels, widths, groups and heads divide."""
     for field in ("channels", "num_blocks", "head_width", "num_heads"):
         require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
     require(
@@ -149,12 +159,12 @@ def unet(model, image_size):
             )
 
 
-def objective(section):
+def objective(section: ConfigDict) -> None:
     for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
         choice(section[field], choices, f"config.objective.{field}")
 
 
-def sampler(section):
+def sampler(section: ConfigDict) -> None:
     steps = section.num_steps
     require(1 <= steps <= MAX_T, f"config.sampler.num_steps={steps} (T) must be at least 1, at most {MAX_T:,}")
     for field, choices in (("threshold", samplers.THRESHOLDS), ("grid", GRIDS)):
@@ -162,7 +172,7 @@ def sampler(section):
     value(section, samplers.SAMPLERS, "config.sampler")
 
 
-def guidance(section):
+def guidance(section: ConfigDict) -> None:
     value(section, rules.RULES, "config.guidance")
     low, high = section.logsnr_low, section.logsnr_high
     require(
@@ -173,29 +183,35 @@ def guidance(section):
         require(bound is None or not math.isnan(bound), f"config.guidance.logsnr_low or logsnr_high is {bound}")
 
 
-def value(section, family, path):
-    """The name is one of the family's, and its fields lie within that one's limits."""
+def value(section: ConfigDict, family: dict[str, Any], path: str) -> None:
+    """Check that section.name is in the family, and that the section lies within the limits of that class.
+
+    path: the section's name in messages.
+    """
     choice(section.name, family, f"{path}.name")
     for field, (low, high) in getattr(family[section.name], "limits", {}).items():
         given = section[field]
         require(low <= given <= high, f"{path}.{field}={given} must lie in [{low:g}, {high:g}]")
 
 
-def choice(value, choices, field):
+def choice(value: Any, choices: Collection[str], field: str) -> None:
+    """Check that value is one of the choices. The message suggests the nearest one."""
     if value not in choices:
         meant = did_you_mean(value, choices)
         raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
 
 
-def finite(w, field):
+def finite(w: Any, field: str) -> None:
+    """Check that w is a number, finite, and below a million in size."""
     finite = isinstance(w, int | float) and math.isfinite(w) and abs(w) < 1e6
     require(finite, f"{field}={w} is no finite number below a million: w = 0 is no guidance, the paper goes to 4")
 
 
-def guidance_weight(w, p_uncond, field="w", second_model=False):
-    """w is finite, and no guidance is asked of a model that never saw the null label, or only it.
+def guidance_weight(w: float, p_uncond: float, field: str = "w", second_model: bool = False) -> None:
+    """Check that w is finite, and that a model trained with p_uncond has the halves that w needs.
 
-    second_model: the unconditional eps is another's.
+    At p_uncond = 0 there is no unconditional half, at 1 no conditional one. second_model: the unconditional eps comes
+    from another model.
     """
     finite(w, field)
     require(

@@ -1,12 +1,14 @@
 """A run's config as a file: saved beside the weights, read as what it was, compared on resume."""
 
+from typing import Any
+
 import ml_collections
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
 VERSION = 3  # of the fields
-# a config of an earlier version gets what it then had, by the version that brought the field or the group
+# by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
     3: {
@@ -18,7 +20,7 @@ ADDED = {
         "model.name": "unet", "sampler.name": "ancestral", "sampler.eta": 0.0,
     },
 }  # fmt: skip
-# a run may be continued with these changed: none touches the parameters of a given step, but for sums in another order
+# a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
     "data.root",
     "sampler.",
@@ -35,25 +37,28 @@ FREE = (
 )
 
 
-def save(path, config):
+def save(path, config: ml_collections.ConfigDict) -> None:
     write_json(path, to_json(config))
 
 
-def to_json(config):
-    """What from_json reads, of this version or a later one."""
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The dictionary that from_json reads back, in this version of the code and in later ones."""
     return {"version": VERSION, **config.to_dict()}
 
 
-def load(path):
-    """config.json -> ConfigDict."""
+def load(path) -> ml_collections.ConfigDict:
+    """Read what save wrote. Raises InputError where that is no config."""
     try:
         return from_json(read_json(path))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
 
 
-def from_json(tree):
-    """A config's dictionary as JSON gives it back -> ConfigDict with all fields of this version."""
+def from_json(tree: Any) -> ml_collections.ConfigDict:
+    """What to_json gave, after JSON -> a config with all fields of this version.
+
+    Raises ValueError, KeyError or TypeError where it is none.
+    """
     version = tree.get("version", 1) if isinstance(tree, dict) else 0
     if version not in range(1, VERSION + 1):
         raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
@@ -67,25 +72,25 @@ def from_json(tree):
     return ml_collections.ConfigDict(fields)
 
 
-def digest(config):
-    """Twelve hex digits that name what decides a run's parameters: the fields it may not be continued across.
+def digest(config: ml_collections.ConfigDict) -> str:
+    """Twelve hex digits of the fields that decide a run's parameters: all but those of FREE.
 
-    A field that a later version brought counts where it differs from what there was before: old rows stay valid.
+    A field of ADDED counts only where it differs from its value there, so that digests in old rows stay valid.
     """
     implied = {field: value for added in ADDED.values() for field, value in _flat(added).items()}
     fields = flat(config)
     return digest_json({f: v for f, v in fields.items() if not f.startswith(FREE) and (f, v) not in implied.items()})
 
 
-def differences(old, new):
-    """["train.batch_size: 128 -> 64", ...] for every field that a run may not be continued across."""
+def differences(old, new) -> list[str]:
+    """["train.batch_size: 128 -> 64", ...] of two configs, for the fields that a continued run may not change."""
     old, new = flat(old), flat(new)
     fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
 
 
-def flat(config):
-    """{"train.batch_size": 128, ...}."""
+def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """{"train.batch_size": 128, ...} of all fields."""
     return _flat(tuples(config.to_dict()))
 
 
@@ -95,8 +100,8 @@ def _flat(tree, prefix=""):
     return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
 
 
-def tuples(value):
-    """JSON's lists as the tuples they were."""
+def tuples(value: Any) -> Any:
+    """Turn JSON's lists, at any depth, back into the tuples that they were."""
     if isinstance(value, dict):
         return {k: tuples(v) for k, v in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

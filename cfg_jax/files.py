@@ -7,16 +7,18 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cfg_jax.errors import InputError
 
 
-def write_atomic(path, content):
-    """Write str or bytes so that a reader, or a kill at any moment, sees the old file or the new one."""
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write so that a reader, or a kill at any moment, finds the whole old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -30,44 +32,44 @@ def write_atomic(path, content):
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1) + "\n")
 
 
-def digest(*parts):
-    """Twelve hex digits of arrays and strings."""
+def digest(*parts: str | np.ndarray) -> str:
+    """Twelve hex digits of the SHA-256 of arrays and strings, one after the other."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
     return sha.hexdigest()[:12]
 
 
-def sha256_of(path):
+def sha256_of(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_json(value):
-    """Twelve hex digits of a value."""
+def digest_json(value: Any) -> str:
+    """Twelve hex digits of a value that JSON can hold. The order of keys does not matter."""
     return digest(json.dumps(value, sort_keys=True))
 
 
-def read_json(path):
+def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text())
 
 
-def write_npz(path, arrays):
+def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
 
 
 @contextmanager
-def claimed(path, wait=False):
-    """Whether `path` is this process's to make; with `wait`, not before every other has let go of it.
+def claimed(path: str | Path, wait: bool = False) -> Iterator[bool]:
+    """Claim `path` -> whether it is this process's to make. With `wait`, wait until no other process claims it.
 
-    The system lets go of a claim when its process ends, however it ends: on a local disk, NFS, or Lustre with flock.
-    Look again whether `path` exists once it is claimed; what was made in the meantime is whole.
+    The system releases a claim when its process ends, however it ends. That holds on a local disk, on NFS, and on
+    Lustre with flock. Look again whether `path` exists once it is claimed: another process may have made it, whole.
     """
     lock = Path(f"{path}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +84,10 @@ def claimed(path, wait=False):
             lock.unlink(missing_ok=True)
 
 
-def to_make(paths, done=Path.exists):
-    """Yield, while it is claimed, each path that is this process's to make, however many share the work.
+def to_make(paths: Collection[Path], done: Callable[[Path], bool] = Path.exists) -> Iterator[Path]:
+    """Yield each path that is this process's to make, and claim it meanwhile. Any number of processes share the work.
 
-    What another holds is waited for when nothing else is left, and made after all should that one have died.
+    When nothing else is left, wait for the paths that others claim. A path whose process died is yielded after all.
     """
     for wait in (False, True):
         for path in [path for path in paths if not done(path)]:
@@ -95,8 +97,11 @@ def to_make(paths, done=Path.exists):
 
 
 @contextmanager
-def only_one(directory):
-    """Hold `directory` for this process; the system lets go of it when the process ends, however it ends."""
+def only_one(directory: str | Path) -> Iterator[None]:
+    """Hold `directory` for this process alone. Raises InputError where another process holds it.
+
+    The system releases it when the process ends, however it ends.
+    """
     path = Path(directory) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
@@ -112,8 +117,11 @@ def only_one(directory):
 
 
 @contextmanager
-def shared(directory, purpose):
-    """Hold `directory` with others of the same purpose, a text; one of another purpose is refused meanwhile."""
+def shared(directory: str | Path, purpose: str) -> Iterator[None]:
+    """Hold `directory` together with any processes of the same purpose, a text.
+
+    Raises InputError where a process of another purpose holds it.
+    """
     path = Path(directory) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:

@@ -1,6 +1,9 @@
 """uint8 images <-> the model's [-1, 1], in batches through a network, and in grids as PNG."""
 
 import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,21 +13,27 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
 
 
-def to_float(images):
+def to_float(images: jax.Array | np.ndarray):
     """uint8 0..255 -> float32 in [-1, 1], on whichever device the images are."""
     return images.astype(np.float32) / 127.5 - 1
 
 
-def to_uint8(x, quantize="round"):
-    """[-1, 1] -> uint8: "round" to the nearest level, the inverse of to_float, or "truncate", as ADM."""
+def to_uint8(x: jax.Array | np.ndarray, quantize: str = "round") -> np.ndarray:
+    """[-1, 1] -> uint8 0..255 on the host; values outside are clipped. Raises InputError for NaN or infinity.
+
+    quantize: "round" to the nearest level, the inverse of to_float, or "truncate", as ADM does.
+    """
     if not np.isfinite(x).all():
         raise InputError("the images hold NaN or infinity: the weights diverged, or w is too large without a threshold")
     levels = (np.asarray(x, np.float32) + 1) * 127.5
     return np.clip(np.round(levels) if quantize == "round" else levels, 0, 255).astype(np.uint8)
 
 
-def in_batches(network, images, batch_size):
-    """A tree of arrays [N, ...] by a network that is only ever given whole batches: one shape, one program."""
+def in_batches(network: Callable, images: np.ndarray, batch_size: int) -> Any:
+    """The outputs of a network for images [N, ...]: a tree of host arrays [N, ...].
+
+    The last batch is filled up with its last image, so that all have one shape and one program is compiled.
+    """
     parts = []
     for begin in range(0, len(images), batch_size):
         part = images[begin : begin + batch_size]
@@ -33,8 +42,11 @@ def in_batches(network, images, batch_size):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *parts)
 
 
-def grid(images, columns, side=32, gap=2):
-    """uint8 [N, H, W, C] -> one image of N / columns rows; small images are enlarged whole times to `side`."""
+def grid(images: np.ndarray, columns: int, side: int = 32, gap: int = 2) -> Image.Image:
+    """uint8 [N, H, W, C] -> one picture of N / columns rows, with `gap` pixels between the images.
+
+    Images below `side` pixels are enlarged by the largest whole factor that keeps them within it.
+    """
     zoom = max(1, side // images.shape[1])
     tiles = np.pad(
         images.repeat(zoom, axis=1).repeat(zoom, axis=2), ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=96
@@ -44,8 +56,8 @@ def grid(images, columns, side=32, gap=2):
     return Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
 
 
-def mosaic(rows, gap=12):
-    """Rows of PIL images of one height each -> one image on white."""
+def mosaic(rows: Sequence[Sequence[Image.Image]], gap: int = 12) -> Image.Image:
+    """Rows of pictures -> one picture on white, with `gap` pixels between them. A row is as high as its first."""
     width = max(sum(panel.width + gap for panel in row) - gap for row in rows)
     whole = Image.new("RGB", (width, sum(row[0].height + gap for row in rows) - gap), "white")
     top = 0
@@ -58,17 +70,18 @@ def mosaic(rows, gap=12):
     return whole
 
 
-def read_png(path):
+def read_png(path: str | Path) -> Image.Image:
+    """The picture in mode RGB."""
     with Image.open(path) as image:
         return image.convert("RGB")
 
 
-def png(image):
-    """PIL image -> PNG bytes."""
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def save_png(path, image):
+def save_png(path: str | Path, image: Image.Image) -> None:
     write_atomic(path, png(image))

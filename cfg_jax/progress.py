@@ -16,7 +16,8 @@ class progress(tqdm):
         kwargs = {"dynamic_ncols": True, "mininterval": 0.2 if self.terminal else 10, **kwargs}
         super().__init__(*args, file=sys.stderr, **kwargs)
 
-    def display(self, msg=None, pos=None):
+    def display(self, msg: str | None = None, pos: int | None = None):
+        """Draw the bar on a terminal. Elsewhere log it, but not before the first step."""
         if self.terminal:
             return super().display(msg, pos)
         if self.n:

@@ -3,7 +3,9 @@
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +16,11 @@ ARRAYS = (("train_images", "train_labels", "train"), ("images", "labels", "train
           ("test_images", "test_labels", "validation"), ("val_images", "val_labels", "validation"))  # fmt: skip
 
 
-def arrays(path):
-    """An .npz of uint8 images and integer labels under one of the usual names, or images.npy with labels.npy."""
+def arrays(path: Path) -> dict[str, Pictures]:
+    """{split: Pictures} of an .npz whose arrays have names of ARRAYS, or of an .npy with labels.npy beside it.
+
+    Images are uint8 [N, H, W] or [N, H, W, C], labels are integers [N]. Raises InputError for any others.
+    """
     if path.suffix == ".npy":
         labels = path.with_name("labels.npy")
         if path.name == labels.name or not labels.exists():
@@ -56,8 +61,11 @@ def _of_arrays(path, images, labels):
     return Pictures(names, stamps, classes, lambda i: (images[i], classes[i]))
 
 
-def zipped_batches(paths):
-    """Chrabaszcz et al.'s Imagenet64_*_npz.zip: batches of flat CHW images, labels 1..1000 in their own order."""
+def zipped_batches(paths: Iterable[Path]) -> dict[str, Pictures]:
+    """{split: Pictures} of Chrabaszcz et al.'s Imagenet64_*_npz.zip, with synsets as classes.
+
+    A batch in them has flat CHW images, and labels 1..1000 in an order of its own.
+    """
     import tensorflow_datasets as tfds
 
     synsets = tfds.core.tfds_path("image_classification/imagenet_resized_labels.txt").read_text().split()

@@ -28,23 +28,24 @@ class Card:
     format: int = FORMAT
 
     @property
-    def digest(self):
-        """Twelve hex digits of the training images, the labels and their meaning."""
+    def digest(self) -> str:
+        """Twelve hex digits of the training images, their labels, and what the labels mean."""
         content = [self.class_names, self.image_shape, self.resize, self.sha256["train"]]
         return digest_json(content)
 
-    def class_table(self):
-        """Label and name of every class where they are few, of the first and last where they are many."""
+    def class_table(self) -> str:
+        """Label and name of every class; of more than 20 classes, only the first and the last ones."""
         table = [f"{k} {name}" for k, name in enumerate(self.class_names)]
         return "; ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
 
 
-def save(path, card):
-    """The seal is of everything in the card, so that what was changed by hand shows."""
+def save(path: str | Path, card: Card) -> None:
+    """Write the card with a seal, a digest of everything in it, by which load notices a change by hand."""
     write_json(path, {**asdict(card), "digest": card.digest, "seal": digest_json(asdict(card))})
 
 
-def load(path):
+def load(path: str | Path) -> Card:
+    """Read what save wrote. Raises InputError where it is damaged, changed by hand, or of another format."""
     again = "run experiments.prepare_data again with the same --out: it writes it anew"
     try:
         values = read_json(path)
@@ -76,19 +77,22 @@ class Recipe:
 
 
 @cache
-def imagenet_classes():
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1,000 classes in the order of their labels, each as its synset and its name."""
     lines = (Path(__file__).parent / "imagenet_classes.txt").read_text().splitlines()
     return tuple(line for line in lines if not line.startswith("#"))
 
 
-def recipe(name):
+def recipe(name: str):
+    """The recipe of a data set. Raises InputError for a name that is not in RECIPES."""
     if name not in RECIPES:
         raise InputError(f"--dataset={name} is unknown: choose one of {', '.join(RECIPES)}")
     found = RECIPES[name]
     return found() if callable(found) else found
 
 
-def imagenet(size):
+def imagenet(size: int) -> Recipe:
+    """ILSVRC2012 at size x size pixels, by a resize that --resize names."""
     return Recipe(
         source="ILSVRC2012, image-net.org: Russakovsky et al. 2015",
         licence="ImageNet terms of access: non-commercial research",

@@ -1,13 +1,16 @@
-"""Classes as a source calls them -> labels 0..K-1, refused where a count, a class or a name is not right."""
+"""Classes as a source calls them -> labels 0..K-1. A wrong count, class or name is refused with an InputError."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.data.cards import Recipe
 from cfg_jax.errors import InputError
 
 
-def check_counts(found, recipe, partial_set):
+def check_counts(found: dict[str, int], recipe: Recipe, partial_set: bool) -> None:
+    """Raise InputError where {split: pictures} is not the recipe's, unless a partial set is allowed."""
     if partial_set or not recipe.counts or found == recipe.counts:
         return
     split = next(s for s in recipe.counts if found.get(s) != recipe.counts[s])
@@ -17,8 +20,8 @@ def check_counts(found, recipe, partial_set):
     )
 
 
-def words_of(source):
-    """{class: its line} of the source's classes.txt, where it has one."""
+def words_of(source: str | Path | None) -> dict[str, str]:
+    """{class: its line} of the source's classes.txt, {} where it has none. Raises InputError if it is not UTF-8."""
     table = Path(source) / "classes.txt" if source else None
     try:
         lines = table.read_text().splitlines() if table and table.is_file() else []
@@ -27,10 +30,14 @@ def words_of(source):
     return {line.split(maxsplit=1)[0]: " ".join(line.split()) for line in lines if line.strip()}
 
 
-def of_all(name, recipe, classes, words, partial_set):
-    """{split: class of each picture} -> (class_names, {split: int32 labels}), refused where one is strange or absent.
+def of_all(
+    name: str, recipe: Recipe, classes: dict[str, Sequence[str]], words: dict[str, str], partial_set: bool
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """{split: class of each picture} -> (class_names, {split: int32 labels}).
 
-    The classes are the recipe's, known by name, by synset, and of arrays by number; else the source's own in order.
+    The classes are the recipe's where it names them; a source calls them by name, by synset or by number. Otherwise
+    they are the source's own, sorted. Raises InputError for a class that is none of these. Without partial_set it also
+    raises for a class that has no picture.
     """
     found = set(classes["train"])
     if not found:
@@ -58,7 +65,8 @@ def of_all(name, recipe, classes, words, partial_set):
     return class_names, labels
 
 
-def check_classes(labels, class_names, partial_set):
+def check_classes(labels: dict[str, np.ndarray], class_names: Sequence[str], partial_set: bool) -> None:
+    """Raise InputError where a split has no picture of some class, unless a partial set is allowed."""
     for split, found in labels.items():
         absent = sorted(set(range(len(class_names))) - set(found.tolist()))
         if absent and not partial_set:

@@ -1,4 +1,7 @@
-"""Where pictures come from: a source on disk -> {split: Pictures}. Lists and reads, decodes and extracts nothing."""
+"""Where pictures come from: a source on disk -> {split: Pictures}. Files are listed and read, not decoded.
+
+A place is where a file's bytes are: (path or bytes of what holds it, offset, size).
+"""
 
 import gzip
 import io
@@ -20,8 +23,11 @@ SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validat
 PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 
-def find(source):
-    """Tell by its files what a source is -> ({split: Pictures}, [what in it is of no use])."""
+def find(source: str | Path) -> tuple[dict[str, Pictures], list[str]]:
+    """Tell by its files what a source is -> ({split: Pictures}, [what in it is of no use]).
+
+    Raises InputError where it is absent, damaged or without training pictures.
+    """
     path = Path(source)
     if not path.exists():
         raise InputError(f"--source={source} does not exist: name a folder, a .tar, an .npz or a .npy")
@@ -58,8 +64,11 @@ def _find(path):
     return by_class([entry for tar in tars for entry in tar_entries(tar)] if tars else folder_entries(path))
 
 
-def by_class(entries):
-    """[(path, place)] laid out as [.../]train/CLASS/.../FILE, or CLASS/.../FILE where there is no train."""
+def by_class(entries: list[tuple[str, tuple]]) -> tuple[dict[str, Pictures], list[str]]:
+    """[(path, place)] -> ({split: Pictures}, [paths of no use]).
+
+    Paths are [.../]train/CLASS/.../FILE, or CLASS/.../FILE where no folder is called train.
+    """
     entries = sorted(entries, key=lambda entry: entry[0])
     listed = [path for path, _ in entries]
     if twice := [path for path, after in pairwise(listed) if path == after]:
@@ -84,14 +93,14 @@ def by_class(entries):
     return {split: _of_entries(entries) for split, entries in found.items()}, left_out
 
 
-def annotations(entries):
-    """{file: synset} of Tiny ImageNet's validation pictures as published: in one heap, with a list."""
+def annotations(entries: list[tuple[str, tuple]]) -> dict[str, str]:
+    """{file: synset} of Tiny ImageNet's validation pictures, which are published in one folder with a list."""
     lists = [fetch(place) for path, place in entries if path.endswith("val/val_annotations.txt")]
     return dict(line.split("\t")[:2] for content in lists for line in content.decode().splitlines())
 
 
-def validation_synset(file):
-    """The synset of a validation picture of ILSVRC2012, which are published in one heap, or None."""
+def validation_synset(file: str) -> str | None:
+    """The synset of a validation picture of ILSVRC2012 by its file name; None for any other file."""
     number = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.jpeg", file, re.IGNORECASE)
     synsets = validation_synsets() if number else ()
     return synsets[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(synsets) else None
@@ -102,8 +111,8 @@ def _of_entries(entries):
     return Pictures(paths, [size for *_, size in places], labels, lambda i: (fetch(places[i]), labels[i]))
 
 
-def fetch(place):
-    """(path or bytes, offset, size) -> bytes."""
+def fetch(place: tuple[str | Path | bytes, int, int]) -> bytes:
+    """The bytes at a place."""
     holder, offset, size = place
     if isinstance(holder, bytes):
         return holder[offset : offset + size]
@@ -112,7 +121,9 @@ def fetch(place):
         return file.read(size)
 
 
-def folder_entries(root):
+def folder_entries(root: Path) -> list[tuple[str, tuple]]:
+    """[(path below root, place)] of all files but hidden ones. Raises InputError for an empty folder."""
+
     def fail(error):
         raise error  # a folder that may not be listed would shift the labels after it
 
@@ -129,8 +140,11 @@ def folder_entries(root):
     return entries
 
 
-def tar_entries(path):
-    """Members as byte ranges of the archive, those of tars within it too; a compressed one is read into memory."""
+def tar_entries(path: Path) -> list[tuple[str, tuple]]:
+    """[(name, place)] of the members of an archive, and of the tars within it.
+
+    A compressed archive is read into memory. Raises InputError for a damaged one.
+    """
     prefix = f"{ILSVRC_TARS[path.stem]}/" if path.stem in ILSVRC_TARS else ""
     try:
         if path.suffix == ".tar":
@@ -163,8 +177,8 @@ def _members(file, holder, prefix):
 
 
 @cache
-def validation_synsets():
-    """The synset of each of ILSVRC2012's 50,000 validation pictures, whose archive has no folders."""
+def validation_synsets() -> list[str]:
+    """The synsets of ILSVRC2012's 50,000 validation pictures in order, since their archive has no folders."""
     import tensorflow_datasets as tfds
 
     return tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()

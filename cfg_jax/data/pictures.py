@@ -14,10 +14,10 @@ ORIENTATION = 0x0112  # EXIF
 
 @dataclass(frozen=True)
 class Pictures:
-    """One split: picture i is called names[i], and read(i) gives its file's bytes or its array, and its class.
+    """One split. Picture i is called names[i]; read(i) gives its file's bytes or its array, and its class.
 
-    stamps[i] tells a picture from another of that name: the size of a file, the checksum of an array. classes is
-    None where only reading a picture tells its class.
+    stamps[i] differs where another picture has the same name: it is the size of a file or the checksum of an array.
+    classes is None where only reading a picture tells its class.
     """
 
     names: Sequence[str]
@@ -36,7 +36,9 @@ class Settings:
     upright: bool
 
 
-def convert_one(pictures, i, *, settings):
+def convert_one(
+    pictures: Pictures, i: int, *, settings: Settings
+) -> tuple[np.ndarray | None, str, list[tuple[str, str]]]:
     """(uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of what was unusual)."""
     content, label = pictures.read(i)
     try:
@@ -50,12 +52,16 @@ def convert_one(pictures, i, *, settings):
     return image, label, [(kind, "") for kind in kinds]
 
 
-def from_array(x):
+def from_array(x: np.ndarray) -> Image.Image:
+    """uint8 [H, W], [H, W, 1] or [H, W, 3] -> a picture of mode L or RGB."""
     return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
 
 
-def normalise(picture, settings):
-    """Any picture -> mode L or RGB, transparency on white -> (picture, [what it was])."""
+def normalise(picture: Image.Image, settings: Settings) -> tuple[Image.Image, list[str]]:
+    """Any picture -> (the picture in mode L or RGB, [what was unusual about it]). Transparency is put on white.
+
+    Raises ValueError for more than 8 bits a channel.
+    """
     kinds = []
     if getattr(picture, "n_frames", 1) > 1:
         kinds.append("of several frames, the first taken")

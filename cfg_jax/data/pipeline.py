@@ -1,13 +1,20 @@
-"""source -> endless batches of uint8 images and int32 labels; batch = f(seed, step)."""
+"""source -> endless batches of uint8 images and int32 labels. A batch is a function of seed and step alone."""
+
+from collections.abc import Iterator
 
 import grain
+import numpy as np
+
+from cfg_jax.data.sources import Source
 
 
-def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
+def batches(
+    source: Source, *, batch_size: int, seed: int, flip: bool, process: int = 0, num_processes: int = 1
+) -> grain.MapDataset:
     """A random-access sequence: batches(...)[step] is this process's share of the global batch of that step.
 
-    Every epoch is a permutation of its own; the processes' shares are disjoint and make the same global
-    batch whatever their number, so a run resumes by its step alone.
+    Every epoch is a permutation of its own. The processes' shares are disjoint. Together they are the same global
+    batch for any number of processes, so a run resumes by its step alone.
     """
     ds = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     if flip:
@@ -16,15 +23,15 @@ def batches(source, *, batch_size, seed, flip, process=0, num_processes=1):
     return ds.batch(batch_size // num_processes, drop_remainder=True)[process::num_processes]
 
 
-def ahead(batches, start, stop, num_threads=1):
-    """The batches of steps start..stop-1 in order, made while the device works on those before.
+def ahead(batches: grain.MapDataset, start: int, stop: int, num_threads: int = 1) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of steps start..stop-1 in order. The next ones are made while the device works.
 
-    By experiments.bench.data more threads gain nothing: gathering small arrays holds the interpreter's lock.
+    experiments.bench.data finds that more threads gain nothing: gathering small arrays holds the interpreter's lock.
     """
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     return iter(batches[start:stop].to_iter_dataset(options))
 
 
-def random_flip(example, rng):
-    """Mirror left to right with probability 1/2."""
+def random_flip(example: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Mirror the image left to right with probability 1/2."""
     return {**example, "image": example["image"][:, ::-1]} if rng.integers(2) else example

@@ -1,7 +1,7 @@
 """A source of pictures -> a directory that trains: {split}-images.npy, {split}-labels.npy, card.json, report.json.
 
-Work is cut into parts of a few thousand pictures, each whole on the disk or not there, so a preparation killed at
-any moment goes on with the part it was in. The end joins the parts and writes the card last.
+Work is cut into parts of a few thousand pictures. A part is whole on the disk or not there, so a preparation that is
+killed goes on with the part it was in. At the end the parts are joined, and the card is written last.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import PIL
 from threadpoolctl import threadpool_limits
 
 from cfg_jax.data import cards, labels, origins, tfds_origin
-from cfg_jax.data.pictures import Settings, convert_one
+from cfg_jax.data.pictures import Pictures, Settings, convert_one
 from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, only_one, read_json, write_atomic, write_json
@@ -31,11 +31,14 @@ PART = 2048  # pictures
 TIMED = 48  # pictures converted beforehand to say how long all will take
 
 
-def prepare(name, source, out, *, resize=None, size=None, partial_set=False, skip_unreadable=False, workers=None):
+def prepare(
+    name: str, source: str | Path | None, out: str | Path, *, resize: str | None = None, size: int | None = None,
+    partial_set: bool = False, skip_unreadable: bool = False, workers: int | None = None,
+) -> cards.Card:  # fmt: skip
     """Write the data set `name`, a key of cards.RECIPES, from the files of `source` to `out` -> its card.
 
-    partial_set: take what is there of a set whose counts are known. skip_unreadable: leave out what cannot be
-    read; without it the report names those files and nothing is finished. Raises InputError in every such case.
+    partial_set: accept fewer pictures or classes than the set has. skip_unreadable: leave out files that cannot be
+    read. Raises InputError where either is needed and not given; a report names the files that cannot be read.
     """
     recipe, out = cards.recipe(name), Path(out)
     pictures, unused = origins.find(source or tfds_origin.by_tfds(recipe.tfds))
@@ -81,7 +84,8 @@ def prepare(name, source, out, *, resize=None, size=None, partial_set=False, ski
         return card
 
 
-def settings_of(name, recipe, resize, size, pictures):
+def settings_of(name: str, recipe: cards.Recipe, resize, size, pictures: dict[str, Pictures]) -> Settings:
+    """resize and size as given, else the recipe's. Raises InputError where one is absent, unknown or not allowed."""
     resize, size, channels = resize or recipe.resize, size or recipe.size, recipe.channels
     if resize not in RESIZES:
         given = f"--resize={resize} is unknown" if resize else f"{name} needs --resize"
@@ -98,8 +102,8 @@ def settings_of(name, recipe, resize, size, pictures):
     return Settings(size, resize, channels, recipe.upright)
 
 
-def plan(split, pictures, settings):
-    """[(number, begin, end, key)] of a split's parts; the key changes with anything that decides the content."""
+def plan(split: str, pictures: Pictures, settings: Settings) -> list[tuple[int, int, int, str]]:
+    """[(number, begin, end, key)] of a split's parts. The key changes with anything that decides the content."""
     names = pictures.names
     ranges = [(begin, min(begin + PART, len(names))) for begin in range(0, len(names), PART)]
     return [
@@ -108,8 +112,8 @@ def plan(split, pictures, settings):
     ]
 
 
-def finished(out, listing):
-    """The card of a preparation that was finished before, its files read once more; None if there is none."""
+def finished(out: Path, listing: str) -> cards.Card | None:
+    """The card of a finished preparation with right checksums, or None. InputError where it is of other settings."""
     path = out / "card.json"
     if not path.exists():
         return None
@@ -135,8 +139,8 @@ def finished(out, listing):
     return card
 
 
-def convert(out, pictures, plans, settings, workers):
-    """Every part that is not there yet -> {split: [what part_path's json says]}."""
+def convert(out: Path, pictures: dict[str, Pictures], plans: dict[str, list], settings: Settings, workers) -> dict:
+    """Make every part that is not there yet -> {split: [what part_path's json says]}."""
     total = sum(len(found.names) for found in pictures.values())
     todo = [(split, *part) for split in plans for part in plans[split] if not is_done(out, split, part)]
     missing = sum(end - begin for _, _, begin, end, _ in todo)
@@ -165,11 +169,12 @@ def convert(out, pictures, plans, settings, workers):
     }
 
 
-def part_path(out, split, number, key, suffix):
+def part_path(out: Path, split: str, number: int, key: str, suffix: str) -> Path:
     return out / "parts" / f"{split}-{number:05d}-{key}.{suffix}"
 
 
-def is_done(out, split, part):
+def is_done(out: Path, split: str, part: tuple) -> bool:
+    """Whether a part is whole and every picture in it could be read."""
     number, _, _, key = part
     try:
         values = read_json(part_path(out, split, number, key, "json"))
@@ -179,8 +184,8 @@ def is_done(out, split, part):
     return all(kind != "unreadable" for kind, _ in values["notes"])
 
 
-def announce(out, pictures, settings, total, missing, pool):
-    """Say what it will take before it is taken; refuse what the disk cannot hold."""
+def announce(out: Path, pictures: Pictures, settings: Settings, total: int, missing: int, pool) -> None:
+    """Log how long the work will take. Raises InputError where the disk cannot hold the result."""
     size = total * settings.size**2 * settings.channels
     there = sum(path.stat().st_size for path in (out / "parts").glob("*.npy")) if missing < total else 0
     need, free = 2 * size - there, shutil.disk_usage(out).free
@@ -196,20 +201,20 @@ def announce(out, pictures, settings, total, missing, pool):
         raise InputError(f"{out} needs {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free: make room or move --out")
 
 
-def gather_report(parts, unused):
-    """{kind: files}, in order."""
+def gather_report(parts: dict[str, list[dict]], unused: list[str]) -> dict[str, list[str]]:
+    """{what was unusual: files}, in order."""
     report = {"of no use: in no class, no picture, or of another split": unused} if unused else {}
     for kind, file in (note for found in parts.values() for part in found for note in part["notes"]):
         report.setdefault(kind, []).append(file)
     return report
 
 
-def images_path(out, split):
+def images_path(out: Path, split: str) -> Path:
     return out / f"{split}-images.npy"
 
 
-def join(out, split, labels, shape, parts):
-    """The parts as one array that can be memory-mapped -> the checksum of images and labels."""
+def join(out: Path, split: str, labels: np.ndarray, shape: tuple[int, ...], parts: list[tuple]) -> str:
+    """Write the parts as one array that can be memory-mapped -> the checksum of images and labels."""
     path, temporary = images_path(out, split), out / f".{split}-images.npy.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -226,13 +231,14 @@ def join(out, split, labels, shape, parts):
     return checksum(out, split)
 
 
-def write_npy(path, array):
+def write_npy(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_atomic(path, buffer.getvalue())
 
 
-def checksum(out, split):
+def checksum(out: Path, split: str) -> str:
+    """SHA-256 of the files of a split's images and labels."""
     sha = hashlib.sha256()
     for kind in ("images", "labels"):
         with open(out / f"{split}-{kind}.npy", "rb") as file:

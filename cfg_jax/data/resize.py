@@ -1,4 +1,7 @@
-"""The named resizes: a PIL picture and a side -> uint8 [side, side, C]. FID compares within one of them only."""
+"""The resizes by name: a PIL picture and a side in pixels -> uint8 [side, side, C].
+
+FIDs are comparable only within one resize.
+"""
 
 from functools import lru_cache
 
@@ -6,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 
-def area(picture, size):
-    """The paper's, as its authors' other code: centre square, then the mean over each output pixel's area.
+def area(picture: Image.Image, size: int) -> np.ndarray:
+    """The paper's, as in its authors' other code: centre square, then the mean over each output pixel's area.
 
-    TensorFlow's "area". Those authors train on its fractions; here they are rounded to nearest. All sums are of
+    It is TensorFlow's "area". Those authors train on its fractions; here they are rounded to nearest. All sums are of
     integers that their floats hold exactly, so the result is the same on every machine.
     """
     width, height = picture.size
@@ -23,14 +26,14 @@ def area(picture, size):
 
 
 @lru_cache(maxsize=64)
-def overlaps(side, size):
-    """[size, side]: how much of input pixel i lies in output pixel j, in units of 1/size of an input pixel."""
+def overlaps(side: int, size: int) -> np.ndarray:
+    """float32 [size, side]: at [j, i] how much of input pixel i lies in output pixel j, in 1/size of an input pixel."""
     i, j = np.arange(side), np.arange(size)[:, None]
     shared = np.minimum((i + 1) * size, (j + 1) * side) - np.maximum(i * size, j * side)
     return np.maximum(shared, 0).astype(np.float32)
 
 
-def adm(picture, size):
+def adm(picture: Image.Image, size: int) -> np.ndarray:
     """Dhariwal & Nichol's: halve by box means while twice too large, bicubic to the shorter side, centre square."""
     while min(picture.size) >= 2 * size:
         picture = picture.resize(tuple(n // 2 for n in picture.size), Image.Resampling.BOX)
@@ -40,7 +43,7 @@ def adm(picture, size):
     return uint8(picture.crop((left, top, left + size, top + size)))
 
 
-def lanczos(picture, size):
+def lanczos(picture: Image.Image, size: int) -> np.ndarray:
     """Karras et al.'s (EDM): centre square, then Lanczos."""
     width, height = picture.size
     side = min(width, height)
@@ -49,8 +52,8 @@ def lanczos(picture, size):
     return uint8(square.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def pad(picture, size):
-    """No resampling: the picture in the middle of a black square."""
+def pad(picture: Image.Image, size: int) -> np.ndarray:
+    """No resampling: the picture in the middle of a black square. Raises ValueError where it does not fit."""
     x = uint8(picture)
     if max(x.shape[:2]) > size:
         raise ValueError(f"{x.shape[1]}x{x.shape[0]} does not fit into {size}x{size}")
@@ -58,14 +61,15 @@ def pad(picture, size):
     return np.pad(x, [(b, size - n - b) for b, n in zip(before, x.shape[:2], strict=True)] + [(0, 0)])
 
 
-def none(picture, size):
-    """Pictures that have the size already."""
+def none(picture: Image.Image, size: int) -> np.ndarray:
+    """Pictures that have the size already. Raises ValueError for any other."""
     if picture.size != (size, size):
         raise ValueError(f"{picture.width}x{picture.height} is not {size}x{size}: choose a --resize")
     return uint8(picture)
 
 
-def uint8(picture):
+def uint8(picture: Image.Image) -> np.ndarray:
+    """A picture -> [H, W, C], with C = 1 for grey."""
     x = np.asarray(picture, np.uint8)
     return x.reshape(*x.shape[:2], -1)
 

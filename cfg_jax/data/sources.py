@@ -1,10 +1,12 @@
 """Data sets by name: uint8 images [N, H, W, C], int32 labels [N], and a card that says what they are."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
@@ -16,15 +18,15 @@ class Source:
     labels: np.ndarray
     card: cards.Card
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i) -> dict:
         return {"image": self.images[i], "label": self.labels[i]}
 
 
-def digits():
-    """scikit-learn's 1,797 handwritten digits (UCI, 43 writers), 8x8, 17 grey levels stretched to 0..255."""
+def digits() -> Source:
+    """scikit-learn's 1,797 handwritten digits (UCI, 43 writers) of 8x8, their 17 grey levels stretched to 0..255."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -36,14 +38,17 @@ def digits():
     return in_memory("digits", images, data.target, map(str, data.target_names), **about)
 
 
-def synthetic(image_size, channels, num_classes, size=256):
-    """Uniform noise with labels in turn: for benchmarks and smoke runs of the big configs."""
+def synthetic(image_size: int, channels: int, num_classes: int, size: int = 256) -> Source:
+    """`size` images of uniform noise with labels in turn, for benchmarks and smoke runs of the big configs."""
     images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, channels), np.uint8)
     labels = np.arange(size) % num_classes
     return in_memory("synthetic", images, labels, map(str, range(num_classes)), source="numpy", licence="none")
 
 
-def in_memory(name, images, labels, class_names, *, source, licence):
+def in_memory(
+    name: str, images: np.ndarray, labels: np.ndarray, class_names: Iterable[str], *, source: str, licence: str
+) -> Source:
+    """Images uint8 [N, H, W, C] and labels [N] with a card of their own. All are training images."""
     labels = labels.astype(np.int32)
     sha256 = {"train": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()}
     card = cards.Card(
@@ -52,8 +57,11 @@ def in_memory(name, images, labels, class_names, *, source, licence):
     return Source(images, labels, card)
 
 
-def prepared(directory, split="train"):
-    """What experiments.prepare_data wrote: nothing is read before it is asked for."""
+def prepared(directory: str | Path, split: str = "train") -> Source:
+    """What experiments.prepare_data wrote. The images stay on the disk until they are asked for.
+
+    Raises InputError where the directory is none, is damaged, or is not what its card says.
+    """
     directory = Path(directory)
     if not (directory / "card.json").exists():
         raise InputError(
@@ -73,8 +81,11 @@ def prepared(directory, split="train"):
     return Source(images, labels, card)
 
 
-def load(config):
-    """The source config.data describes, checked against it, and the config with its card's digest."""
+def load(config: ConfigDict) -> tuple[Source, ConfigDict]:
+    """The source that config.data describes, and a copy of the config with the digest of its card.
+
+    Raises InputError where the source is not what the config says.
+    """
     data = config.data
     if data.name == "digits":
         source = digits()
@@ -89,8 +100,8 @@ def load(config):
     return source, config
 
 
-def check(source, data):
-    """Refuse a source that is not what the config says, before anything is compiled."""
+def check(source: Source, data: ConfigDict) -> None:
+    """Raise InputError, before anything is compiled, where the source is not what config.data says."""
     shape = (data.image_size, data.image_size, data.channels)
     if source.images.shape[1:] != shape:
         raise InputError(

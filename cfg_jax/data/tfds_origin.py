@@ -8,16 +8,19 @@ from cfg_jax.data.pictures import Pictures
 from cfg_jax.errors import InputError
 
 
-def tfds_directory(path):
-    """The one directory below `path` that tensorflow-datasets wrote, or None."""
+def tfds_directory(path: Path) -> Path | None:
+    """The directory that tensorflow-datasets wrote at or below `path`, or None. Raises InputError for several."""
     found = sorted({p.parent for depth in range(4) for p in path.glob("*/" * depth + "dataset_info.json")})
     if len(found) > 1:
         raise InputError(f"--source={path} has several prepared data sets: name one, such as {found[-1]}")
     return found[0] if found else None
 
 
-def from_tfds(directory):
-    """A data set that tensorflow-datasets prepared -> ({split: Pictures}, splits of no use); labels by name."""
+def from_tfds(directory: Path) -> tuple[dict[str, Pictures], list[str]]:
+    """A data set that tensorflow-datasets prepared -> ({split: Pictures}, splits of no use).
+
+    Classes are the names of its labels. Raises InputError unless it has images with one label each, as ArrayRecord.
+    """
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(str(directory))
@@ -51,8 +54,11 @@ def from_tfds(directory):
     return {name: pictures(split) for split, name in wanted.items() if split in builder.info.splits}, left_out
 
 
-def by_tfds(name):
-    """Let tensorflow-datasets download and build `name` -> the directory it wrote."""
+def by_tfds(name: str) -> Path:
+    """Let tensorflow-datasets download and build `name` -> the directory it wrote.
+
+    Raises InputError where TensorFlow is not installed or the download fails.
+    """
     import tensorflow_datasets as tfds
 
     if not importlib.util.find_spec("tensorflow"):

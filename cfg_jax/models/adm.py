@@ -7,10 +7,14 @@ side: those channels are permuted once, at import.
 
 import functools
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError
 from cfg_jax.models import unet
@@ -27,8 +31,8 @@ TOP = {
 POOL = {"out.2.qkv_proj": "qkv_proj", "out.2.c_proj": "c_proj"}
 
 
-# of the published checkpoints, by name, what differs from configs/imagenet64.py; all have 1,000 classes; the diffusion
-# models have no null row and a learned variance
+# the published checkpoints by name, and what each needs changed in configs/imagenet64.py. All have 1,000 classes; the
+# diffusion models have no null row and a learned variance
 PUBLISHED = {
     "64x64_diffusion": {"model.time": "adm_cosine"},
     "128x128_diffusion": {
@@ -41,7 +45,7 @@ PUBLISHED = {
     },
 }  # fmt: skip
 PUBLISHED["256x256_diffusion_uncond"] = PUBLISHED["256x256_diffusion"] | {"data.num_classes": 0}
-# of these config.model.name says that they are classifiers; their gradient is taken in float32, as published
+# config.model.name says that these are classifiers; their gradient is taken in float32, as published
 CLASSIFIER = {"model.channels": 128, "model.num_blocks": 2, "model.time": "adm_linear", "model.dtype": "float32"}
 PUBLISHED |= {
     "64x64_classifier": CLASSIFIER | {"model.num_blocks": 4, "model.time": "adm_cosine"},
@@ -50,10 +54,10 @@ PUBLISHED |= {
 }
 
 
-def config_of(name, config, overrides=()):
-    """The config of a published model, from configs/imagenet64.py's: what its weights and its noise levels need.
+def config_of(name: str, config, overrides: Mapping[str, Any] | tuple = ()) -> ConfigDict:
+    """Change a config of configs/imagenet64.py into that of a published model and return it.
 
-    overrides: {dotted name: value} of a model that differs from the published one.
+    name is a key of PUBLISHED. overrides: {dotted name: value} where the model differs from the published one.
     """
     overrides = dict(overrides)
     for given, other in (("model.head_width", "model.num_heads"), ("model.num_heads", "model.head_width")):
@@ -72,23 +76,29 @@ def config_of(name, config, overrides=()):
     return config
 
 
-def published_orders(name):
-    """{"attention_order", "noise_schedule"} of a published model: what no shape of its weights shows."""
+def published_orders(name: str) -> dict[str, str]:
+    """{"attention_order": "new" or "legacy", "noise_schedule": "cosine" or "linear"} of a published model.
+
+    The shapes of its weights show neither.
+    """
     return {
         "attention_order": "new" if name == "64x64_diffusion" else "legacy",
         "noise_schedule": PUBLISHED[name]["model.time"].removeprefix("adm_"),
     }
 
 
-def legacy_heads(attention_order, model):
-    """channels -> heads for a model whose attention is in the legacy order, else None. POOL's is new in all."""
+def legacy_heads(attention_order: str, model: ConfigDict) -> Callable | None:
+    """A function channels -> heads where attention is in the legacy order, else None.
+
+    The attention of POOL is in the new order in every model.
+    """
     if attention_order == "new":
         return None
     return lambda channels: model.num_heads or channels // model.head_width
 
 
-def rename(name):
-    """ "input_blocks.3.1.qkv.weight" -> (("input_3_attention", "qkv"), "weight"), or None for no name of ADM's."""
+def rename(name: str) -> tuple[tuple[str, ...], str] | None:
+    """ "input_blocks.3.1.qkv.weight" -> (("input_3_attention", "qkv"), "weight"). None where ADM has no such name."""
     module, _, leaf = name.rpartition(".")
     if module in POOL:
         return ("out_pool", POOL[module]), leaf
@@ -112,11 +122,13 @@ def rename(name):
     return None
 
 
-def convert(state, template, legacy_heads=None):
-    """ADM's {name: array} -> parameters with the shapes of `template`.
+def convert(
+    state: dict[str, np.ndarray], template: dict, legacy_heads: Callable[[int], int] | None = None
+) -> dict[str, Any]:
+    """ADM's {name: array} -> this network's parameters, with the shapes of `template`.
 
-    legacy_heads: channels -> heads where attention is in the legacy order. Raises InputError with a line for every
-    key that is missing, extra or mis-shaped.
+    legacy_heads: channels -> heads, given where attention is in the legacy order. Raises InputError with a line for
+    every key that is missing, extra or mis-shaped.
     """
     flat, problems = {}, []
     wanted = flatten_dict(template)
@@ -144,45 +156,48 @@ def convert(state, template, legacy_heads=None):
     return unflatten_dict(flat)
 
 
-def to_jax(array, leaf, ndim):
-    """PyTorch's [out, in, ...] -> [..., in, out]; a 1x1 convolution is a matrix here."""
+def to_jax(array: np.ndarray, leaf: str, ndim: int) -> np.ndarray:
+    """A kernel [out, in, ...] of PyTorch -> float32 [..., in, out]; other leaves only become float32.
+
+    ndim is the number of axes here: 2 makes a 1x1 convolution a matrix.
+    """
     if leaf not in ("kernel", "positional_embedding"):
         return np.asarray(array, np.float32)
     array = np.moveaxis(np.asarray(array, np.float32), (0, 1), (-1, -2))
     return array.reshape(array.shape[-2:]) if ndim == 2 and array.size == array.shape[-1] * array.shape[-2] else array
 
 
-def new_order(array, heads):
-    """Output channels (head, qkv, width) -> (qkv, head, width)."""
+def new_order(array: np.ndarray, heads: int) -> np.ndarray:
+    """Permute the first axis, the output channels, from (head, qkv, width) to (qkv, head, width)."""
     split = array.reshape(heads, 3, -1, *array.shape[1:])
     return np.moveaxis(split, 1, 0).reshape(array.shape)
 
 
-def cosine_logsnrs(num_steps=1000):
+def cosine_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
     """lambda_t of the cosine schedule: beta_t = min(1 - f(t+1) / f(t), 0.999), f = cos^2(pi/2 (t/T + s) / (1 + s))."""
     f = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
     return _logsnrs(np.minimum(1 - f[1:] / f[:-1], 0.999))
 
 
-def linear_logsnrs(num_steps=1000):
-    """lambda_t of the linear schedule: beta from 1e-4 to 0.02."""
+def linear_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
+    """lambda_t of the linear schedule: beta_t rises from 1e-4 to 0.02."""
     return _logsnrs(np.linspace(1e-4, 0.02, num_steps))
 
 
-def _logsnrs(betas):
-    """log(alpha_bar / (1 - alpha_bar)), alpha_bar_t = prod_{i <= t} (1 - beta_i), in float64; falls with t."""
+def _logsnrs(betas: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+    """log(alpha_bar / (1 - alpha_bar)) with alpha_bar_t = prod_{i <= t} (1 - beta_i). In float64; it falls with t."""
     log_alpha_bar = np.cumsum(np.log1p(-betas))
     return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
 
 
 @functools.cache
-def discrete_time(logsnrs):
-    """logsnr -> t in 0..999, linear between the schedule's own levels: exact at each of them."""
+def discrete_time(logsnrs: Callable[[], np.ndarray]) -> Callable:
+    """A function logsnr -> t in [0, 999]. It is exact at the levels of the schedule and linear between them."""
     table = logsnrs()
     return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-table), jnp.arange(float(len(table))))
 
 
-# config.model.time -> the network's noise_level; one function object each, for jit compares it
+# config.model.time -> the network's noise_level; one function object each, because jit compares it
 NOISE_LEVELS = {
     "logsnr": lambda: unet.noise_level,
     "adm_cosine": lambda: discrete_time(cosine_logsnrs),

@@ -1,9 +1,12 @@
 """From a config to values, all of it here: network, objective, sampler on its grid, rule of guidance."""
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import checks
@@ -15,13 +18,13 @@ from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.models.unet import Encoder, UNet
 
 NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}
-# what a network takes from elsewhere than config.model, and what config.model has beside its own fields
+# what a network does not take from config.model, and what of config.model is not passed on as it is
 FROM_DATA = {"num_classes", "out_channels", "noise_level", "parent"}
 NOT_FIELDS = {"name", "time", "dtype"}
 
 
-def network(config: ConfigDict):
-    """The flax module of config.model. Raises InputError where that has not exactly the fields of its network."""
+def network(config: ConfigDict) -> nn.Module:
+    """The flax module of config.model. Raises InputError unless config.model has exactly the fields of its network."""
     checks.choice(config.model.name, NETWORKS, "config.model.name")
     model = config.model.to_dict()
     cls, data = NETWORKS[model["name"]], config.data
@@ -40,11 +43,11 @@ def network(config: ConfigDict):
 
 
 def is_classifier(config: ConfigDict) -> bool:
-    """Whether the network is a classifier of z, and no diffusion model."""
+    """Whether the network is a classifier of z rather than a diffusion model."""
     return config.model.name == "noisy_classifier"
 
 
-def parameters(config: ConfigDict, key: jax.Array):
+def parameters(config: ConfigDict, key: jax.Array) -> Any:
     """New parameters of config.model's network."""
     data = config.data
     z = jnp.zeros((1, data.image_size, data.image_size, data.channels))
@@ -52,13 +55,13 @@ def parameters(config: ConfigDict, key: jax.Array):
     return network(config).init(key, *inputs)["params"]
 
 
-def shapes(config: ConfigDict):
-    """Of the parameters; nothing is computed."""
+def shapes(config: ConfigDict) -> Any:
+    """The tree of the parameters' shapes and dtypes; nothing is computed."""
     return jax.eval_shape(lambda: parameters(config, jax.random.key(0)))
 
 
-def denoiser(config: ConfigDict, params, dtype: str | None = None) -> Denoiser:
-    """The network with its parameters; dtype: what its body computes in, None: what it was trained in."""
+def denoiser(config: ConfigDict, params: Any, dtype: str | None = None) -> Denoiser:
+    """The network with its parameters. dtype is what its body computes in; None is what it was trained in."""
     net = network(config)
     return Denoiser(params, net.clone(dtype=jnp.dtype(dtype)) if dtype else net, config.objective.predicts)
 
@@ -67,30 +70,33 @@ def objective(config: ConfigDict) -> Objective:
     return Objective(**config.objective.to_dict(), logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
 
 
-def own_fields(section: ConfigDict, family: dict) -> dict:
-    """{name: value} of those fields of a section that the value it names has, by the family's dictionary."""
+def own_fields(section: ConfigDict, family: dict[str, Any]) -> dict[str, Any]:
+    """{field: value} of a section, for the fields that the dataclass family[section.name] has."""
     return {f.name: section[f.name] for f in dataclasses.fields(family[section.name]) if f.name in section}
 
 
 def sampler(section: ConfigDict):
-    """The sampler of a config.sampler."""
+    """The sampler that a config.sampler names, with its fields: one of samplers.SAMPLERS."""
     return samplers.SAMPLERS[section.name](**own_fields(section, samplers.SAMPLERS))
 
 
 def walk(config: ConfigDict, section=None) -> samplers.Walk:
-    """A config's sampler on its grid; section: a config.sampler to take in the place of its own."""
+    """A config's sampler on its grid of log-SNR. section: a config.sampler to use instead of the config's own."""
     section = section or config.sampler
     logsnrs = schedule.grid(section.num_steps, config.logsnr_min, config.logsnr_max, section.grid)
     return samplers.Walk(sampler(section), logsnrs, samplers.THRESHOLDS[section.threshold])
 
 
-def interval(section: ConfigDict) -> dict:
-    """{field: bound} of a config.guidance's interval: those of logsnr_low and logsnr_high that are set."""
+def interval(section: ConfigDict) -> dict[str, Any]:
+    """{field: bound} of a config.guidance. A bound of logsnr_low and logsnr_high that is None is left out."""
     return {name: section[name] for name in ("logsnr_low", "logsnr_high") if section[name] is not None}
 
 
-def rule(section: ConfigDict, w):
-    """The rule of a config.guidance at w, a number or one for each image; where all are 0, that of one pass."""
+def rule(section: ConfigDict, w: float | np.ndarray):
+    """The rule that a config.guidance names, at w: a number, or one for each image [B].
+
+    Where every w is 0 the rule is Unguided, which takes one network pass instead of two.
+    """
     if guidance.is_zero(w):
         return guidance.Unguided()
     found = guidance.RULES[section.name](w=w, **own_fields(section, guidance.RULES))

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from cfg_jax.images import to_float
 from cfg_jax.models.precision import highest
@@ -16,7 +17,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     @highest
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b f"], Float[Array, "b k"]]:
         """x [B, H, W, C] in [-1, 1] -> features [B, num_features], logits [B, num_classes]."""
         x = nn.relu(nn.Conv(32, (3, 3))(x))
         while x.shape[1] > 8:
@@ -28,8 +29,21 @@ class Classifier(nn.Module):
         return features, nn.Dense(self.num_classes)(nn.relu(features))
 
 
-def train(images, labels, index, net, *, seed, num_steps, batch_size, learning_rate=2e-3):
-    """Adam with cosine decay on the uint8 images [N, H, W, C] of `index` -> params."""
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    index: np.ndarray,
+    net: Classifier,
+    *,
+    seed: int,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float = 2e-3,
+):
+    """Train net with Adam and cosine decay on the images and labels that `index` selects -> its variables.
+
+    images uint8 [N, H, W, C], labels int [N], index int [M].
+    """
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def loss(params, x, c):

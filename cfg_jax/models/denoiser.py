@@ -16,7 +16,7 @@ from cfg_jax.models.unet import Encoder, UNet
 
 @flax.struct.dataclass
 class Denoiser:
-    """A diffusion model; whatever it was trained to predict, eps is what it is asked for."""
+    """A diffusion model. It is asked for eps, whatever its network was trained to predict."""
 
     params: Any
     net: UNet = flax.struct.field(pytree_node=False)
@@ -24,24 +24,29 @@ class Denoiser:
 
     @property
     def null(self) -> int:
-        """The null label."""
+        """The label that stands for no class."""
         return self.net.num_classes
 
-    def predict(self, z, logsnr, c, **kwargs) -> Float[Array, "b h w c"]:
-        """What the network was trained to predict: the image's channels, where the rest is a learned variance."""
+    def predict(
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], **kwargs
+    ) -> Float[Array, "b h w c"]:
+        """What the network was trained to predict, without the channels of a learned variance.
+
+        kwargs go to the network's call.
+        """
         out: Array = self.net.apply({"params": self.params}, z, logsnr, c, **kwargs)  # type: ignore[assignment]
         return out[..., : z.shape[-1]]
 
     def eps_fn(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"]
     ) -> Float[Array, "b h w c"]:
-        """eps(z, lambda, c); c = null is no label."""
+        """eps(z, lambda, c). Where c is null it is the unconditional eps."""
         return loss.convert(self.predict(z, logsnr, c), z, logsnr, self.predicts, "eps")
 
 
 @flax.struct.dataclass
 class NoisyClassifier:
-    """A classifier of z at a log-SNR, as ADM's."""
+    """A classifier of z at a log-SNR, such as ADM's."""
 
     params: Any
     net: Encoder = flax.struct.field(pytree_node=False)

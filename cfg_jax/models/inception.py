@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, UInt8
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_npz
@@ -26,14 +27,14 @@ class Inception(nn.Module):
     """uint8 images [B, H, W, 3] -> {stage: array}: what the scores are made of.
 
     mixed_6_conv [B, 17, 17, 7] (sFID), mixed_8 [B, 1280] averaged over its pixels, pool_3 [B, 2048] (FID), and
-    logits [B, 1008] without the bias; the last two where `until` is not mixed_8.
+    logits [B, 1008] without the bias. Where `until` is mixed_8 the last two are left out.
     """
 
     until: str = "logits"
 
     @nn.compact
     @highest
-    def __call__(self, images):
+    def __call__(self, images: UInt8[Array, "b h w 3"]) -> dict[str, Float[Array, "b ..."]]:
         stages = {}
         x = (resize(images.astype(jnp.float32), SIDE) - 128) / 128
         x = conv(x, "conv", 32, 3, stride=2, padding="VALID")
@@ -86,40 +87,40 @@ class Inception(nn.Module):
         return stages
 
 
-def conv(x, name, features, kernel, stride=1, padding="SAME"):
+def conv(x, name: str, features: int, kernel: int | tuple[int, int], stride: int = 1, padding: str = "SAME") -> Array:
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     return nn.relu(nn.Conv(features, kernel, stride, padding, name=name)(x))
 
 
-def tower(x, name, *layers):
-    """Convolutions of (features, kernel) one after the other: NAME_conv, NAME_conv_1, ..."""
+def tower(x: Float[Array, "b h w c"], name: str, *layers: tuple) -> Float[Array, "b h w c2"]:
+    """Convolutions of (features, kernel) one after the other, called NAME_conv, NAME_conv_1, ..."""
     for i, (features, kernel) in enumerate(layers):
         x = conv(x, f"{name}_conv_{i}" if i else f"{name}_conv", features, kernel)
     return x
 
 
-def shrink(x, name, features):
+def shrink(x: Float[Array, "b h w c"], name: str, features: int) -> Float[Array, "b h2 w2 features"]:
     return conv(x, name, features, 3, stride=2, padding="VALID")
 
 
-def fork(x, name):
+def fork(x: Float[Array, "b h w c"], name: str) -> Float[Array, "b h w 768"]:
     return join(conv(x, f"{name}_conv", 384, (1, 3)), conv(x, f"{name}_conv_1", 384, (3, 1)))
 
 
-def join(*branches):
+def join(*branches: Float[Array, "b h w _"]) -> Float[Array, "b h w c"]:
     return jnp.concatenate(branches, axis=-1)
 
 
-def average(x):
+def average(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
-def maximum(x):
+def maximum(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
-def resize(x, side):
-    """TensorFlow 1's bilinear: output pixel j looks at j * n / side, no half-pixel centres, no antialias."""
+def resize(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b side side c"]:
+    """TensorFlow 1's bilinear resize: output pixel j samples j * n / side, no half-pixel centres, no antialias."""
     for axis in (2, 1):
         n = x.shape[axis]
         at = np.arange(side, dtype=np.float32) * np.float32(n / side)
@@ -150,8 +151,8 @@ TOWERS = {
 }
 
 
-def rename(module):
-    """ "Mixed_7b.branch3x3dbl_3a" -> "mixed_9_tower_1_mixed_conv", or None for a name that is none of theirs."""
+def rename(module: str) -> str | None:
+    """ "Mixed_7b.branch3x3dbl_3a" -> "mixed_9_tower_1_mixed_conv". None where the conversions have no such name."""
     if module in STEM:
         return STEM[module]
     block, _, branch = module.partition(".")
@@ -169,8 +170,8 @@ def rename(module):
     return f"{tower}_conv" + (f"_{int(number) - 1}" if number != "1" else "")
 
 
-def from_torch(state):
-    """{name: array} of pytorch-fid's and torch-fidelity's conversion -> (parameters, bias of the logits [1008])."""
+def from_torch(state: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
+    """{name: array} of a PyTorch conversion -> parameters, bias of the logits [1008]. InputError for other layers."""
     state = {name: np.asarray(a, np.float64) for name, a in state.items() if not name.endswith("num_batches_tracked")}
     params = {"softmax": {"kernel": state.pop("fc.weight").T.astype(np.float32)}}
     bias = state.pop("fc.bias").astype(np.float32)
@@ -188,8 +189,8 @@ def from_torch(state):
     return params, bias
 
 
-def from_layers(layers, template):
-    """{layer/weights: flat in O, H, W, I order, layer/bias} up to some layer of the graph -> parameters."""
+def from_layers(layers: dict[str, np.ndarray], template: dict) -> dict:
+    """{LAYER/weights: flat in order O, H, W, I; LAYER/bias} -> parameters. InputError where one is not template's."""
     params = {}
     for (layer, leaf), wanted in flatten_dict(template).items():
         array = layers.get(f"{layer}/{'weights' if leaf == 'kernel' else leaf}")
@@ -203,17 +204,14 @@ def from_layers(layers, template):
     return params
 
 
-def shapes(until):
-    """The parameters of the network up to a stage, by shape."""
+def shapes(until: str) -> dict:
+    """The tree of shapes and dtypes of the parameters of the network up to a stage."""
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.uint8)
     return jax.eval_shape(Inception(until).init, jax.random.key(0), image)["params"]
 
 
-def convert(source, out):
-    """A published file -> our .npz: a .pth of pytorch-fid or torch-fidelity, or an .npz of layers up to mixed_8.
-
-    Returns the stage up to which it goes.
-    """
+def convert(source: str | Path, out: str | Path) -> str:
+    """Write a .pth of the PyTorch conversions, or an .npz of layers up to mixed_8, as our .npz -> its last stage."""
     source = Path(source)
     if source.suffix == ".npz":
         try:
@@ -232,8 +230,8 @@ def convert(source, out):
     return until
 
 
-def load(path):
-    """(params, bias of the logits, sha256 of the published file, stage it goes up to) of what convert wrote."""
+def load(path: str | Path) -> tuple[dict, np.ndarray, str, str]:
+    """(params, bias of the logits, sha256 of the published file, last stage) of a file that convert wrote."""
     try:
         with np.load(path, allow_pickle=False) as file:
             flat = dict(file)

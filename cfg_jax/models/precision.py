@@ -8,7 +8,10 @@ PRECISION = "highest"  # jax's name for it; a product of bfloat16 arrays stays o
 
 
 def highest(call):
-    """A network's call whose convolutions and matrix products of float32 arrays lose no digits, nor their gradients."""
+    """Wrap a network's call so that products of float32 arrays, and their gradients, lose no digits.
+
+    Products are those of convolutions and of matrices.
+    """
 
     @functools.wraps(call)
     def in_full(*args, **kwargs):

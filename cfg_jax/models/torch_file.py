@@ -1,12 +1,13 @@
 """PyTorch's .pt state dicts as numpy arrays, without PyTorch and without running what is in them.
 
-The file is a zip of raw storages and one pickle that says which tensor is where; before PyTorch 1.6, pickles one after
-the other and then the storages. Their opcodes are read with pickletools, which only disassembles; of all they could ask
-for, only what a plain state dict needs is understood here, and anything else is an error.
+The file is a zip of raw storages and one pickle that says which tensor is where. Before PyTorch 1.6 it was pickles one
+after the other and then the storages. The opcodes are read with pickletools, which only disassembles. Only the opcodes
+that a plain state dict needs are understood here; any other is an error.
 """
 
 import pickletools
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +23,11 @@ DTYPES = {
 LEGACY = 0x1950A86A20F9469CFC6C  # the first of the older format's pickles
 
 
-def read(path):
-    """{name: array} of a state dict that torch.save wrote."""
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """{name: array} of a state dict that torch.save wrote.
+
+    Raises InputError where the file is damaged or holds more than tensors by name.
+    """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError, TypeError) as error:
@@ -48,8 +52,11 @@ def _read_zip(path):
 
 
 def _read_legacy(path):
-    """A magic number, a version, the machine, the state dict, its storages' keys; then the storages, each after its
-    length in elements, whose size only the state dict tells: so it is read twice."""
+    """Read the format before PyTorch 1.6: five pickles, then the storages, each after its length in elements.
+
+    The pickles are a magic number, a version, the machine, the state dict and the keys of the storages. Only the state
+    dict tells the dtype of a storage, so it is read twice: first for the dtypes, then for the tensors.
+    """
     with open(path, "rb") as file:
         if file.read(1) != b"\x80" or file.seek(0) or _interpret(file) != LEGACY:
             raise ValueError("it does not begin as one")
@@ -70,9 +77,9 @@ def _no_storage(*_):
 
 
 def _interpret(program, storage=_no_storage):
-    """Run the opcodes of one pickle on a stack of our own; a global is its name, a call is one of two we know.
+    """Run the opcodes of one pickle on a stack of our own -> the object it describes.
 
-    storage: (key, dtype, size) -> array.
+    A global stays a name, and only the two calls of _call are made. storage: (key, dtype, size) -> array.
     """
     stack, marks, memo = [], [], {}
 

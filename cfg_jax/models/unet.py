@@ -1,5 +1,6 @@
-"""The networks of Dhariwal & Nichol 2021 (ADM) in flax.linen: the U-Net, eps of z, logsnr and a class, and the
-classifier of z at a logsnr, which is its encoder half.
+"""The two networks of Dhariwal & Nichol 2021 (ADM) in flax.linen.
+
+The U-Net gives eps of z, logsnr and a class. The classifier of z at a logsnr is its encoder half.
 
 Modules carry ADM's indices (input_3_block is its input_blocks.3.0). Norm statistics, softmax and the
 output head stay in float32 whatever `dtype` the body computes in.
@@ -11,11 +12,12 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from cfg_jax.models.precision import highest
 
 
-def noise_level(logsnr):
+def noise_level(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
     return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
 
@@ -38,8 +40,10 @@ class UNet(nn.Module):
 
     @nn.compact
     @highest
-    def __call__(self, z, logsnr, c, *, train=False):
-        """z [B, H, W, C], logsnr [B], c int32 [B] -> eps float32 [B, H, W, out_channels]."""
+    def __call__(
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], *, train: bool = False
+    ) -> Float[Array, "b h w out_channels"]:
+        """eps(z, lambda, c) in float32, or what else the network is trained to predict. train: with dropout."""
         block, attention = layers(self, dropout=self.dropout, deterministic=not train)
         emb = embed_time(self, logsnr)
         if self.num_classes:
@@ -68,7 +72,7 @@ class UNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """ADM's classifier: the U-Net's way down and middle, then attention pooling; fields as the U-Net's."""
+    """ADM's classifier: the U-Net's way down and middle, then attention pooling. Its fields are as the U-Net's."""
 
     channels: int
     multipliers: tuple[int, ...]
@@ -84,8 +88,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     @highest
-    def __call__(self, z, logsnr):
-        """z [B, H, W, C], logsnr [B] -> logits float32 [B, num_classes]."""
+    def __call__(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b num_classes"]:
+        """The logits of the classes, in float32."""
         block, attention = layers(self, dropout=0.0, deterministic=True)
         emb = nn.silu(embed_time(self, logsnr)).astype(self.dtype)
         h, _ = encode(self, z, emb, block, attention)
@@ -93,22 +97,30 @@ class Encoder(nn.Module):
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
 
 
-def layers(net, **dropout):
-    """The residual block and the attention of a network, with its settings."""
+def layers(net: UNet | Encoder, **dropout) -> tuple[partial, partial]:
+    """Constructors of a network's residual block and attention, with its settings filled in.
+
+    dropout: the fields `dropout` and `deterministic` of the block.
+    """
     block = partial(nn.remat(Block) if net.remat else Block, **dropout, dtype=net.dtype)
     attention_type = nn.remat(Attention) if net.remat else Attention
     return block, partial(attention_type, net.head_width, net.num_heads, dtype=net.dtype)
 
 
-def embed_time(net, logsnr):
-    """logsnr [B] -> [B, 4 channels], in a network's compact call."""
+def embed_time(net: UNet | Encoder, logsnr: Float[Array, " b"]) -> Float[Array, "b 4*channels"]:
+    """The embedding of a noise level. It is called inside a network's compact call."""
     embed = partial(nn.Dense, 4 * net.channels)
     emb = embed(name="time_embed_0")(timestep_embedding(net.noise_level(logsnr), net.channels))
     return embed(name="time_embed_2")(nn.silu(emb))
 
 
-def encode(net, z, emb, block, attention):
-    """The way down and the middle, in a network's compact call -> the middle's output, and all those before it."""
+def encode(
+    net: UNet | Encoder, z: Float[Array, "b h w c"], emb: Float[Array, "b d"], block: Callable, attention: Callable
+) -> tuple[Float[Array, "b side side width"], list[Array]]:
+    """Run the way down and the middle -> the middle's output, and the list of skips that the way up pops.
+
+    It is called inside a network's compact call. block and attention are those of `layers`.
+    """
     h = conv3x3(int(net.multipliers[0] * net.channels), net.dtype, "input_0_conv")(z.astype(net.dtype))
     skips = [h]
     for level, multiplier in enumerate(net.multipliers):
@@ -132,7 +144,7 @@ def encode(net, z, emb, block, attention):
 
 
 class Block(nn.Module):
-    """Residual block with scale-shift conditioning; `resample` acts on both of its paths."""
+    """A residual block with scale-shift conditioning. `resample` acts on both of its paths."""
 
     features: int
     dropout: float
@@ -141,7 +153,7 @@ class Block(nn.Module):
     resample: Callable | None = None
 
     @nn.compact
-    def __call__(self, x, emb):
+    def __call__(self, x: Float[Array, "b h w c"], emb: Float[Array, "b d"]) -> Float[Array, "b h2 w2 features"]:
         resample = self.resample or (lambda h: h)
         h = resample(nn.silu(norm(self.dtype, "in_norm")(x)))
         h = conv3x3(self.features, self.dtype, "in_conv")(h)
@@ -156,14 +168,14 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over pixels with a residual connection; heads by width or by number."""
+    """Self-attention over pixels with a residual connection. num_heads sets the heads, or else head_width does."""
 
     head_width: int | None
     num_heads: int | None
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, height, width, channels = x.shape
         heads = self.num_heads or channels // self.head_width
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(norm(self.dtype, "norm")(x))
@@ -173,14 +185,14 @@ class Attention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's pooling: the mean over pixels, as a token before them, attends to all and becomes the output."""
+    """CLIP's pooling. The mean over pixels is a token before them; it attends to all and becomes the output."""
 
     head_width: int | None
     num_heads: int | None
     features: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b features"]:
         b, _, _, channels = x.shape
         heads = self.num_heads or channels // self.head_width
         x = x.reshape(b, -1, channels)
@@ -193,25 +205,31 @@ class AttentionPool(nn.Module):
         return nn.Dense(self.features, name="c_proj")(h)
 
 
-def timestep_embedding(t, dim):
-    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i / (dim/2)): [B] -> [B, dim]."""
+def timestep_embedding(t: Float[Array, " b"], dim: int) -> Float[Array, "b dim"]:
+    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i / (dim/2)), for an even dim."""
     angles = t[:, None] * jnp.exp(-jnp.log(1e4) * jnp.arange(dim // 2, dtype=jnp.float32) / (dim // 2))[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def down(h):
+def down(h: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
+    """Halve the side: each pixel is the mean of 2x2."""
     return nn.avg_pool(h, (2, 2), (2, 2))
 
 
-def up(h):
+def up(h: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Double the side: each pixel becomes 2x2."""
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
 
 
-def norm(dtype, name):
+def norm(dtype: jnp.dtype, name: str) -> nn.GroupNorm:
+    """ADM's: 32 groups, whose statistics are float32 whatever the dtype of the output."""
     return nn.GroupNorm(32, epsilon=1e-5, dtype=dtype, name=name)
 
 
-def conv3x3(features, dtype, name, zero=False, strides=1):
-    """Padded by one on each side, as PyTorch's; "SAME" would pad a strided convolution on one."""
+def conv3x3(features: int, dtype: jnp.dtype, name: str, zero: bool = False, strides: int = 1) -> nn.Conv:
+    """A 3x3 convolution padded by one on every side, as in PyTorch. zero: its kernel starts at 0.
+
+    "SAME" would pad a strided convolution on one side only.
+    """
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     return nn.Conv(features, (3, 3), strides, padding=((1, 1), (1, 1)), dtype=dtype, kernel_init=init, name=name)

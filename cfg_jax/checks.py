@@ -169,29 +169,26 @@ def sampler(section: ConfigDict) -> None:
     require(1 <= steps <= MAX_T, f"config.sampler.num_steps={steps} (T) must be at least 1, at most {MAX_T:,}")
     for field, choices in (("threshold", samplers.THRESHOLDS), ("grid", GRIDS)):
         choice(section[field], choices, f"config.sampler.{field}")
-    value(section, samplers.SAMPLERS, "config.sampler")
+    choice(section.name, samplers.SAMPLERS, "config.sampler.name")
+    limits(section, samplers.SAMPLERS[section.name], "config.sampler")
 
 
 def guidance(section: ConfigDict) -> None:
-    value(section, rules.RULES, "config.guidance")
-    low, high = section.logsnr_low, section.logsnr_high
-    require(
-        low is None or high is None or low < high,
-        f"config.guidance.logsnr_low={low} must be below config.guidance.logsnr_high={high}",
-    )
-    for bound in (low, high):
-        require(bound is None or not math.isnan(bound), f"config.guidance.logsnr_low or logsnr_high is {bound}")
+    choice(section.name, rules.RULES, "config.guidance.name")
+    for cls in (rules.RULES[section.name], *rules.WRAPPERS):
+        limits(section, cls, "config.guidance")
 
 
-def value(section: ConfigDict, family: dict[str, Any], path: str) -> None:
-    """Check that section.name is in the family, and that the section lies within the limits of that class.
+def limits(section: ConfigDict, cls: Any, path: str) -> None:
+    """Check the fields that a class names in `limits`, and by its `problem` those that depend on each other.
 
-    path: the section's name in messages.
+    path: the section's name in messages. A field that is None is not set.
     """
-    choice(section.name, family, f"{path}.name")
-    for field, (low, high) in getattr(family[section.name], "limits", {}).items():
+    for field, (low, high) in getattr(cls, "limits", {}).items():
         given = section[field]
-        require(low <= given <= high, f"{path}.{field}={given} must lie in [{low:g}, {high:g}]")
+        require(given is None or low <= given <= high, f"{path}.{field}={given} must lie in [{low:g}, {high:g}]")
+    if problem := getattr(cls, "problem", lambda section: None)(section):
+        raise InputError(f"{path}.{problem}")
 
 
 def choice(value: Any, choices: Collection[str], field: str) -> None:

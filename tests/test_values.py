@@ -324,7 +324,7 @@ def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeyp
         ("sampler", "eta", float("nan"), "config.sampler.eta=nan must lie in [0, 1]"),
         ("guidance", "name", "agp", "did you mean apg?"),
         ("guidance", "radius", -1.0, "config.guidance.radius=-1.0 must lie in"),
-        ("guidance", "logsnr_low", 9.0, "logsnr_low=9.0 must be below config.guidance.logsnr_high=3.0"),
+        ("guidance", "logsnr_low", 9.0, "config.guidance.logsnr_low=9.0 must be below logsnr_high=3.0"),
         ("guidance", "logsnr_low", float("nan"), "logsnr_low"),
         ("objective", "predicts", "velocitty", "did you mean velocity?"),
         ("objective", "density", "uniform", "did you mean uniform_t?"),

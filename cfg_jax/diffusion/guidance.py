@@ -130,6 +130,14 @@ class Interval(Stateless):
     logsnr_low: Any = -np.inf
     logsnr_high: Any = np.inf
 
+    limits: ClassVar = {"logsnr_low": (-np.inf, np.inf), "logsnr_high": (-np.inf, np.inf)}
+
+    @staticmethod
+    def problem(section):
+        """What is wrong with the fields of a config together, or None."""
+        low, high = section.logsnr_low, section.logsnr_high
+        return None if None in (low, high) or low < high else f"logsnr_low={low} must be below logsnr_high={high}"
+
     def init(self, z):
         return self.rule.init(z)
 
@@ -176,6 +184,7 @@ def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
 
 
 RULES = {"classifier-free": ClassifierFree, "apg": APG}
+WRAPPERS = (Interval,)  # around any of them, where a config sets one of their fields
 
 
 @flax.struct.dataclass

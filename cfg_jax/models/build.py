@@ -70,14 +70,16 @@ def objective(config: ConfigDict) -> Objective:
     return Objective(**config.objective.to_dict(), logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
 
 
-def own_fields(section: ConfigDict, family: dict[str, Any]) -> dict[str, Any]:
-    """{field: value} of a section, for the fields that the dataclass family[section.name] has."""
-    return {f.name: section[f.name] for f in dataclasses.fields(family[section.name]) if f.name in section}
+def own_fields(section: ConfigDict, cls: type) -> dict[str, Any]:
+    """{name: value} of those fields of a section that a class has and that are set."""
+    names = [f.name for f in dataclasses.fields(cls) if f.name in section]
+    return {name: section[name] for name in names if section[name] is not None}
 
 
 def sampler(section: ConfigDict):
-    """The sampler that a config.sampler names, with its fields: one of samplers.SAMPLERS."""
-    return samplers.SAMPLERS[section.name](**own_fields(section, samplers.SAMPLERS))
+    """The sampler that a config.sampler names."""
+    cls = samplers.SAMPLERS[section.name]
+    return cls(**own_fields(section, cls))
 
 
 def walk(config: ConfigDict, section=None) -> samplers.Walk:
@@ -87,9 +89,10 @@ def walk(config: ConfigDict, section=None) -> samplers.Walk:
     return samplers.Walk(sampler(section), logsnrs, samplers.THRESHOLDS[section.threshold])
 
 
-def interval(section: ConfigDict) -> dict[str, Any]:
-    """{field: bound} of a config.guidance. A bound of logsnr_low and logsnr_high that is None is left out."""
-    return {name: section[name] for name in ("logsnr_low", "logsnr_high") if section[name] is not None}
+def guidance_fields(section: ConfigDict) -> dict[str, Any]:
+    """{name: value} of all that a config.guidance sets for the rule that it names, and around it."""
+    classes = (guidance.RULES[section.name], *guidance.WRAPPERS)
+    return {name: value for cls in classes for name, value in own_fields(section, cls).items()}
 
 
 def rule(section: ConfigDict, w: float | np.ndarray):
@@ -99,6 +102,9 @@ def rule(section: ConfigDict, w: float | np.ndarray):
     """
     if guidance.is_zero(w):
         return guidance.Unguided()
-    found = guidance.RULES[section.name](w=w, **own_fields(section, guidance.RULES))
-    bounds = interval(section)
-    return guidance.Interval(found, **bounds) if bounds else found
+    cls = guidance.RULES[section.name]
+    found = cls(w=w, **own_fields(section, cls))
+    for wrapper in guidance.WRAPPERS:
+        if own := own_fields(section, wrapper):
+            found = wrapper(found, **own)
+    return found

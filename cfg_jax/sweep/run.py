@@ -84,7 +84,7 @@ def sweep(
         checks.sampler(variant.sampler)
         checks.guidance(variant.guidance)
         checks.evaluation(variant.eval)
-        if guides.classifier and (variant.guidance.name != spec.PAPER or build.interval(variant.guidance)):
+        if guides.classifier and (variant.guidance.name != spec.PAPER or build.guidance_fields(variant.guidance)):
             raise InputError("--classifier_run is a guidance of its own: leave config.guidance as it is")
 
     with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):

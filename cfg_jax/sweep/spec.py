@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ml_collections import ConfigDict
 
 from cfg_jax import config as configs
-from cfg_jax.diffusion import guidance, samplers
+from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.models import build
 
@@ -37,8 +37,8 @@ def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
     """Return the fields of a row that say how its images are drawn, without w and the seed."""
     sampler, rule = config.sampler, config.guidance
     names = [rule.name] if rule.name != PAPER or not guides_name else []
-    own = {f"sampler.{k}": v for k, v in build.own_fields(sampler, samplers.SAMPLERS).items()}
-    own |= {f"guidance.{k}": v for k, v in (build.own_fields(rule, guidance.RULES) | build.interval(rule)).items()}
+    own = {f"sampler.{k}": v for k, v in build.own_fields(sampler, samplers.SAMPLERS[sampler.name]).items()}
+    own |= {f"guidance.{k}": v for k, v in build.guidance_fields(rule).items()}
     return {
         "T": sampler.num_steps,
         "sampler": sampler.name,
@@ -125,8 +125,8 @@ def cell_path(workdir: Path, row: dict) -> Path:
     """Return the file of the cell with this identity."""
     sampler = f"v{row['v']:g}" if "v" in row else row["sampler"] + _written(own(row, "sampler"))
     rule = "" if row["guidance"] == PAPER else "_" + row["guidance"].replace(", ", "_").replace(" ", "-")
-    if interval_or_own := own(row, "guidance"):
-        rule = (rule or f"_{PAPER}") + _written(interval_or_own)
+    if fields := own(row, "guidance"):
+        rule = (rule or f"_{PAPER}") + _written(fields)
     dtype = f"_{row['dtype']}" if other_dtype(row) else ""
     settings = f"T{row['T']}_{sampler}_{row['threshold']}_{row['grid']}_seed{row['seed']}"
     return workdir / "cells" / f"{row['run']}_{settings}{rule}{dtype}_w{row['w']:.12g}.json"

@@ -147,16 +147,15 @@ def test_ddim_of_a_gaussian_is_a_line_and_its_error_falls_as_1_over_t():
     assert errors[-1] < 0.02 and np.all((rates > 0.8) & (rates < 1.2)), errors
 
 
-def test_what_noise_is_put_back_with_leads_from_the_clipped_x_to_z():
-    """DDIM's step after a threshold, by hand: ADM's way."""
+def test_what_noise_is_put_back_with_leads_from_the_thresholded_x_to_z():
+    """DDIM's step after a threshold that halves x, by hand: ADM's way."""
     keys, z = samplers.start(0, jnp.arange(8), (3,))
-    logsnrs = np.float32([0.0, 1.0])
-    walk = samplers.Walk(samplers.DDIM(0.0), logsnrs, samplers.clip)
+    walk = samplers.Walk(samplers.DDIM(0.0), np.float32([0.0, 1.0]), lambda x: x / 2)
     x = walk(keys, samplers.plain(lambda z, *_: 0 * z), z, jnp.zeros(8))
-    x_1 = np.clip(np.sqrt(2) * z, -1, 1)
+    x_1 = np.sqrt(2) * z / 2
     eps = (z - np.sqrt(0.5) * x_1) / np.sqrt(0.5)
     alpha, sigma = np.sqrt(1 / (1 + np.exp(-1))), np.sqrt(1 / (1 + np.exp(1)))
-    np.testing.assert_allclose(x, np.clip((alpha * x_1 + sigma * eps) / alpha, -1, 1), rtol=1e-5)
+    np.testing.assert_allclose(x, (alpha * x_1 + sigma * eps) / alpha / 2, rtol=1e-5)
 
 
 LOGSNRS = np.float32([-6, -2, -0.5, 0, 1, 4])

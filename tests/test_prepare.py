@@ -585,7 +585,7 @@ def test_a_reference_of_another_resize_is_refused(tmp_path, on_a_folder):
     from cfg_jax.sampling.model import Model
 
     _, config = sources.load(on_a_folder)
-    model = Model(config, {}, 0, None)
+    model = Model(config, None)
     folder(tmp_path / "in", tmp_path / "data" / "insects-adm", resize="adm")
     on_a_folder.data.name = "insects-adm"
     _, other = sources.load(on_a_folder)

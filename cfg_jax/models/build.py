@@ -44,7 +44,8 @@ def network(config: ConfigDict) -> nn.Module:
 
 def is_classifier(config: ConfigDict) -> bool:
     """Whether the network is a classifier of z rather than a diffusion model."""
-    return config.model.name == "noisy_classifier"
+    model = config.get("model")  # what was read may not be whole
+    return bool(model) and model.get("name") == "noisy_classifier"
 
 
 def parameters(config: ConfigDict, key: jax.Array) -> Any:

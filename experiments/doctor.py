@@ -89,9 +89,8 @@ def devices(_):
     try:
         backend = jax.default_backend()
     except Exception as error:  # also an AssertionError without a word
-        raise InputError(
-            f"jax finds no devices ({str(error) or type(error).__name__}): {remedy.format('cuda13')}"
-        ) from error
+        why = str(error) or type(error).__name__
+        raise InputError(f"jax finds no devices ({why}): {remedy.format('cuda13')}") from error
     for extra, signs in ACCELERATORS.items():
         there = [sign for sign in signs if Path(sign).exists() or shutil.which(sign)]
         if there and backend == "cpu":

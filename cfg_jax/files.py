@@ -8,7 +8,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +125,15 @@ def shared(directory: str | Path, purpose: str) -> Iterator[None]:
     path = Path(directory) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
-        try:
+        with suppress(BlockingIOError):  # of the first one alone
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.truncate(0)
             file.write(purpose)
             file.flush()
-            fcntl.flock(file, fcntl.LOCK_SH)
-        except BlockingIOError:
-            fcntl.flock(file, fcntl.LOCK_SH)  # the first one has written its purpose by then
-            file.seek(0)
-            if (theirs := file.read()) != purpose:
-                raise InputError(
-                    f"{directory} is in use by a job of {theirs}; this one has {purpose}: wait, or choose another"
-                ) from None
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.seek(0)
+        if (theirs := file.read()) != purpose:  # also where another came first while this lock turned from EX to SH
+            raise InputError(
+                f"{directory} is in use by a job of {theirs}; this one has {purpose}: wait, or choose another"
+            )
         yield

@@ -1,5 +1,12 @@
 """Text that is written in more than one place."""
 
+from typing import Any
+
+
+def short(value: Any) -> str:
+    """A field's value: a number with up to six digits, anything else as it prints."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
 
 def markdown(lines: list[list[str]]) -> str:
     """A table of cells, the second line its rule."""

@@ -235,6 +235,7 @@ class Constant(guidance.Stateless):
 
     w: Any
     offset: Any = 0.1
+    of: str = flax.struct.field(pytree_node=False, default="eps")
 
     limits = {"offset": (0, 1)}  # noqa: RUF012
 
@@ -277,7 +278,7 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     tiny.eval.update(bootstrap=0)
     with tiny.unlocked():
-        tiny.guidance.update(name="constant", offset=0.5)
+        tiny.guidance.update(name="constant", offset=0.5, of="all")
     checks.guidance(tiny.guidance)
     rows = sweep(tiny, [model], [0.0, 1.0], tmp_path / "sweep", vary={"guidance.offset": [0.5, 0.25]})
     assert [(row["guidance"], row["guidance.offset"], row["w"]) for row in rows] == [
@@ -285,13 +286,16 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     ]  # fmt: skip
     names = {path.stem for path in (tmp_path / "sweep" / "cells").glob("*.json")}
     assert names == {
-        f"m.safetensors_T3_v0.3_static_paper_seed0_constant-offset{o}_w{w}" for o in ("0.5", "0.25") for w in (0, 1)
+        f"m.safetensors_T3_v0.3_static_paper_seed0_constant-offset{o}-ofall_w{w}"
+        for o in ("0.5", "0.25")
+        for w in (0, 1)
     }
-    assert "guidance constant (offset=0.5), labels" in report.write(tmp_path / "sweep")
-    assert "constant (offset=0.25)" in (tmp_path / "sweep" / "table.md").read_text()
+    assert "guidance constant (offset=0.5, of=all), labels" in report.write(tmp_path / "sweep")
+    assert "constant (offset=0.25, of=all)" in (tmp_path / "sweep" / "table.md").read_text()
     images = Model(tiny, build.denoiser(tiny, fill(build.shapes(tiny)))).sample
     by_name, by_value = images([1, 2], 1.0), images([1, 2], guidance=Constant(np.float32([1, 1]), 0.5))
     np.testing.assert_array_equal(by_name, by_value)
+    np.testing.assert_array_equal(by_name, images([1, 2], 1.0, guidance=None, sampler=None))
     assert not np.array_equal(by_name, images([1, 2], 1.0, guidance="classifier-free"))
     tiny.guidance.offset = 1.5
     with pytest.raises(InputError, match=r"config\.guidance\.offset=1\.5 must lie in \[0, 1\]"):

@@ -62,7 +62,7 @@ class Model:
         own. What is not given is the run's own config's. guides: a Guides, of another model or a classifier.
         Raises InputError for a label, w or setting out of range.
         """
-        values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k, ""), str)}
+        values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
         checks.sampler(config.sampler)

@@ -16,7 +16,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
 from cfg_jax.images import mosaic, read_png, save_png
 from cfg_jax.sweep import claims, read, spec
-from cfg_jax.text import markdown
+from cfg_jax.text import markdown, short
 
 
 def write(workdir: str | Path) -> str:
@@ -128,7 +128,7 @@ def note(row: dict) -> str:
 
 
 def _written(fields):
-    return " (" + ", ".join(f"{name}={value:g}" for name, value in fields.items()) + ")" if fields else ""
+    return " (" + ", ".join(f"{name}={short(value)}" for name, value in fields.items()) + ")" if fields else ""
 
 
 def mixed(rows: list[dict]) -> str:

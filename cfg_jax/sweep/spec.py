@@ -15,6 +15,7 @@ from cfg_jax import config as configs
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.models import build
+from cfg_jax.text import short
 
 if TYPE_CHECKING:  # a report needs neither orbax nor a network
     from cfg_jax.evaluation.features import Features
@@ -133,7 +134,7 @@ def cell_path(workdir: Path, row: dict) -> Path:
 
 
 def _written(fields):
-    return "".join(f"-{name}{value:g}" for name, value in fields.items())
+    return "".join(f"-{name}{short(value)}" for name, value in fields.items())
 
 
 def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:

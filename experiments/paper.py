@@ -23,7 +23,7 @@ from cfg_jax.data import sources
 from cfg_jax.errors import InputError, require
 from cfg_jax.files import read_json
 from cfg_jax.models import inception
-from cfg_jax.perf import cost
+from cfg_jax.perf import cost, fit
 from cfg_jax.sampling.draw import labels_by_rule
 from cfg_jax.sweep import published, report, spec
 from cfg_jax.sweep.run import sweep
@@ -47,6 +47,7 @@ BENCHMARK = flags.DEFINE_string(
     "benchmark", None, "what experiments.bench.speed wrote of this config: hours by its rates"
 )
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
+SWEEP = flags.DEFINE_string("sweep", None, "the directory of the table's cells; default: SCALE-sweep in --runs")
 cli.define_hosts()
 LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; default: the malamute, or 0")
 
@@ -79,9 +80,11 @@ def main():
         print(of)
     if PLAN.value:
         return
+    workdir = Path(SWEEP.value or Path(RUNS.value) / f"{RUNG}-sweep")
     for run, model in runs.items():
         trainer.train(model, run)
-    workdir = Path(RUNS.value) / f"{RUNG}-sweep"
+        if table and len(runs) > 1:  # a curve is there as soon as its model is
+            sweep(config, [run], ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds[:1]})
     if table:
         rows = sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds})
     if table and first:
@@ -134,12 +137,7 @@ def by_benchmark(measured, config, images, passes, scored):
         same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
         require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
     require("features" in measured, f"--benchmark={BENCHMARK.value} has no features: time it again")
-    sample = measured["sampling"]
-    seconds = {
-        "training": images / measured["training"]["images_per_s"],
-        "sampling": passes / (2 * sample["T"] * sample["images_per_s"]),
-        "features": scored / measured["features"]["images_per_s"],
-    }
+    seconds = fit.Rates.of(measured).seconds(images, passes, scored)
     hours = ", ".join(f"{name} {cost.written(s / 3600)}" for name, s in seconds.items())
     return f"{'':10} hours on {measured['device']} by its benchmark: {hours}; the reference's features apart"
 

@@ -29,10 +29,16 @@ def attention(config: ConfigDict) -> str:
 
     The middle of the network, at the smallest level, always has it.
     """
+    side, heads, width = attention_shape(config)
+    return kernel(config, jax.nn.dot_product_attention, *[(images(), side**2, heads, width)] * 3)
+
+
+def attention_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """Return (side, heads, channels of a head) of the largest level with attention."""
     having = [level for level in levels(config) if level[0] in config.model.attention_resolutions]
     side, channels = (having or levels(config)[-1:])[0]
     heads = config.model.num_heads or channels // config.model.head_width
-    return kernel(config, jax.nn.dot_product_attention, *[(images(), side**2, heads, channels // heads)] * 3)
+    return side, heads, channels // heads
 
 
 def levels(config: ConfigDict) -> list[tuple[int, int]]:

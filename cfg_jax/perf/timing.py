@@ -6,6 +6,7 @@ peak_flops is the FLOP/s of all devices, None where it is not known: there is no
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,33 @@ from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 
 
+@dataclass(frozen=True)
+class Program:
+    run: Callable[[], None]  # one call of it, which waits for the devices
+    compiled: Any
+    images: int  # of a call
+    flops: float  # of a call
+    compile_s: float
+
+
 def time_training(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
     """Time one optimiser step on config.train.batch_size synthetic images."""
+    return {"batch_size": config.train.batch_size} | of_program(training(config), repeats, peak_flops)
+
+
+def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
+    """Time config.sampler at w = 1 for config.eval.batch_size images.
+
+    A step of a rule that looks at both halves takes two network passes. The number of images is rounded up to one that
+    the devices can share equally.
+    """
+    program = sampling(config)
+    of = {"batch_size": program.images, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0}
+    return of | of_program(program, repeats, peak_flops)
+
+
+def training(config: ConfigDict) -> Program:
+    """Compile a step of training on synthetic images."""
     mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
     source = sources.synthetic(data.image_size, data.channels, data.num_classes)
     index = np.arange(batch_size) % len(source)
@@ -39,14 +65,11 @@ def time_training(config: ConfigDict, repeats: int, peak_flops: float | None) ->
         state, metrics = step_fn(state, batch, *constants)
         jax.block_until_ready((state, metrics))
 
-    return {"batch_size": batch_size} | of_program(step, repeats, batch_size, flops, peak_flops, compile_s, step_fn)
+    return Program(step, step_fn, batch_size, flops, compile_s)
 
 
-def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
-    """Time Algorithm 2 at w = 1, two network passes a step, for config.eval.batch_size images and config.sampler's T.
-
-    The number of images is rounded up to one that the devices can share equally.
-    """
+def sampling(config: ConfigDict) -> Program:
+    """Compile the drawing of one batch at w = 1."""
     mesh, data = meshes.data_mesh(), config.data
     batch_size = meshes.divided(config.eval.batch_size, mesh)
     params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
@@ -66,12 +89,7 @@ def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) ->
     inputs = ((shape, "float32"), ((), "float32"), ((), "int32"))
     both_halves = [jax.ShapeDtypeStruct((2 * batch_size, *rest), dtype) for rest, dtype in inputs]
     flops = meshes.flops(eps_fn.lower(denoiser, *both_halves)) * config.sampler.num_steps
-
-    def sample():
-        jax.block_until_ready(compiled(*args))
-
-    measured = of_program(sample, repeats, batch_size, flops, peak_flops, compile_s, compiled)
-    return {"batch_size": batch_size, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0} | measured
+    return Program(lambda: jax.block_until_ready(compiled(*args)), compiled, batch_size, flops, compile_s)
 
 
 def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:
@@ -94,33 +112,21 @@ def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:
     compiled = lowered.compile()
     compile_s = time.perf_counter() - began
 
-    def extract():
-        jax.block_until_ready(compiled(params, images))
-
-    measured = of_program(extract, repeats, batch_size, meshes.flops(lowered), None, compile_s, compiled)
-    return {"batch_size": batch_size} | measured
+    run = lambda: jax.block_until_ready(compiled(params, images))  # noqa: E731
+    program = Program(run, compiled, batch_size, meshes.flops(lowered), compile_s)
+    return {"batch_size": batch_size} | of_program(program, repeats, None)
 
 
-def of_program(
-    run: Callable[[], None],
-    repeats: int,
-    images: int,
-    flops: float,
-    peak_flops: float | None,
-    compile_s: float,
-    compiled: Any,
-) -> dict:
-    """Return the rates of a compiled program, its FLOP, and the memory it takes.
-
-    run() makes one synchronised call of it on `images` images, which takes `flops` FLOP.
-    """
-    measured = rates(run, repeats, images)
-    median, memory = measured["seconds"]["median"], compiled.memory_analysis()
+def of_program(program: Program, repeats: int, peak_flops: float | None) -> dict:
+    """Return the rates of a compiled program, its FLOP, and the memory it takes."""
+    measured = rates(program.run, repeats, program.images)
+    median, memory = measured["seconds"]["median"], program.compiled.memory_analysis()
+    flops = program.flops
     return measured | {
-        "gflop_per_image": flops / images / 1e9,
+        "gflop_per_image": flops / program.images / 1e9,
         "tflops": flops / median / 1e12,
         "mfu": flops / median / peak_flops if peak_flops else None,
-        "compile_s": compile_s,
+        "compile_s": program.compile_s,
         "program_bytes_per_device": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else None,
         "peak_bytes_in_use": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }

@@ -1,6 +1,8 @@
 """Time the training step, guided sampling and Inception features of a config on the devices at hand; write JSON.
 
 python -m experiments.bench.speed --config=configs/digits.py --out=runs/benchmark.json
+
+Each part is written as soon as it is timed: a batch too large for the memory loses none of those before it.
 """
 
 import json
@@ -20,13 +22,16 @@ OUT = flags.DEFINE_string("out", "runs/benchmark.json", "JSON to write")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
 FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
 PEAK = flags.DEFINE_float("peak_tflops", None, "of one device, for MFU; default: the vendor's bf16 figure if known")
+PARTS = flags.DEFINE_multi_enum("part", ["training", "sampling", "features"], ["training", "sampling", "features"],
+                                "what to time; may be repeated")  # fmt: skip
+KEPT = flags.DEFINE_bool("keep_compiled", False, "for the commands that follow; compile_s may then be a read from disk")
 flags.mark_flags_as_required(["config"])
 
 
 def main():
     config = CONFIG.value
     checks.everything(config)
-    jax.config.update("jax_enable_compilation_cache", False)  # or compile_s would be a read from disk
+    jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is to be no read from disk
     peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else mesh.peak_flops()
     result = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -34,12 +39,17 @@ def main():
         "jax": jax.__version__,
         "code": __version__,
         "parameters": cost.num_parameters(config),
+        "gflop_per_pass": cost.forward_flops(config) / 1e9,
         "config": configs.to_json(config),
-        "training": timing.time_training(config, REPEATS.value, peak),
-        "sampling": timing.time_sampling(config, REPEATS.value, peak),
-        "features": timing.time_features(config, FEATURES_BATCH.value, REPEATS.value),
     }
-    write_json(OUT.value, result)
+    timers = {
+        "training": lambda: timing.time_training(config, REPEATS.value, peak),
+        "sampling": lambda: timing.time_sampling(config, REPEATS.value, peak),
+        "features": lambda: timing.time_features(config, FEATURES_BATCH.value, REPEATS.value),
+    }
+    for part in dict.fromkeys(PARTS.value):
+        result[part] = timers[part]()
+        write_json(OUT.value, result)
     print(json.dumps({k: v for k, v in result.items() if k != "config"}, indent=1))
 
 

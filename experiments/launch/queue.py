@@ -1,0 +1,142 @@
+"""Commands one after another within so many minutes, in a directory: what is done there is not done again.
+
+DIR/queue.json says of every command what became of it, DIR/logs/NAME.txt what it printed.
+"""
+
+import ctypes
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from cfg_jax.errors import InputError
+from cfg_jax.files import read_json, write_json
+
+GRACE = 20  # seconds that a command has to save what it did
+START = 15  # seconds left under which none is begun
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class Queue:
+    def __init__(self, directory: str | Path, minutes: float, call_minutes: float | None, only_plan: bool):
+        """`minutes` are of all calls in `directory` together, `call_minutes` of this one.
+
+        only_plan: print what would be run. Raises InputError where another process works there and does not end.
+        """
+        self.directory, self.seconds, self.only_plan = Path(directory), 60 * minutes, only_plan
+        self.began, self.call_seconds = time.monotonic(), 60 * (call_minutes or minutes)
+        self.path = self.directory / "queue.json"
+        if not only_plan:
+            (self.directory / "logs").mkdir(parents=True, exist_ok=True)
+            self.lock = self._locked()
+        self.state = read_json(self.path) if self.path.exists() else {"used_s": 0.0, "tasks": {}}
+        self.used_before = self.state["used_s"]
+        self.ends = self.seconds  # of the stage, by the seconds used
+
+    def _locked(self):
+        """The lock's file, which a command that runs here holds too: one whose queue was killed is waited for."""
+        lock = open(self.directory / ".lock", "a")  # noqa: SIM115
+        until = time.monotonic() + 2 * GRACE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise InputError(f"{self.directory} is in use by another process: wait for it") from None
+                time.sleep(0.2)
+
+    @property
+    def used(self) -> float:
+        """Seconds of all calls."""
+        return self.used_before + time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds that a command of this stage may still take, with the time to save taken off."""
+        return min(self.ends, self.seconds) - self.used - GRACE
+
+    def stage(self, title: str, ends: float) -> None:
+        """Begin a stage that has until `ends`, in minutes of all calls."""
+        self.ends = 60 * ends
+        print(f"\n{title}, until minute {ends:g}; {self.used / 60:.1f} are used", flush=True)
+
+    def status(self, name: str) -> str:
+        return self.state["tasks"].get(name, {}).get("status", "")
+
+    def run(self, name: str, module: str, *args: str, fine: tuple[int, ...] = (0,), stopped: int = 130) -> bool:
+        """Run python -m MODULE ARGS unless it is done -> whether it is done now.
+
+        `fine` are the statuses that it may end with, `stopped` is how it ends after a SIGTERM. A command that stopped
+        or failed is begun again by the next call.
+        """
+        if self.status(name) == "done":
+            print(f"  {name:24} done", flush=True)
+            return True
+        command = ["python", "-m", module, *map(str, args)]
+        if self.only_plan:
+            print(f"  {name:24} {self.status(name) or 'to do'}: {shlex.join(command)}")
+            return True
+        if min(self.left, self._call_left()) < START:
+            print(f"  {name:24} no time left for it", flush=True)
+            return False
+        print(f"  {name:24} {shlex.join(command)}", flush=True)
+        began, earlier = time.monotonic(), self.state["tasks"].get(name, {}).get("seconds", 0.0)
+        record = {"status": "begun", "command": shlex.join(command), "seconds": earlier}
+        self.state["tasks"][name] = record
+        log = self.directory / "logs" / f"{name}.txt"
+        with open(log, "w") as said:
+            child = subprocess.Popen(
+                [sys.executable, *command[1:]], stdout=said, stderr=subprocess.STDOUT, pass_fds=[self.lock.fileno()],
+                env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ, preexec_fn=_end_with_parent,
+            )  # fmt: skip
+            ended = self._wait(child, record, began, earlier)
+        status = child.returncode
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        if not ended or status == stopped:
+            record["status"] = "stopped"
+        else:
+            record["status"] = "done" if status in fine else "failed"
+            record["said"] = lines[-1] if lines else f"status {status}"
+        self._save(record, began, earlier)
+        if record["status"] != "done":
+            print(f"  {name:24} {record['status']}: {lines[-1] if lines else ''}", flush=True)
+        return record["status"] == "done"
+
+    def _call_left(self):
+        return self.call_seconds - (time.monotonic() - self.began) - GRACE
+
+    def _wait(self, child, record, began, earlier):
+        """Until it ends by itself: True. Else it is told to stop when its time is over: False."""
+        try:
+            while min(self.left, self._call_left()) > 0:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=1)
+                    return True
+                self._save(record, began, earlier)  # a kill loses a second
+            return False
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                try:
+                    child.wait(timeout=GRACE - 5)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+    def _save(self, record, began, earlier):
+        record["seconds"] = round(earlier + time.monotonic() - began, 1)
+        self.state["used_s"] = round(self.used, 1)
+        write_json(self.path, self.state)
+
+
+def _end_with_parent():
+    """Linux: ask a command to stop when the queue is killed, rather than to hold the accelerator."""
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

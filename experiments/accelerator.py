@@ -82,16 +82,15 @@ DIGITS = SMALL | {
 
 def main():
     jax.config.update("jax_platforms", "cpu")  # the queue counts; the accelerator belongs to its commands
-    queue = Queue(OUT.value, MINUTES.value, CALL_MINUTES.value, PLAN.value)
     ends = {name: at * MINUTES.value / 40 for name, at in (TINY_ENDS if TINY.value else ENDS).items()}
-    check(queue, ends["check"])
-    speed(queue, ends["speed"])
-    for rung in RUNGS:
-        table(queue, rung, ends[rung.name])
-    more(queue, RUNGS[-1])
-    print(
-        f"\n{queue.used / 60:.1f} of {MINUTES.value:g} minutes are used; experiments.results --accelerator={OUT.value}"
-    )
+    with Queue(OUT.value, MINUTES.value, CALL_MINUTES.value, PLAN.value) as queue:
+        check(queue, ends["check"])
+        speed(queue, ends["speed"])
+        for rung in RUNGS:
+            table(queue, rung, ends[rung.name])
+        more(queue, RUNGS[-1])
+        print(f"\n{queue.used / 60:.1f} of {MINUTES.value:g} minutes are used")
+    print(f"experiments.results --accelerator={OUT.value} makes pages of it")
 
 
 def check(queue, ends):
@@ -143,7 +142,7 @@ def table(queue, rung, ends):
     chosen = queue.directory / f"{rung.name}.json"
     choice = read_json(chosen) if chosen.exists() else choose(queue, rung)
     if not choice:
-        return print("  no network fits into its minutes: give more of them" * (not PLAN.value))
+        return print("" if PLAN.value else "  no network fits into its minutes: give more of them")
     if not PLAN.value:
         write_json(chosen, choice)
     print(f"  {json.dumps(choice)}", flush=True)
@@ -153,6 +152,7 @@ def table(queue, rung, ends):
 def choose(queue, rung):
     """{"fields": changes of the config, "seeds": [...]} that fit, by rates that are measured here; None if none do."""
     networks, least = (rung.networks, rung.least_steps) if not TINY.value else ((DIGITS,), 6)
+    unknown = False
     for seeds in dict.fromkeys((rung.seeds, rung.seeds[:1])):
         for number, network in enumerate(networks):
             of = fit.Table(spec.changed(rung.config, network), len(published.P_UNCOND), seeds)
@@ -165,13 +165,15 @@ def choose(queue, rung):
             name = f"{rung.name}-speed-{number}"
             queue.run(name, "experiments.bench.speed", *flag_list, "--keep_compiled", f"--out={out}", fine=(0, 1))
             if not out.exists() or "features" not in (measured := read_json(out)):
+                unknown = True
                 continue
             steps = of.steps_within(seconds, fit.Rates.of(measured))
-            print(f"  network {number}, seeds {seeds}: {steps:,} steps fit into {seconds:.0f} s", flush=True)
+            said = f"{steps:,} steps fit" if steps > 0 else "not even the table fits"
+            print(f"  network {number}, seeds {seeds}: {said} into {seconds:.0f} s", flush=True)
             if steps >= least:
                 steps = min(steps, 20) if TINY.value else steps // 100 * 100
                 return {"fields": network | {"train.num_steps": steps}, "seeds": seeds, "speed": out.name}
-        if PLAN.value:
+        if PLAN.value and unknown:
             print("  then experiments.paper --table=1 with the first network that fits")
             break
     return None
@@ -228,9 +230,10 @@ def peak_flops(queue):
 
 def arguments(name, fields, scale=False):
     """--config and the flags of fields that differ."""
-    here = {"data.root": DATA.value, "eval.inception": INCEPTION.value}
+    given = {"data.root": DATA.value, "eval.inception": INCEPTION.value} | fields
+    given = {field: tuple(value) if isinstance(value, list) else value for field, value in given.items()}  # of JSON
     config = [] if scale else [f"--config=configs/{name}.py"]
-    return config + [f"--config.{field}={value}" for field, value in (here | fields).items()]
+    return config + [f"--config.{field}={value}" for field, value in given.items()]
 
 
 if __name__ == "__main__":

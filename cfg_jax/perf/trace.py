@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -44,8 +45,8 @@ def operations(run: Callable[[], None], program: str, calls: int = 3) -> tuple[l
     return sorted(found, key=lambda operation: -operation.seconds), clock
 
 
-def on_devices(data: jax.profiler.ProfileData) -> Iterator[tuple[str, float]]:
-    """Yield (operation, seconds) of what ran on the devices: kernels of a GPU's streams, operations of a TPU or CPU."""
+def on_devices(data: Any) -> Iterator[tuple[str, float]]:
+    """Yield (operation, seconds) of a jax.profiler.ProfileData: kernels of a GPU, operations of a TPU or a CPU."""
     planes = [plane for plane in data.planes if plane.name.startswith("/device:")]
     if not planes:
         planes = [plane for plane in data.planes if plane.name == "/host:CPU"]

@@ -24,6 +24,8 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Queue:
+    """Use it as a context: it holds its directory meanwhile."""
+
     def __init__(self, directory: str | Path, minutes: float, call_minutes: float | None, only_plan: bool):
         """`minutes` are of all calls in `directory` together, `call_minutes` of this one.
 
@@ -32,15 +34,14 @@ class Queue:
         self.directory, self.seconds, self.only_plan = Path(directory), 60 * minutes, only_plan
         self.began, self.call_seconds = time.monotonic(), 60 * (call_minutes or minutes)
         self.path = self.directory / "queue.json"
-        if not only_plan:
-            (self.directory / "logs").mkdir(parents=True, exist_ok=True)
-            self.lock = self._locked()
+        self.lock = None if only_plan else self._locked()
         self.state = read_json(self.path) if self.path.exists() else {"used_s": 0.0, "tasks": {}}
         self.used_before = self.state["used_s"]
-        self.ends = self.seconds  # of the stage, by the seconds used
+        self.begins, self.ends = 0.0, 0.0  # of the stage, by the seconds used; a plan takes both as they are
 
     def _locked(self):
         """The lock's file, which a command that runs here holds too: one whose queue was killed is waited for."""
+        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
         lock = open(self.directory / ".lock", "a")  # noqa: SIM115
         until = time.monotonic() + 2 * GRACE
         while True:
@@ -49,8 +50,16 @@ class Queue:
                 return lock
             except BlockingIOError:
                 if time.monotonic() > until:
+                    lock.close()
                     raise InputError(f"{self.directory} is in use by another process: wait for it") from None
                 time.sleep(0.2)
+
+    def __enter__(self) -> "Queue":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.lock:
+            self.lock.close()
 
     @property
     def used(self) -> float:
@@ -60,11 +69,12 @@ class Queue:
     @property
     def left(self) -> float:
         """Seconds that a command of this stage may still take, with the time to save taken off."""
-        return min(self.ends, self.seconds) - self.used - GRACE
+        used = max(self.used, self.begins) if self.only_plan else self.used
+        return min(self.ends, self.seconds) - used - GRACE
 
     def stage(self, title: str, ends: float) -> None:
         """Begin a stage that has until `ends`, in minutes of all calls."""
-        self.ends = 60 * ends
+        self.begins, self.ends = self.ends, 60 * ends
         print(f"\n{title}, until minute {ends:g}; {self.used / 60:.1f} are used", flush=True)
 
     def status(self, name: str) -> str:

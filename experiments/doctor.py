@@ -35,10 +35,7 @@ cli.define_hosts()
 flags.mark_flags_as_required(["config"])
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
-ONLY_TO_PREPARE = (
-    "tensorflow-datasets",
-    "importlib_resources",
-)  # data by their builders, that is: no run asks for them
+NOT_TO_RUN = ("tensorflow-datasets", "importlib_resources")  # experiments.prepare_data alone asks for them
 ACCELERATORS = {"cuda13": ("/dev/nvidia0", "nvidia-smi"), "tpu": ("/dev/accel0", "/dev/vfio/0")}  # extra of jax: signs
 SKEW, GIB = 5, 2**30  # seconds, bytes
 
@@ -71,7 +68,7 @@ def versions(_):
                 asked += metadata.requires(name) or []
             except metadata.PackageNotFoundError:
                 installed[name] = "missing"
-                wrong += [f"{name} is missing"] * (name not in ONLY_TO_PREPARE)
+                wrong += [f"{name} is missing"] * (name not in NOT_TO_RUN)
         if installed[name] != "missing" and not requirement.specifier.contains(installed[name], prereleases=True):
             wrong.append(f"{name} {installed[name]} is not {requirement.specifier}")
     if wrong:

@@ -15,7 +15,7 @@ from PIL import Image
 from cfg_jax.files import shared
 
 ROOT = Path(__file__).parents[1]
-NO_COMMANDS = ("__init__", "cli", "finished", "inception_state", "pages", "queue")
+NO_COMMANDS = ("__init__", "cli", "finished", "inception_state", "pages", "queue", "unpack")
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
     for path in (ROOT / "experiments").rglob("*.py")
@@ -159,7 +159,8 @@ def digits_dir(tmp_path_factory):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert (runs / "digits-p0.1" / "checkpoints" / "6").exists() and not (runs / "digits-sweep").exists()
+    assert (runs / "digits-p0.1" / "checkpoints" / "6").exists()
+    assert len(list((runs / "digits-sweep" / "cells").glob("digits-p0.1_*.json"))) == 7  # its curve, before p0.2's
     done = subprocess.run(job, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return runs, done

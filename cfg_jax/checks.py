@@ -13,7 +13,7 @@ from cfg_jax.diffusion import guidance as rules
 from cfg_jax.diffusion import loss, samplers
 from cfg_jax.errors import InputError, did_you_mean, require
 
-GRIDS = ("paper", "shifted")
+GRIDS = ("paper", "shifted", "logsnr")
 DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")

@@ -55,12 +55,12 @@ def get_config():
     train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
 
     config.sampler = sampler = ml_collections.ConfigDict()
-    sampler.name = "ancestral"  # Algorithm 2, or ddim
+    sampler.name = "ancestral"  # Algorithm 2, or ddim, dpmpp_2m
     sampler.num_steps = 16  # T
     sampler.variance_interp = 0.3  # v of ancestral
     sampler.eta = 0.0  # of ddim
     sampler.threshold = "static"  # none, static, dynamic: of x after guidance
-    sampler.grid = "paper"  # paper (both ends) or shifted (u = i/T)
+    sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), logsnr (uniform in lambda)
 
     config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
     guidance.name = "classifier-free"  # Equation 6, or apg

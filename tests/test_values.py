@@ -147,6 +147,45 @@ def test_ddim_of_a_gaussian_is_a_line_and_its_error_falls_as_1_over_t():
     assert errors[-1] < 0.02 and np.all((rates > 0.8) & (rates < 1.2)), errors
 
 
+def test_dpmpp_2m_by_hand():
+    """Three steps of Lu et al.'s Algorithm 2 in float64, the weight of the last change at most 1/2."""
+    logsnrs, means = np.float64([-3.0, -1.0, 0.0, 4.0]), np.float64([0.3, -0.2])
+    lam = logsnrs / 2
+    alphas, sigmas = np.sqrt(1 / (1 + np.exp(-logsnrs))), np.sqrt(1 / (1 + np.exp(logsnrs)))
+    keys, z = samplers.start(0, jnp.arange(8), (2,))
+    walk = samplers.Walk(samplers.DPMpp2M(), np.float32(logsnrs))
+    eps_fn = lambda z, logsnr, c: 0.5 * z - jnp.float32(means)  # noqa: E731
+    x = walk(keys, samplers.plain(eps_fn), z, jnp.zeros(8))
+    z, last = np.float64(z), None
+    for i in range(3):
+        h = lam[i + 1] - lam[i]
+        now = (z - sigmas[i] * (0.5 * z - means)) / alphas[i]
+        weight = 0 if i == 0 else min(h / (lam[i] - lam[i - 1]), 1) / 2  # 1 / 2r
+        combined = now if last is None else (1 + weight) * now - weight * last
+        z = sigmas[i + 1] / sigmas[i] * z - alphas[i + 1] * np.expm1(-h) * combined
+        last = now
+    np.testing.assert_allclose(x, (z - sigmas[3] * (0.5 * z - means)) / alphas[3], rtol=2e-4, atol=2e-4)
+
+
+def test_dpmpp_2m_is_of_second_order_and_ddim_of_first():
+    """Distance of each image to where many steps lead the same noise, on a mixture at w = 1."""
+    mixture = Mixture(jnp.float32([[-1.0], [0.5]]), jnp.float32([0.1, 0.3]), jnp.float32([0.25, 0.75]))
+
+    def drawn(sampler, num_steps, grid):
+        return draw(
+            guidance.ClassifierFree(1.0), sampler, schedule.grid(num_steps, -20.0, 20.0, grid), mixture, num=512
+        )
+
+    truth = drawn(samplers.DPMpp2M(), 2048, "logsnr")
+    assert np.abs(truth - drawn(samplers.DDIM(0.0), 8192, "logsnr")).mean() < 3e-4  # as far as 1 / T goes
+    error = lambda *args: np.abs(drawn(*args) - truth).mean()  # noqa: E731
+    for sampler, order in ((samplers.DDIM(0.0), 1), (samplers.DPMpp2M(), 2)):
+        errors = [error(sampler, num_steps, "logsnr") for num_steps in (64, 128, 256)]
+        rates = np.log2(errors[:-1]) - np.log2(errors[1:])
+        assert np.all(np.abs(rates - order) < 0.35), (sampler, errors)
+    assert error(samplers.DPMpp2M(), 64, "paper") < error(samplers.DDIM(0.0), 256, "paper")
+
+
 def test_what_noise_is_put_back_with_leads_from_the_thresholded_x_to_z():
     """DDIM's step after a threshold that halves x, by hand: ADM's way."""
     keys, z = samplers.start(0, jnp.arange(8), (3,))
@@ -322,7 +361,7 @@ def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("section", "field", "value", "said"),
     [
-        ("sampler", "name", "ddmi", "did you mean ddim? choose ancestral, ddim"),
+        ("sampler", "name", "ddmi", "did you mean ddim? choose ancestral, ddim, dpmpp_2m"),
         ("sampler", "variance_interp", 1.5, "config.sampler.variance_interp=1.5 must lie in [0, 1]"),
         ("sampler", "eta", float("nan"), "config.sampler.eta=nan must lie in [0, 1]"),
         ("guidance", "name", "agp", "did you mean apg?"),

@@ -43,13 +43,16 @@ def density(logsnr, logsnr_min=-20.0, logsnr_max=20.0):
 
 
 def grid(num_steps, logsnr_min=-20.0, logsnr_max=20.0, spacing="paper"):
-    """lambda_1 < ... < lambda_T of Algorithm 2 as float32 [T], at uniformly spaced u.
+    """lambda_1 < ... < lambda_T of Algorithm 2 as float32 [T].
 
-    "paper" includes both ends, u = 1 ... 0; "shifted" has u = i/T, so the last evaluation is at u = 1/T.
+    "paper" is at uniformly spaced u with both ends, u = 1 ... 0; "shifted" has u = i/T, so the last evaluation is at
+    u = 1/T. "logsnr" is uniform in lambda itself, as solvers of the ODE ask for it.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps (T) must be at least 1, got {num_steps}")
+    if spacing == "logsnr":
+        return np.linspace(logsnr_min, logsnr_max, num_steps, dtype=np.float32)
     ends = {"paper": 0.0, "shifted": 1 / num_steps}
     if spacing not in ends:
-        raise ValueError(f"grid must be one of {sorted(ends)}, got {spacing!r}")
+        raise ValueError(f"grid must be one of {sorted([*ends, 'logsnr'])}, got {spacing!r}")
     return logsnr(np.linspace(1.0, ends[spacing], num_steps), logsnr_min, logsnr_max).astype(np.float32)

@@ -6,6 +6,7 @@ DIR/queue.json says of every command what became of it, DIR/logs/NAME.txt what i
 import ctypes
 import fcntl
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -20,7 +21,6 @@ from cfg_jax.files import read_json, write_json
 GRACE = 20  # seconds that a command has to save what it did
 START = 15  # seconds left under which none is begun
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Queue:
@@ -103,8 +103,8 @@ class Queue:
         log = self.directory / "logs" / f"{name}.txt"
         with open(log, "w") as said:
             child = subprocess.Popen(
-                [sys.executable, *command[1:]], stdout=said, stderr=subprocess.STDOUT, pass_fds=[self.lock.fileno()],
-                env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ, preexec_fn=_end_with_parent,
+                [sys.executable, "-m", __name__, *command[2:]], stdout=said, stderr=subprocess.STDOUT,
+                pass_fds=[self.lock.fileno()], env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ,
             )  # fmt: skip
             ended = self._wait(child, record, began, earlier)
         status = child.returncode
@@ -146,7 +146,9 @@ class Queue:
         write_json(self.path, self.state)
 
 
-def _end_with_parent():
-    """Linux: ask a command to stop when the queue is killed, rather than to hold the accelerator."""
-    if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if __name__ == "__main__":
+    # a command, which is asked to stop when the queue is killed rather than to hold the accelerator
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -210,7 +210,9 @@ def test_batch_must_divide_over_the_devices_before_anything_is_written(tiny, tmp
 def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_the_run(
     tiny, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(states, "optimizer", lambda _: optax.scale(float("inf")))
+    monkeypatch.setattr(
+        loss.Objective, "loss", lambda *args: jnp.full(args[4].shape, jnp.inf) + args[1](*args[2:5]).sum()
+    )
     tiny.train.max_skipped = 1
     with (
         caplog.at_level("WARNING", "cfg_jax"),
@@ -240,6 +242,18 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step(tiny, monkeypatc
     assert merged["skipped"] == 1 and merged["loss"] == float(good.loss.compute())
     assert merged["loss_by_logsnr"] == good.loss_by_logsnr.compute()
     assert int(accepted.step) == 2
+
+
+def test_an_update_of_a_finite_gradient_is_finite(tiny):
+    """Why a step looks at its gradient alone: Adam's update of the largest and of the least that clipping leaves."""
+    params = {"a": jnp.zeros(4), "b": jnp.zeros(3)}
+    tx = states.optimizer(tiny.train)
+    for size in (1e38, 1e19, 1e-19, 1e-38, 0.0):
+        opt_state, gradient = tx.init(params), jax.tree.map(lambda a, s=size: jnp.full_like(a, s), params)
+        for _ in range(3):
+            updates, opt_state = tx.update(gradient, opt_state, params)
+            state = states.TrainState(jnp.int32(0), updates, updates, opt_state)
+            assert not jnp.isfinite(optax.tree.norm(gradient)) or steps.all_finite(state), size
 
 
 def test_a_state_is_finite_after_any_number_of_steps(tiny):

@@ -131,7 +131,7 @@ def _train(
                 accepted += len(pending) - values["skipped"]
                 if skipped > config.train.max_skipped:
                     raise NonFinite(
-                        f"{skipped} steps before step {done} had a loss, gradient or update that is not finite"
+                        f"{skipped} steps before step {done} had a loss or gradient that is not finite"
                     )
                 records.warn_of_spike(done, values["loss"], losses)
                 bar.set_postfix(loss=values["loss"], refresh=False)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from cfg_jax.models.attention import attend
 from cfg_jax.models.precision import highest
 
 
@@ -180,7 +181,7 @@ class Attention(nn.Module):
         heads = self.num_heads or channels // self.head_width
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(norm(self.dtype, "norm")(x))
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        h = attend(q, k, v).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
 
 

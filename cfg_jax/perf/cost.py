@@ -60,19 +60,25 @@ def matmul_flops(jaxpr: Jaxpr) -> int:
     """Return the FLOP of all convolutions and matrix products in a jaxpr and what it calls; padding counts as work."""
     total = 0
     for equation in jaxpr.eqns:
-        name, out = equation.primitive.name, equation.outvars[0].aval
-        if name == "conv_general_dilated":
-            kernel, dims = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
-            total += 2 * math.prod(out.shape) * math.prod(kernel) // kernel[dims.rhs_spec[0]]
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += 2 * math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-        times = equation.params.get("length", 1) if name == "scan" else 1
+        total += equation_flops(equation)
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
             if isinstance(inner, Jaxpr):
                 total += times * matmul_flops(inner)
     return total
+
+
+def equation_flops(equation: Any) -> int:
+    """Return the FLOP of one operation of a jaxpr if it is a convolution or a matrix product, else 0."""
+    name, out = equation.primitive.name, equation.outvars[0].aval
+    if name == "conv_general_dilated":
+        kernel, dims = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
+        return 2 * math.prod(out.shape) * math.prod(kernel) // kernel[dims.rhs_spec[0]]
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return 2 * math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+    return 0
 
 
 def activation_bytes(config: ConfigDict, batch_size: int) -> int:

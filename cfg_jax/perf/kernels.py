@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError
+from cfg_jax.models.attention import attend
 from cfg_jax.perf import cost
 from cfg_jax.training import mesh as meshes
 
@@ -30,7 +31,7 @@ def attention(config: ConfigDict) -> str:
     The middle of the network, at the smallest level, always has it.
     """
     side, heads, width = attention_shape(config)
-    return kernel(config, jax.nn.dot_product_attention, *[(images(), side**2, heads, width)] * 3)
+    return kernel(config, attend, *[(images(), side**2, heads, width)] * 3)
 
 
 def attention_shape(config: ConfigDict) -> tuple[int, int, int]:

@@ -130,9 +130,7 @@ def _train(
                 skipped += agreed(values["skipped"])
                 accepted += len(pending) - values["skipped"]
                 if skipped > config.train.max_skipped:
-                    raise NonFinite(
-                        f"{skipped} steps before step {done} had a loss or gradient that is not finite"
-                    )
+                    raise NonFinite(f"{skipped} steps before step {done} had a loss or gradient that is not finite")
                 records.warn_of_spike(done, values["loss"], losses)
                 bar.set_postfix(loss=values["loss"], refresh=False)
                 pending, since = [], time.perf_counter()

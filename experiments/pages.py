@@ -9,6 +9,7 @@ import numpy as np
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, write_atomic, write_json
+from cfg_jax.perf import timing
 from cfg_jax.sweep import report
 from cfg_jax.text import markdown
 from cfg_jax.training import records
@@ -130,7 +131,7 @@ def accelerator(directory: Path, bases: dict, out: Path | None) -> Path:
         lines += [f"## {title}\n", "```", log.read_text().strip(), "```\n"] if log.exists() else []
     if measured := speeds(directory / "speed"):
         write_json(out / "speed.json", measured)
-        lines += ["## How fast the paper's network is\n", speed_table(measured)]
+        lines += ["## How fast the paper's network is\n", timing.table(measured.values())]
     for name in ("peers", "profile"):
         if (directory / "speed" / f"{name}.md").exists():
             shutil.copyfile(directory / "speed" / f"{name}.md", out / f"{name}.md")
@@ -150,29 +151,6 @@ def speeds(directory):
     """{file: what experiments.bench.speed wrote} of the paper's network."""
     names = ("benchmark", "training-*", "sampling-*", "features-*")
     return {path.stem: read_json(path) for name in names for path in sorted(directory.glob(f"{name}.json"))}
-
-
-def speed_table(measured):
-    rows = [["", "batch", *RATES], ["---", *["---:"] * (1 + len(RATES))]]
-    for kind in ("training", "sampling", "features"):
-        found = [of[kind] for of in measured.values() if kind in of]
-        for of in sorted(found, key=lambda of: of["batch_size"]):
-            seconds = of["seconds"]
-            times = [f"{1e3 * seconds[name]:,.1f}" for name in ("median", "min", "max")]
-            memory = [f"{of[name] / 2**30:.2f}" if of[name] else "" for name in ("program_bytes_per_device",
-                                                                                 "peak_bytes_in_use")]  # fmt: skip
-            mfu = f"{of['mfu']:.1%}" if of["mfu"] else ""
-            rates = [f"{of['images_per_s']:,.4g}", f"{of['tflops']:.4g}", mfu, *times, f"{of['compile_s']:.1f}"]
-            rows.append([kind, str(of["batch_size"]), *rates, *memory])
-    one = next(iter(measured.values()))
-    config, sampling = one["config"], one.get("sampling")
-    about = f"{one['parameters']:,} parameters, {one['gflop_per_pass']:,.4g} GFLOP a pass, {config['model']['dtype']}; "
-    about += f"the peak is {one['peak_tflops']:,.0f} TFLOP/s" if one["peak_tflops"] else "the peak is not known"
-    if sampling:
-        evaluations = sampling["T"] * sampling["images_per_s"]
-        about += f". Sampling is guided at w = 1 with T = {sampling['T']}, two passes a step: at a batch of "
-        about += f"{sampling['batch_size']}, {evaluations:,.4g} guided evaluations/s"
-    return f"{about}. Features are in float32.\n\n{markdown(rows)}\n"
 
 
 def commands(tasks):

@@ -5,7 +5,7 @@ peak_flops is the FLOP/s of all devices, None where it is not known: there is no
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,9 +19,22 @@ from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.models import build, inception
 from cfg_jax.sampling import draw
+from cfg_jax.text import markdown
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
+
+RATES = (
+    "images/s",
+    "TFLOP/s",
+    "of the peak",
+    "ms, median",
+    "least",
+    "greatest",
+    "compile s",
+    "program GiB",
+    "peak GiB",
+)
 
 
 @dataclass(frozen=True)
@@ -145,3 +158,29 @@ def rates(run: Callable[[], None], repeats: int, images: int) -> dict:
         "seconds": {"median": median, "min": min(seconds), "max": max(seconds), "repeats": repeats},
         "images_per_s": images / median,
     }
+
+
+def table(measured: Iterable[dict]) -> str:
+    """Write markdown of what experiments.bench.speed wrote of one network, a row for each part and batch."""
+    measured = list(measured)
+    rows = [["", "batch", *RATES], ["---", *["---:"] * (1 + len(RATES))]]
+    for kind in ("training", "sampling", "features"):
+        for of in sorted((of[kind] for of in measured if kind in of), key=lambda of: of["batch_size"]):
+            times = [f"{1e3 * of['seconds'][name]:,.1f}" for name in ("median", "min", "max")]
+            bytes_of = of["program_bytes_per_device"], of["peak_bytes_in_use"]
+            memory = [f"{count / 2**30:.2f}" if count else "" for count in bytes_of]
+            mfu = f"{of['mfu']:.1%}" if of["mfu"] else ""
+            rates = [f"{of['images_per_s']:,.4g}", f"{of['tflops']:.4g}", mfu, *times, f"{of['compile_s']:.1f}"]
+            rows.append([kind, str(of["batch_size"]), *rates, *memory])
+    one, peak = measured[0], measured[0]["peak_tflops"]
+    said = [
+        f"{one['device']}, jax {one['jax']}, {one['config']['model']['dtype']}; {one['parameters']:,} parameters, "
+        f"{one['gflop_per_pass']:,.4g} GFLOP a pass",
+        f"The peak is {peak:,.0f} TFLOP/s" if peak else "The peak is not known",
+    ]
+    for sampling in (of["sampling"] for of in measured if "sampling" in of):
+        said.append(
+            f"Sampling is guided at w = 1, two passes a step, T = {sampling['T']}: at a batch of "
+            f"{sampling['batch_size']}, {sampling['T'] * sampling['images_per_s']:,.4g} guided evaluations/s"
+        )
+    return f"{'. '.join(said)}. Features are in float32.\n\n{markdown(rows)}"

@@ -90,8 +90,8 @@ def section(title, count, kinds):
         rows.append([name, f"{of.flops / 1e12:.3g}", f"{of.bytes / 1e9:.3g}", random, f"{ms:.3g}", f"{share:.1%}"])
     rows.append(["all", f"{flops / 1e12:.4g}", f"{num_bytes / 1e9:.4g}", "", f"{1e3 * total:.4g}", ""])
     rates = [f"{count / s:,.0f} images/s, {flops / TFLOPS.value / 1e12 / s:.0%} of the peak" for s in (total, on_chip)]
-    said = f"{title}, {count} images: by this count {rates[0]}; with attention's logits on chip, as cuDNN keeps them, {rates[1]}"
-    return f"\n{said}\n\n{markdown(rows)}"
+    said = f"{title}, {count} images: by this count {rates[0]}"
+    return f"\n{said}; with attention's logits on chip, as cuDNN keeps them, {rates[1]}\n\n{markdown(rows)}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""Time the training step, guided sampling and Inception features of a config on the devices at hand; write JSON.
+"""Time the training step, guided sampling and Inception features of a config on the devices at hand: a table, and JSON.
 
 python -m experiments.bench.speed --config=configs/digits.py --out=runs/benchmark.json
 
 Each part is written as soon as it is timed: a batch too large for the memory loses none of those before it.
 """
-
-import json
 
 import jax
 from absl import flags
@@ -50,7 +48,7 @@ def main():
     for part in dict.fromkeys(PARTS.value):
         result[part] = timers[part]()
         write_json(OUT.value, result)
-    print(json.dumps({k: v for k, v in result.items() if k != "config"}, indent=1))
+    print(timing.table([result]))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cfg_jax.perf import collectives, cost
+from cfg_jax.perf import collectives, cost, timing
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 
@@ -91,3 +91,9 @@ def test_activations_on_every_device_are_found(fsdp, replicate):
     text = step.lower(shapes, jax.ShapeDtypeStruct((32, 64), jnp.float32)).compile().as_text()
     with pytest.raises(AssertionError) if replicate else nullcontext():
         only_the_gradient(shapes, fsdp, collectives.of_program(text))
+
+
+def test_guided_sampling_sends_nothing_between_devices(tiny):
+    """Both halves of an image are on its own device."""
+    assert len(jax.devices()) == 4
+    assert collectives.of_program(timing.sampling(tiny).compiled.as_text()) == []

@@ -63,11 +63,15 @@ def guided_by_classifier(eps_fn: Callable, log_prob: Callable, scale) -> Callabl
     return guided_eps
 
 
-def both_halves(eps_fn: Callable, null: int, z, logsnr, c) -> list[Array]:
-    """[eps(z, c), eps(z)], the network run once on both."""
-    logsnr = jnp.broadcast_to(logsnr, c.shape)
-    labels = jnp.concatenate([c, jnp.full_like(c, null)])
-    return jnp.split(eps_fn(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]), labels), 2)
+def both_halves(eps_fn: Callable, null: int, z, logsnr, c) -> tuple[Array, Array]:
+    """(eps(z, c), eps(z)), the network run once on both.
+
+    An image's two halves stand side by side: where the batch is split over devices, none is sent to another.
+    """
+    logsnr = jnp.repeat(jnp.broadcast_to(logsnr, c.shape), 2)
+    labels = jnp.stack([c, jnp.full_like(c, null)], axis=1).ravel()
+    eps = eps_fn(jnp.repeat(z, 2, axis=0), logsnr, labels).reshape(len(z), 2, *z.shape[1:])
+    return eps[:, 0], eps[:, 1]
 
 
 def is_zero(w) -> bool:

@@ -11,11 +11,14 @@ from typing import Any
 import jax
 
 OF_SOURCE = re.compile(r'^\s*(?:ROOT )?%?(\S+) = .*metadata=\{[^}]*?op_name="([^"]*)"', re.MULTILINE)
+INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\(")
+COSTLY = ("convolution", "dot", "sort", "scatter", "gather", "reduce-window", "reduce", "transpose", "concatenate")
 
 
 @dataclass(frozen=True)
 class Operation:
     name: str  # of the compiled program, or the device's kernel where the trace does not say that
+    kind: str  # its opcode, or the costliest one that it fuses
     source: str  # the path of modules that it comes from; "" where the program does not say
     calls: int
     seconds: float
@@ -27,7 +30,7 @@ def operations(run: Callable[[], None], program: str, calls: int = 3) -> tuple[l
     program: its text, compiled.as_text(). Returns its operations by the seconds that one call spends in them, the
     longest first, and the seconds of one call by the clock. The list is empty where the profiler sees no device.
     """
-    sources = dict(OF_SOURCE.findall(program))
+    sources, kinds = dict(OF_SOURCE.findall(program)), kinds_of(program)
     run()
     with tempfile.TemporaryDirectory() as directory:
         with jax.profiler.trace(directory):
@@ -41,8 +44,31 @@ def operations(run: Callable[[], None], program: str, calls: int = 3) -> tuple[l
     for name, seconds in events:
         count, before = total.get(name, (0, 0.0))
         total[name] = count + 1, before + seconds
-    found = [Operation(name, sources.get(name, ""), n // calls, s / calls) for name, (n, s) in total.items()]
+    found = [
+        Operation(name, kinds.get(name, "not in the program"), sources.get(name, ""), n // calls, s / calls)
+        for name, (n, s) in total.items()
+    ]
     return sorted(found, key=lambda operation: -operation.seconds), clock
+
+
+def kinds_of(program: str) -> dict[str, str]:
+    """{operation: kind} of a compiled program's text. A fusion is of the first of COSTLY that is in it."""
+    opcodes, called, inside, computation = {}, {}, {}, ""
+    for line in program.splitlines():
+        if found := INSTRUCTION.match(line):
+            name, opcode = found.groups()
+            target = re.search(r'custom_call_target="([^"]*)"', line)
+            opcodes[name] = target[1] if target else opcode
+            inside.setdefault(computation, set()).add(opcode)
+            if calls := re.search(r"calls=%?([^\s,]+)", line):
+                called[name] = calls[1]
+        elif line.endswith("{"):
+            computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
+    fused = {
+        name: next((kind for kind in COSTLY if kind in inside.get(of, ())), "elementwise")
+        for name, of in called.items()
+    }
+    return opcodes | fused
 
 
 def on_devices(data: Any) -> Iterator[tuple[str, float]]:

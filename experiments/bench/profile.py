@@ -49,7 +49,18 @@ def section(name, program):
     rest = found[COUNT.value :]
     ms = 1e3 * sum(operation.seconds for operation in rest)
     rows.append([f"{len(rest)} others", "", str(sum(o.calls for o in rest)), f"{ms:.3g}", f"{ms / 1e3 / busy:.1%}"])
-    return f"{title}\n\nOperations take {1e3 * busy:,.1f} ms.\n\n{markdown(rows)}\n"
+    return f"{title}\n\nOperations take {1e3 * busy:,.1f} ms.\n\n{markdown(rows)}\n{by_kind(found, busy)}"
+
+
+def by_kind(found, busy):
+    total = {}
+    for operation in found:
+        calls, seconds = total.get(operation.kind, (0, 0.0))
+        total[operation.kind] = calls + operation.calls, seconds + operation.seconds
+    rows = [["kind, the costliest in a fusion", "calls", "ms", "share"], ["---", "---:", "---:", "---:"]]
+    for kind, (calls, seconds) in sorted(total.items(), key=lambda item: -item[1][1]):
+        rows.append([kind, str(calls), f"{1e3 * seconds:.3g}", f"{seconds / busy:.1%}"])
+    return f"{markdown(rows)}\n"
 
 
 if __name__ == "__main__":

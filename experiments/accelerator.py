@@ -142,7 +142,7 @@ def table(queue, rung, ends):
     chosen = queue.directory / f"{rung.name}.json"
     choice = read_json(chosen) if chosen.exists() else choose(queue, rung)
     if not choice:
-        return print("" if PLAN.value else "  no network fits into its minutes: give more of them")
+        return print("" if PLAN.value else "  no network was timed that fits into its minutes: give more of them")
     if not PLAN.value:
         write_json(chosen, choice)
     print(f"  {json.dumps(choice)}", flush=True)
@@ -182,10 +182,12 @@ def choose(queue, rung):
 def more(queue, rung):
     """What is left of the minutes: the same models trained further, and their table again."""
     queue.stage(f"more steps of {rung.name}", MINUTES.value)
-    chosen = queue.directory / f"{rung.name}-more.json"
-    if PLAN.value or queue.status(f"{rung.name}-table") != "done":
+    first, chosen = (queue.directory / f"{name}.json" for name in (rung.name, f"{rung.name}-more"))
+    if PLAN.value or not first.exists():
         return print("  after its table")
-    before = read_json(queue.directory / f"{rung.name}.json")
+    before = read_json(first)
+    if not paper(queue, rung, rung.name, before, queue.directory / "runs"):  # it took longer than was planned
+        return None
     if chosen.exists():
         choice = read_json(chosen)
     else:
@@ -204,12 +206,13 @@ def more(queue, rung):
 
 
 def paper(queue, rung, name, choice, runs):
+    """Table 1 at a choice -> whether it is done."""
     steps = choice["fields"]["train.num_steps"]
     saves = {"train.checkpoint_every": max(1, min(1000, steps // 4)), "train.sample_every": steps}
     sweep = f"--sweep={runs / f'{name}-sweep'}"
     seeds = ",".join(map(str, choice["seeds"]))
-    queue.run(f"{name}-table", "experiments.paper", "--table=1", f"--scale={rung.name}", f"--runs={runs}", sweep,
-              f"--seeds={seeds}", *arguments(rung.name, choice["fields"] | saves, scale=True))  # fmt: skip
+    return queue.run(f"{name}-table", "experiments.paper", "--table=1", f"--scale={rung.name}", f"--runs={runs}", sweep,
+                     f"--seeds={seeds}", *arguments(rung.name, choice["fields"] | saves, scale=True))  # fmt: skip
 
 
 def missing(rung):

@@ -233,7 +233,7 @@ def peak_flops(queue):
 
 def arguments(name, fields, scale=False):
     """--config and the flags of fields that differ."""
-    # KID, precision and recall take the host longer than a cell's samples take the accelerator
+    # KID, precision and recall are the host's work, and the accelerator would wait for it
     given = {"data.root": DATA.value, "eval.inception": INCEPTION.value, "eval.neighbours": 0} | fields
     given = {field: tuple(value) if isinstance(value, list) else value for field, value in given.items()}  # of JSON
     config = [] if scale else [f"--config=configs/{name}.py"]

@@ -21,6 +21,7 @@ from cfg_jax.files import read_json, write_json
 GRACE = 20  # seconds that a command has to save what it did
 START = 15  # seconds left under which none is begun
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT = "CFG_JAX_QUEUE"  # the queue's process, to its commands
 
 
 class Queue:
@@ -104,7 +105,8 @@ class Queue:
         with open(log, "w") as said:
             child = subprocess.Popen(
                 [sys.executable, "-m", __name__, *command[2:]], stdout=said, stderr=subprocess.STDOUT,
-                pass_fds=[self.lock.fileno()], env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ,
+                pass_fds=[self.lock.fileno()],
+                env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ | {PARENT: str(os.getpid())},
             )  # fmt: skip
             ended = self._wait(child, record, began, earlier)
         status = child.returncode
@@ -150,5 +152,7 @@ if __name__ == "__main__":
     # a command, which is asked to stop when the queue is killed rather than to hold the accelerator
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if str(os.getppid()) != os.environ[PARENT]:  # it was killed before that
+        sys.exit(130)
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -6,11 +6,12 @@ import io
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -97,23 +98,29 @@ def to_make(paths: Collection[Path], done: Callable[[Path], bool] = Path.exists)
 
 
 @contextmanager
-def only_one(directory: str | Path) -> Iterator[None]:
-    """Hold `directory` for this process alone. Raises InputError where another process holds it.
+def only_one(directory: str | Path, wait: float = 0) -> Iterator[IO[str]]:
+    """Hold `directory` for this process alone. Raises InputError where another still holds it after `wait` seconds.
 
-    The system releases it when the process ends, however it ends.
+    The system releases it when the process ends, however it ends. A child that is handed the file holds it too.
     """
     path = Path(directory) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait
     with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(f"{directory} is in use by {file.read() or 'another process'}: wait for it") from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    holder = file.read() or "another process"
+                    raise InputError(f"{directory} is in use by {holder}: wait for it") from None
+                time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        yield file
 
 
 @contextmanager

@@ -11,6 +11,7 @@ that is lent for ten minutes at a time: --call_minutes=9.5. experiments.results 
 
 import importlib.util
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from absl import flags
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import read_json, write_json
+from cfg_jax.files import only_one, read_json, write_json
 from cfg_jax.perf import fit
 from cfg_jax.sweep import published, spec
 from configs import fashion_mnist, tiny_imagenet
 from experiments import cli
-from experiments.launch.queue import Queue
+from experiments.launch.queue import GRACE, Queue
 
 MINUTES = flags.DEFINE_float("minutes", 40, "of all calls together", lower_bound=1)
 CALL_MINUTES = flags.DEFINE_float("call_minutes", None, "of this call; default: all that is left", lower_bound=1)
@@ -83,7 +84,8 @@ DIGITS = SMALL | {
 def main():
     jax.config.update("jax_platforms", "cpu")  # the queue counts; the accelerator belongs to its commands
     ends = {name: at * MINUTES.value / 40 for name, at in (TINY_ENDS if TINY.value else ENDS).items()}
-    with Queue(OUT.value, MINUTES.value, CALL_MINUTES.value, PLAN.value) as queue:
+    with nullcontext() if PLAN.value else only_one(OUT.value, wait=2 * GRACE) as lock:
+        queue = Queue(OUT.value, MINUTES.value, CALL_MINUTES.value, lock)
         check(queue, ends["check"])
         speed(queue, ends["speed"])
         for rung in RUNGS:
@@ -143,10 +145,7 @@ def table(queue, rung, ends):
     choice = read_json(chosen) if chosen.exists() else choose(queue, rung)
     if not choice:
         return print("" if PLAN.value else "  no network was timed that fits into its minutes: give more of them")
-    if not PLAN.value:
-        write_json(chosen, choice)
-    print(f"  {json.dumps(choice)}", flush=True)
-    paper(queue, rung, rung.name, choice, queue.directory / "runs")
+    paper(queue, rung, rung.name, choice)
 
 
 def choose(queue, rung):
@@ -186,7 +185,7 @@ def more(queue, rung):
     if PLAN.value or not first.exists():
         return print("  after its table")
     before = read_json(first)
-    if not paper(queue, rung, rung.name, before, queue.directory / "runs"):  # it took longer than was planned
+    if not paper(queue, rung, rung.name, before):  # it took longer than was planned
         return None
     if chosen.exists():
         choice = read_json(chosen)
@@ -200,14 +199,15 @@ def more(queue, rung):
         if steps < MORE * done:
             return print(f"  {steps:,} steps instead of {done:,} are not worth a table")
         choice = {"fields": before["fields"] | {"train.num_steps": steps}, "seeds": before["seeds"][:1]}
-        write_json(chosen, choice)
+    paper(queue, rung, f"{rung.name}-more", choice)
+
+
+def paper(queue, rung, name, choice):
+    """Table 1 at a choice, which stays the same in later calls -> whether it is done."""
     print(f"  {json.dumps(choice)}", flush=True)
-    paper(queue, rung, f"{rung.name}-more", choice, queue.directory / "runs")
-
-
-def paper(queue, rung, name, choice, runs):
-    """Table 1 at a choice -> whether it is done."""
-    steps = choice["fields"]["train.num_steps"]
+    if not PLAN.value:
+        write_json(queue.directory / f"{name}.json", choice)
+    runs, steps = queue.directory / "runs", choice["fields"]["train.num_steps"]
     saves = {"train.checkpoint_every": max(1, min(1000, steps // 4)), "train.sample_every": steps}
     sweep = f"--sweep={runs / f'{name}-sweep'}"
     seeds = ",".join(map(str, choice["seeds"]))

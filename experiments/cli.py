@@ -47,6 +47,11 @@ def given(name, argv=None):
     return values[-1]
 
 
+def command_line(name):
+    """The command that runs experiments.NAME as it was given."""
+    return " ".join([f"python -m experiments.{name}", *sys.argv[1:]])
+
+
 def define_hosts():
     """The flags by which a command's processes find each other where no cluster says it."""
     flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Kubernetes, TPU pods need none of these")

@@ -15,17 +15,6 @@ from cfg_jax.text import markdown
 from cfg_jax.training import records
 
 COPIED = ("results.csv", "curves.png", "curves_T.png", "samples.png", "config.json")
-RATES = (
-    "images/s",
-    "TFLOP/s",
-    "of the peak",
-    "ms, median",
-    "least",
-    "greatest",
-    "compile s",
-    "program GiB",
-    "peak GiB",
-)
 
 
 def table(base, scale: str, sweep: Path, runs: Path, out: Path) -> None:

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cfg_jax.errors import InputError
+from cfg_jax.files import only_one
 from cfg_jax.perf import cost, fit
 from experiments.launch import queue as queues
 from tests.several import ROOT, start, wait_for
@@ -32,8 +34,10 @@ def test_steps_that_fit_take_the_seconds_that_were_given(tiny):
     assert fit.Rates.of(of | {"features": {"images_per_s": 50.0}}) == rates
 
 
-def opened(directory, minutes=1.0, **more):
-    return queues.Queue(directory, minutes, **({"call_minutes": None, "only_plan": False} | more))
+@contextmanager
+def opened(directory, minutes=1.0, call_minutes=None):
+    with only_one(directory) as lock:
+        yield queues.Queue(directory, minutes, call_minutes, lock)
 
 
 def test_what_is_done_is_not_done_again(tmp_path, capsys):
@@ -65,13 +69,14 @@ def test_it_ends_before_its_time_is_over(tmp_path, monkeypatch, limit):
         assert not queue.run("next", "timeit", "-n1", "pass") and queue.status("next") == ""
 
 
-def test_two_queues_do_not_share_a_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(queues, "GRACE", 0.1)
+def test_two_queues_do_not_share_a_directory(tmp_path):
+    """The second waits for the first for a while, since it may be a command whose queue was killed."""
+    began = time.monotonic()
     with opened(tmp_path):
-        with pytest.raises(InputError, match="in use by another process"):
-            opened(tmp_path)
-        with opened(tmp_path, only_plan=True) as plan:
-            assert plan.status("x") == ""
+        with pytest.raises(InputError, match="in use by process"), only_one(tmp_path, wait=1):
+            pass
+        assert time.monotonic() - began >= 1
+        assert queues.Queue(tmp_path, 1.0, None, None).status("x") == ""
 
 
 def made_up(directory, training, passes, features=2000.0, networks=(0, 1, 2)):

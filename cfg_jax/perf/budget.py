@@ -90,7 +90,7 @@ def budget(function: Callable, *args: Any, kind_of: Callable[[Operation], str]) 
         if operation.name in ("random_bits", "threefry2x32"):
             kind.random += sum(value.size for value in operation.outputs)
         if out:
-            sources = set().union(*map(read, operation.inputs)) if operation.inputs else set()
+            sources = set().union(*map(read, operation.inputs))
             kind.bytes += sum(value.bytes for value in (*sources, *out))
     return dict(total)
 

@@ -31,6 +31,7 @@ def num_parameters(config: ConfigDict) -> int:
 def forward_flops(config: ConfigDict) -> int:
     """Return the FLOP of one network pass for one image, two for each product of its convolutions and matrices."""
     net, params, inputs = abstract(config, 1)
+    net = net.clone(dtype=jnp.float32)  # in which attention is made of products that can be counted, on every device
     return matmul_flops(
         jax.make_jaxpr(lambda params, *args: net.apply({"params": params}, *args))(params, *inputs).jaxpr
     )

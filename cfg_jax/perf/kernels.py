@@ -67,7 +67,7 @@ def kernel(config: ConfigDict, function: Callable, *shapes: tuple[int, ...]) -> 
     with jax.default_matmul_precision("highest"):
         exact = jax.jit(function)(*[a.astype(jnp.float32) for a in args])
     run = jax.jit(function)
-    error = float(jnp.linalg.norm(run(*args).astype(jnp.float32) - exact) / jnp.linalg.norm(exact))
+    error = relative(run(*args).astype(jnp.float32), exact)
     what = f"{dtype} {' '.join('x'.join(map(str, shape)) for shape in shapes[:2])}"
     if not error < TOLERANCE:  # nor NaN
         raise InputError(
@@ -78,6 +78,11 @@ def kernel(config: ConfigDict, function: Callable, *shapes: tuple[int, ...]) -> 
     peak = meshes.peak_flops()
     share = f", {flops * jax.device_count() / peak:.0%} of its bf16 peak" if peak else ""
     return f"{what}: {flops / 1e12:.3g} TFLOP/s{share}, {error:.1g} from float32's"
+
+
+def relative(a: jax.Array, b: jax.Array) -> float:
+    """Return the L2 distance of a from b, relative to b."""
+    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
 def seconds(run: Callable, *args) -> float:

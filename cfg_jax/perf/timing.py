@@ -25,16 +25,8 @@ from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 
 RATES = (
-    "images/s",
-    "TFLOP/s",
-    "of the peak",
-    "ms, median",
-    "least",
-    "greatest",
-    "compile s",
-    "program GiB",
-    "peak GiB",
-)
+    "images/s", "TFLOP/s", "of the peak", "ms, median", "least", "greatest", "compile s", "program GiB", "peak GiB",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ Nothing is compiled or run. cfg_jax/perf/budget.py says how memory is counted. A
 FLOP or its bytes, whichever are longer.
 """
 
-import sys
 from functools import partial
 
 import jax
@@ -32,6 +31,7 @@ flags.mark_flags_as_required(["config"])
 
 
 def main():
+    jax.config.update("jax_platforms", "cpu")  # nothing runs, and attention is XLA's whatever there is
     config = CONFIG.value
     checks.everything(config)
     data = config.data
@@ -51,7 +51,7 @@ def main():
 
     image, label, logsnr = batch(config.eval.batch_size)
     sampling = guided, state.ema, jax.ShapeDtypeStruct(image.shape, jnp.float32), logsnr, label
-    command = " ".join(["python -m experiments.bench.budget", *sys.argv[1:]])
+    command = cli.command_line("bench.budget")
     text = f"    {command}\n\n{config.model.dtype}; peaks {TFLOPS.value:g} TFLOP/s and {GBPS.value:g} GB/s.\n"
     text += section("A step of training", config.train.batch_size, budget(*training, kind_of=kind))
     text += section("A guided evaluation, two passes", config.eval.batch_size, budget(*sampling, kind_of=kind))

@@ -21,6 +21,7 @@ from cfg_jax.files import write_atomic
 from cfg_jax.models import build
 from cfg_jax.perf import kernels
 from cfg_jax.sampling import draw
+from cfg_jax.sweep import spec
 from experiments import cli
 
 CONFIG = cli.define_config()
@@ -60,9 +61,7 @@ def batches(config, params):
     """Image i is a function of (seed, i), its label and w, not of its batch."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
     labels = np.arange(BATCHES[-1], dtype=np.int32) % max(1, config.data.num_classes)
-    with config.unlocked():
-        section = config.sampler.copy_and_resolve_references()
-    section.num_steps = 4
+    walk = build.walk(spec.changed(config, {"sampler.num_steps": 4}))
     args = (
         build.denoiser(config, params, "float32"),
         labels,
@@ -70,9 +69,7 @@ def batches(config, params):
     )
     drawn = [
         images.to_uint8(
-            np.concatenate(
-                [*draw.batches(*args, build.walk(config, section), shape=shape, seed=0, batch_size=batch_size)]
-            )
+            np.concatenate([*draw.batches(*args, walk, shape=shape, seed=0, batch_size=batch_size)])
         ).astype(int)
         for batch_size in BATCHES
     ]
@@ -114,7 +111,7 @@ def bfloat16(config, params):
             eps_fn(build.denoiser(config, params, dtype), z, jnp.full(len(z), logsnr), c)
             for dtype in checks.DTYPES[::-1]
         )
-        apart.append(float(jnp.linalg.norm(half - full) / jnp.linalg.norm(full)))
+        apart.append(kernels.relative(half, full))
     said = ", ".join(f"{value:.2%}" for value in apart)
     return max(apart) < BFLOAT16, f"eps {said} from float32's at log-SNR -5, 0, 5; limit {BFLOAT16:.0%}"
 
@@ -128,7 +125,7 @@ def attention(config, _):
     q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
     run = {name: jax.jit(partial(dot_product_attention, implementation=name)) for name in ("cudnn", "xla")}
     ours, other = (run[name](q, k, v).astype(jnp.float32) for name in run)
-    apart = float(jnp.linalg.norm(ours - other) / jnp.linalg.norm(other))
+    apart = kernels.relative(ours, other)
     times = ", ".join(f"{name} {1e6 * kernels.seconds(f, q, k, v):,.0f} us" for name, f in run.items())
     return (
         apart < kernels.TOLERANCE,

@@ -4,8 +4,6 @@ python -m experiments.bench.profile --config=configs/imagenet64.py --config.trai
     --config.eval.batch_size=128 --config.sampler.num_steps=4 --out=runs/profile.md
 """
 
-import sys
-
 import jax
 from absl import flags
 
@@ -26,7 +24,7 @@ PROGRAMS = {"training": timing.training, "sampling": timing.sampling}
 def main():
     config = CONFIG.value
     checks.everything(config)
-    command = " ".join(["python -m experiments.bench.profile", *sys.argv[1:]])
+    command = cli.command_line("bench.profile")
     about = f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}, {config.model.dtype}"
     text = f"# Where the time goes\n\n    {command}\n\n{about}. Times are of one call, all devices together.\n"
     for name, program in PROGRAMS.items():

@@ -73,9 +73,8 @@ def main():
 
 def wheels(there, directory):
     """Download wheels of the project's packages, and theirs, that are not there in the version that all agree on."""
-    if shutil.which("uv") is None and not (Path(sys.executable).parent / "uv").exists():
-        raise InputError("uv is not installed: python -m pip install uv")
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    uv = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
+    require(uv, "uv is not installed: python -m pip install uv")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [line for line in project["dependencies"] if Requirement(line).name not in LEFT_BEHIND]
     here = {canonicalize_name(name): version for name, version in there["packages"].items()}

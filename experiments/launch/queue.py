@@ -4,7 +4,6 @@ DIR/queue.json says of every command what became of it, DIR/logs/NAME.txt what i
 """
 
 import ctypes
-import fcntl
 import os
 import runpy
 import shlex
@@ -14,8 +13,8 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, write_json
 
 GRACE = 20  # seconds that a command has to save what it did
@@ -25,42 +24,18 @@ PARENT = "CFG_JAX_QUEUE"  # the queue's process, to its commands
 
 
 class Queue:
-    """Use it as a context: it holds its directory meanwhile."""
-
-    def __init__(self, directory: str | Path, minutes: float, call_minutes: float | None, only_plan: bool):
+    def __init__(self, directory: str | Path, minutes: float, call_minutes: float | None, lock: IO[str] | None) -> None:
         """`minutes` are of all calls in `directory` together, `call_minutes` of this one.
 
-        only_plan: print what would be run. Raises InputError where another process works there and does not end.
+        lock: the file of files.only_one, which a command that runs here holds too, so that one whose queue was killed
+        is waited for; None only prints what would be run.
         """
-        self.directory, self.seconds, self.only_plan = Path(directory), 60 * minutes, only_plan
+        self.directory, self.seconds, self.lock = Path(directory), 60 * minutes, lock
         self.began, self.call_seconds = time.monotonic(), 60 * (call_minutes or minutes)
         self.path = self.directory / "queue.json"
-        self.lock = None if only_plan else self._locked()
         self.state = read_json(self.path) if self.path.exists() else {"used_s": 0.0, "tasks": {}}
         self.used_before = self.state["used_s"]
         self.begins, self.ends = 0.0, 0.0  # of the stage, by the seconds used; a plan takes both as they are
-
-    def _locked(self):
-        """The lock's file, which a command that runs here holds too: one whose queue was killed is waited for."""
-        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
-        lock = open(self.directory / ".lock", "a")  # noqa: SIM115
-        until = time.monotonic() + 2 * GRACE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return lock
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    lock.close()
-                    raise InputError(f"{self.directory} is in use by another process: wait for it") from None
-                time.sleep(0.2)
-
-    def __enter__(self) -> "Queue":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.lock:
-            self.lock.close()
 
     @property
     def used(self) -> float:
@@ -70,7 +45,7 @@ class Queue:
     @property
     def left(self) -> float:
         """Seconds that a command of this stage may still take, with the time to save taken off."""
-        used = max(self.used, self.begins) if self.only_plan else self.used
+        used = self.used if self.lock else max(self.used, self.begins)
         return min(self.ends, self.seconds) - used - GRACE
 
     def stage(self, title: str, ends: float) -> None:
@@ -91,10 +66,10 @@ class Queue:
             print(f"  {name:24} done", flush=True)
             return True
         command = ["python", "-m", module, *map(str, args)]
-        if self.only_plan:
+        if not self.lock:
             print(f"  {name:24} {self.status(name) or 'to do'}: {shlex.join(command)}")
             return True
-        if min(self.left, self._call_left()) < START:
+        if self._now_left() < START:
             print(f"  {name:24} no time left for it", flush=True)
             return False
         print(f"  {name:24} {shlex.join(command)}", flush=True)
@@ -102,6 +77,7 @@ class Queue:
         record = {"status": "begun", "command": shlex.join(command), "seconds": earlier}
         self.state["tasks"][name] = record
         log = self.directory / "logs" / f"{name}.txt"
+        log.parent.mkdir(exist_ok=True)
         with open(log, "w") as said:
             child = subprocess.Popen(
                 [sys.executable, "-m", __name__, *command[2:]], stdout=said, stderr=subprocess.STDOUT,
@@ -121,13 +97,14 @@ class Queue:
             print(f"  {name:24} {record['status']}: {lines[-1] if lines else ''}", flush=True)
         return record["status"] == "done"
 
-    def _call_left(self):
-        return self.call_seconds - (time.monotonic() - self.began) - GRACE
+    def _now_left(self):
+        """Seconds that a command may take in this stage and in this call."""
+        return min(self.left, self.call_seconds - (time.monotonic() - self.began) - GRACE)
 
     def _wait(self, child, record, began, earlier):
         """Until it ends by itself: True. Else it is told to stop when its time is over: False."""
         try:
-            while min(self.left, self._call_left()) > 0:
+            while self._now_left() > 0:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=1)
                     return True

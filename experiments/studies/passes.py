@@ -7,8 +7,6 @@ dimension where the data have a spread of about 1. Gaussians of equal spread hav
 mixture's is taken from 4096 steps of the same kind, with noise (ancestral) or without.
 """
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +62,7 @@ def main():
     floor = np.abs(
         np.sort(np.random.default_rng(0).normal(0, STD, NUM_SAMPLES.value)) - stats.norm.ppf(quantiles) * STD
     )
-    command = " ".join(["python -m experiments.studies.passes", *sys.argv[1:]])
+    command = cli.command_line("studies.passes")
     text = (
         f"    {command}\n\n{NUM_SAMPLES.value:,} samples of one seed a cell; as many exact draws of the Gaussian are "
     )

@@ -5,8 +5,6 @@ python -m experiments.studies.precision --run=experiments/results/fashion_mnist_
 The weights are the same; the dtype is what the network's body computes in.
 """
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +15,7 @@ from cfg_jax import checks
 from cfg_jax.diffusion import guidance, process
 from cfg_jax.files import write_atomic
 from cfg_jax.images import to_float
+from cfg_jax.perf.kernels import relative
 from cfg_jax.text import markdown
 from experiments import cli
 
@@ -58,12 +57,7 @@ def main():
     )
     print(text)
     if OUT.value:
-        command = " ".join(["python -m experiments.studies.precision", *sys.argv[1:]])
-        write_atomic(OUT.value, f"# What bfloat16 costs\n\n    {command}\n\n{text}")
-
-
-def relative(a, b):
-    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+        write_atomic(OUT.value, f"# What bfloat16 costs\n\n    {cli.command_line('studies.precision')}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def given(name, argv=None):
 
 
 def command_line(name):
-    """The command that runs experiments.NAME as it was given."""
+    """The command line of a module of experiments, as it was given."""
     return " ".join([f"python -m experiments.{name}", *sys.argv[1:]])
 
 

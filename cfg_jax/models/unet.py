@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.models.attention import attend
+from cfg_jax.models.norm import GroupNorm
 from cfg_jax.models.precision import highest
 
 
@@ -68,7 +69,7 @@ class UNet(nn.Module):
                         h = conv3x3(h.shape[-1], self.dtype, f"{name}_up")(up(h))
                 index += 1
 
-        h = nn.silu(norm(jnp.float32, "out_norm")(h))
+        h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
         return conv3x3(self.out_channels, jnp.float32, "out_conv", zero=True)(h)
 
 
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
         block, attention = layers(self, dropout=0.0, deterministic=True)
         emb = nn.silu(embed_time(self, logsnr)).astype(self.dtype)
         h, _ = encode(self, z, emb, block, attention)
-        h = nn.silu(norm(jnp.float32, "out_norm")(h))
+        h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
 
 
@@ -156,10 +157,10 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], emb: Float[Array, "b d"]) -> Float[Array, "b h2 w2 features"]:
         resample = self.resample or (lambda h: h)
-        h = resample(nn.silu(norm(self.dtype, "in_norm")(x)))
+        h = resample(nn.silu(GroupNorm(self.dtype, name="in_norm")(x)))
         h = conv3x3(self.features, self.dtype, "in_conv")(h)
-        scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="emb")(emb)[:, None, None], 2, -1)
-        h = nn.silu(norm(self.dtype, "out_norm")(h) * (1 + scale) + shift)
+        scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="emb")(emb), 2, -1)
+        h = nn.silu(GroupNorm(self.dtype, name="out_norm")(h, scale, shift))
         h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
         h = conv3x3(self.features, self.dtype, "out_conv", zero=True)(h)
         x = resample(x)
@@ -179,7 +180,7 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, height, width, channels = x.shape
         heads = self.num_heads or channels // self.head_width
-        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(norm(self.dtype, "norm")(x))
+        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(GroupNorm(self.dtype, name="norm")(x))
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
         h = attend(q, k, v).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
@@ -220,11 +221,6 @@ def down(h: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
 def up(h: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
     """Double the side: each pixel becomes 2x2."""
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
-
-
-def norm(dtype: jnp.dtype, name: str) -> nn.GroupNorm:
-    """ADM's: 32 groups, whose statistics are float32 whatever the dtype of the output."""
-    return nn.GroupNorm(32, epsilon=1e-5, dtype=dtype, name=name)
 
 
 def conv3x3(features: int, dtype: jnp.dtype, name: str, zero: bool = False, strides: int = 1) -> nn.Conv:

@@ -58,6 +58,27 @@ def whole(tmp_path_factory):
     return config, workdir
 
 
+def test_a_step_moves_nothing_between_devices_and_host_but_its_batch(tiny, tmp_path, monkeypatch):
+    compile_step = steps.compile_step
+
+    def guarded(*args):
+        step_fn, *rest = compile_step(*args)
+
+        def step(*args):
+            jax.config.update("jax_transfer_guard", "disallow")  # from the first step on; what is asked for may move
+            return step_fn(*args)
+
+        return step, *rest
+
+    monkeypatch.setattr(steps, "compile_step", guarded)
+    tiny.train.sample_every = 100
+    try:
+        trainer.train(tiny, tmp_path / "run")
+    finally:
+        jax.config.update("jax_transfer_guard", "allow")
+    assert [record["step"] for record in records(tmp_path / "run")] == [2, 4]
+
+
 def test_two_and_two_steps_are_four_bit_for_bit(whole, tmp_path):
     config, workdir = whole
     half = config.copy_and_resolve_references()

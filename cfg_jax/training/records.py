@@ -23,8 +23,8 @@ def summarise(metrics: list[TrainMetrics]) -> dict[str, Any]:
 
     Returns {"loss", "grad_norm", "loss_by_logsnr", "skipped"}; loss and grad_norm are None where all were skipped.
     """
-    merged = metrics[0]
-    for other in jax.device_get(metrics[1:]):
+    merged, *others = jax.device_get(metrics)
+    for other in others:
         merged = merged.merge(other)
     skipped = int(merged.skipped.total)
     loss, grad_norm = (float(m.compute()) if skipped < len(metrics) else None for m in (merged.loss, merged.grad_norm))

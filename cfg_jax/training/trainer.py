@@ -91,8 +91,11 @@ def _train(
     upcoming = pipeline.ahead(batches, begin, num_steps)
 
     # Programs
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)  # the seed itself drew the parameters
-    constants = key, jnp.float32(config.p_uncond)
+    def constants_of_run():  # the seed itself drew the parameters
+        return jax.random.fold_in(jax.random.key(config.seed), 1), jnp.float32(config.p_uncond)
+
+    # on every device once, not sent there at every step
+    constants = jax.jit(constants_of_run, out_shardings=meshes.replicated(mesh))()
     step_fn, flops, seconds = steps.compile_step(config, mesh, state, meshes.put(batches[begin], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
     peak_flops = meshes.peak_flops()

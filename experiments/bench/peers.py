@@ -3,10 +3,10 @@
 git clone https://github.com/openai/guided-diffusion
 git clone https://github.com/NVlabs/edm
 python -m pip install torch torchvision torch-fidelity
-python -m experiments.bench.speed --config=configs/imagenet64.py --out=runs/benchmark.json
-python -m experiments.bench.peers --ours=runs/benchmark.json --guided_diffusion=guided-diffusion --edm=edm
+python -m experiments.bench.peers --config=configs/imagenet64.py --guided_diffusion=guided-diffusion --edm=edm
 
-The code in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config; a
+Ours is timed first, by experiments.bench.speed in a process of its own; --ours=FILE takes what it wrote earlier. The
+code in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config; a
 step of training is the squared error, clipping of the gradient, Adam and the EMA. bfloat16 is torch.autocast's for
 guided-diffusion, which computes its attention again in the backward pass, and edm's own cast for edm. cuDNN may search
 its algorithms and float32 products may be TF32, as XLA does both. --tuned turns on channels last and torch.compile,
@@ -16,6 +16,7 @@ which those repositories do not.
 # pyright: reportMissingImports=false
 import importlib
 import importlib.util
+import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -30,13 +31,14 @@ from cfg_jax.perf import timing
 from cfg_jax.text import markdown
 from experiments import cli
 
-OURS = flags.DEFINE_string("ours", None, "what experiments.bench.speed wrote; the config is in it")
+CONFIG = cli.define_config()
+OURS = flags.DEFINE_string("ours", None, "in place of --config: what experiments.bench.speed wrote of one")
 OUT = flags.DEFINE_string("out", "runs/benchmark-peers.json", "JSON to write; the table stands beside it, .md")
 GUIDED_DIFFUSION = flags.DEFINE_string("guided_diffusion", None, "a clone of openai/guided-diffusion")
 EDM = flags.DEFINE_string("edm", None, "a clone of NVlabs/edm")
 TUNED = flags.DEFINE_bool("tuned", False, "channels last and torch.compile")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
-flags.mark_flags_as_required(["ours"])
+FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
 
 
 def main():
@@ -44,13 +46,10 @@ def main():
         raise InputError("torch is not installed: python -m pip install torch torchvision torch-fidelity")
     import torch
 
-    ours = read_json(OURS.value)
-    require("features" in ours, f"--ours={OURS.value} has no features: run experiments.bench.speed again")
-    config = configs.from_json(ours["config"])
+    path, config = OURS.value, CONFIG.value
+    require((path is None) != (config is None), "give either --config, or --ours, which experiments.bench.speed wrote")
+    config = config or configs.from_json(read_json(path)["config"])
     check(config)
-    cuda = torch.cuda.is_available()
-    single = not cuda or ours["device"].startswith("1 x")
-    require(single, f"--ours={OURS.value} is of {ours['device']}: the peers run on one, time ours on one")
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     folders = {"guided-diffusion": (GUIDED_DIFFUSION, guided_diffusion), "edm": (EDM, edm)}
@@ -62,6 +61,11 @@ def main():
                 nets[name] = build(config)
             except ImportError as error:
                 raise InputError(f"--{flag.name}={flag.value}: {error}: name a clone of {name}") from error
+    path = path or time_ours()
+    ours, cuda = read_json(path), torch.cuda.is_available()
+    require("features" in ours, f"--ours={path} has no features: run experiments.bench.speed again")
+    single = not cuda or ours["device"].startswith("1 x")
+    require(single, f"{path} is of {ours['device']}: the peers run on one, time ours on one")
     device = torch.device("cuda" if cuda else "cpu")
     result = {
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
@@ -78,6 +82,17 @@ def main():
     text = table(ours, result)
     write_atomic(Path(OUT.value).with_suffix(".md"), text)
     print(text)
+
+
+def time_ours():
+    """Time ours in a process of its own, which gives an accelerator's memory back, and return the file."""
+    file = Path(OUT.value).with_suffix(".ours.json")
+    config = [f"--config={cli.given('config')}", *(a for a in sys.argv if a.startswith("--config."))]
+    sizes = f"--repeats={REPEATS.value}", f"--features_batch={FEATURES_BATCH.value}", f"--out={file}"
+    ended = subprocess.run([sys.executable, "-m", "experiments.bench.speed", *config, *sizes])
+    if ended.returncode:
+        sys.exit(ended.returncode)  # it has said why
+    return file
 
 
 def check(config):

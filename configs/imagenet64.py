@@ -46,7 +46,7 @@ def get_config():
     model.time = "logsnr"
     model.dropout = 0.1
     model.dtype = "bfloat16"
-    model.remat = False
+    model.remat = False  # True where 256 images are to fit a device of 80 GB
 
     config.train = train = ml_collections.ConfigDict()
     train.num_steps, train.batch_size = 400_000, 2048

@@ -57,11 +57,22 @@ def test_a_value_of_several_users_is_written_once():
     assert counted(function, A) == (0, 2 + 2 + 2)
 
 
-def test_a_step_of_training_has_the_flops_that_the_cost_counts(tiny):
-    state = jax.eval_shape(lambda: states.create(tiny))
+def of_training(config):
+    state = jax.eval_shape(lambda: states.create(config))
     batch = {"image": jax.ShapeDtypeStruct((8, 8, 8, 1), jnp.uint8), "label": jax.ShapeDtypeStruct((8,), jnp.int32)}
     key = jax.eval_shape(lambda: jax.random.key(0))
-    found = budget(partial(steps.train_step, config=tiny), state, batch, key, 0.1, kind_of=lambda o: o.name)
+    return budget(partial(steps.train_step, config=config), state, batch, key, 0.1, kind_of=lambda o: o.name)
+
+
+def test_remat_computes_no_convolution_again(tiny):
+    plain = of_training(tiny)
+    tiny.model.remat = True
+    again = of_training(tiny)
+    assert again["conv_general_dilated"].flops == plain["conv_general_dilated"].flops
+
+
+def test_a_step_of_training_has_the_flops_that_the_cost_counts(tiny):
+    found = of_training(tiny)
     flops = sum(kind.flops for kind in found.values())
     wanted = cost.training_flops(tiny, cost.forward_flops(tiny), 1)
     assert 0.97 * wanted < flops <= wanted  # no gradient is taken of the images

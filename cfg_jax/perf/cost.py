@@ -83,7 +83,10 @@ def equation_flops(equation: Any) -> int:
 
 
 def activation_bytes(config: ConfigDict, batch_size: int) -> int:
-    """Return the bytes that a forward pass of a batch keeps for the backward pass, without the parameters."""
+    """Return the bytes that a forward pass of a batch keeps for the backward pass, without the parameters.
+
+    Their casts to the body's dtype are left out as well: they do not grow with the batch.
+    """
     net, params, (z, logsnr, c) = abstract(config, batch_size)
 
     def backward(params, z, logsnr, c, key):
@@ -91,8 +94,8 @@ def activation_bytes(config: ConfigDict, batch_size: int) -> int:
         return jax.vjp(eps, params)[1]
 
     kept = jax.eval_shape(backward, params, z, logsnr, c, jax.eval_shape(lambda: jax.random.key(0)))
-    weights = {(a.shape, a.dtype) for a in jax.tree.leaves(params)}
-    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept) if (a.shape, a.dtype) not in weights)
+    weights = {a.shape for a in jax.tree.leaves(params)}
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept) if a.shape not in weights)
 
 
 def state_bytes(config: ConfigDict, devices: int = 1) -> float:

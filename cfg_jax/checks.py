@@ -60,8 +60,7 @@ def everything(config) -> None:
         config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
     )
     objective(config.objective)
-    sampler(config.sampler)
-    guidance(config.guidance)
+    sampling(config)
     train = config.train
     counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
     for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
@@ -162,6 +161,30 @@ def unet(model, image_size: int) -> None:
 def objective(section: ConfigDict) -> None:
     for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
         choice(section[field], choices, f"config.objective.{field}")
+
+
+def sampling(config: ConfigDict) -> None:
+    """Check config.sampler and config.guidance, each by itself and together."""
+    sampler(config.sampler)
+    guidance(config.guidance)
+    size, rule = config.sampler.particles, config.guidance
+    if size is None:
+        return
+    field = f"config.sampler.particles={size}"
+    require(size >= 2, f"{field} is no group: give 2 or more, or None for images that stand alone")
+    require(config.sampler.name == "ancestral", f"{field} is of config.sampler.name=ancestral: choose that, or None")
+    plain = rule.name == "classifier-free" and rule.logsnr_low is None and rule.logsnr_high is None
+    require(plain, f"{field} has the weights of config.guidance.name=classifier-free without an interval: choose that")
+
+
+def groups(config: ConfigDict) -> None:
+    """Check that the images of a sweep's cell are whole groups of particles."""
+    for name in ("num_images", "batch_size"):
+        size, count = config.sampler.particles, config.eval[name]
+        require(
+            not size or count % size == 0,
+            f"config.sampler.particles={size} does not divide config.eval.{name}={count}: choose one that does",
+        )
 
 
 def sampler(section: ConfigDict) -> None:

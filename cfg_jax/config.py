@@ -7,7 +7,7 @@ import ml_collections
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
-VERSION = 3  # of the fields
+VERSION = 4  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
@@ -19,6 +19,7 @@ ADDED = {
         },
         "model.name": "unet", "sampler.name": "ancestral", "sampler.eta": 0.0,
     },
+    4: {"sampler.size": 1.0, "sampler.particles": None},
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (

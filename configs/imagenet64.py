@@ -63,6 +63,8 @@ def get_config():
     sampler.num_steps = 256  # the paper does not state T at 64x64
     sampler.variance_interp = 0.3
     sampler.eta = 0.0
+    sampler.size = 1.0
+    sampler.particles = config_dict.placeholder(int)
     sampler.threshold = "static"
     sampler.grid = "paper"
 

@@ -34,6 +34,15 @@ def guide(eps_cond: Float[Array, "b ..."], eps_uncond: Float[Array, "b ..."], w)
     return (1 + w) * eps_cond - w * eps_uncond
 
 
+def log_weight_rate(eps_cond: Float[Array, "b ..."], eps_uncond: Float[Array, "b ..."], w) -> Float[Array, " b"]:
+    """w (1 + w) / 2 |eps(z, c) - eps(z)|^2: what log p(z | c)^(1 + w) p(z)^-w gains on the guided process, per log-SNR.
+
+    Skreta et al. 2025, whose scale is 1 + w.
+    """
+    d = eps_cond - eps_uncond
+    return jnp.asarray(w) * (1 + jnp.asarray(w)) / 2 * inner(d, d).reshape(len(d))
+
+
 def guided(eps_fn: Callable, w, null: int) -> Callable:
     """eps_fn -> guided eps_fn: both halves in one batch of 2B. A concrete w = 0 needs, and runs, one half."""
     if is_zero(w):
@@ -89,7 +98,7 @@ class Halves(NamedTuple):
 class Guided(NamedTuple):
     eps: Array  # [B, ...], x is predicted with it
     shift: Array  # [B, ...], added to eps where noise is put back
-    log_weight: Array  # [B], a particle's gain
+    log_weight: Array  # [B], a particle's gain per log-SNR
 
     @classmethod
     def of(cls, eps, shift=None, log_weight=None):
@@ -120,7 +129,8 @@ class ClassifierFree(Stateless):
 
     def __call__(self, halves, z, logsnr, c, state):
         eps_cond, eps_uncond = halves.both(z, logsnr, c)
-        return Guided.of(guide(eps_cond, eps_uncond, self.w)), state
+        eps = guide(eps_cond, eps_uncond, self.w)
+        return Guided.of(eps, log_weight=log_weight_rate(eps_cond, eps_uncond, self.w)), state
 
 
 @flax.struct.dataclass

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import particles, process
 from cfg_jax.diffusion.guidance import Guided, Stateless
 
 
@@ -33,11 +33,15 @@ class State(NamedTuple):
 
 @flax.struct.dataclass
 class Ancestral(Stateless):
-    """Algorithm 2, with v = variance_interp between the two variances of Equation 4."""
+    """Algorithm 2, with v = variance_interp between the two variances of Equation 4.
+
+    particles: so many images, one after another, are a group that is drawn anew by its weights; 0 is the paper's.
+    """
 
     variance_interp: Any = 0.3
+    particles: int = flax.struct.field(pytree_node=False, default=0)
 
-    limits: ClassVar = {"variance_interp": (0, 1)}
+    limits: ClassVar = {"variance_interp": (0, 1), "particles": (0, 4096)}
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         (x, _, _), state = predict(z, logsnr, state)
@@ -85,7 +89,44 @@ class DPMpp2M:
         return alpha * x + sigma * eps + correction, x, State((x, h), state.guidance)
 
 
-SAMPLERS = {"ancestral": Ancestral, "ddim": DDIM, "dpmpp_2m": DPMpp2M}
+@flax.struct.dataclass
+class Heun(Stateless):
+    """The probability-flow ODE to second order: DDIM's step, and again with the mean of eps at both of its ends.
+
+    In y = z / alpha and s = sigma / alpha the ODE is dy/ds = eps. Karras et al. 2022, Algorithm 1. Two passes a step.
+    """
+
+    def step(self, predict, z, state, logsnr, logsnr_next, noise):
+        (x, eps, _), state = predict(z, logsnr, state)
+        alpha, sigma = process.alpha(logsnr_next), process.sigma(logsnr_next)
+        (_, eps_next, _), state = predict(alpha * x + sigma * eps, logsnr_next, state)
+        # alpha' (s' - s), without what float32 loses of it where a step is short
+        length = sigma * -jnp.expm1((logsnr_next - logsnr) / 2)
+        return alpha * x + sigma * eps + length * (eps_next - eps) / 2, x, state
+
+
+@flax.struct.dataclass
+class Langevin(Stateless):
+    """DDIM's step, then a step of Langevin dynamics at the new noise level: z + delta/2 score + sqrt(delta) noise.
+
+    delta is `size` times the variance that Algorithm 2 with v = 0 would have added. size = 0 is DDIM. Song et al. 2021,
+    predictor and corrector. Two passes a step.
+    """
+
+    size: Any = 1.0
+
+    limits: ClassVar = {"size": (0, 10)}
+
+    def step(self, predict, z, state, logsnr, logsnr_next, noise):
+        (x, eps, _), state = predict(z, logsnr, state)
+        sigma = process.sigma(logsnr_next)
+        z = process.alpha(logsnr_next) * x + sigma * eps
+        (_, eps, _), state = predict(z, logsnr_next, state)
+        delta = self.size * process.reverse_std(logsnr, logsnr_next, 0.0) ** 2
+        return z - delta / 2 * eps / sigma + jnp.sqrt(delta) * noise, x, state
+
+
+SAMPLERS = {"ancestral": Ancestral, "ddim": DDIM, "dpmpp_2m": DPMpp2M, "heun": Heun, "langevin": Langevin}
 
 
 @flax.struct.dataclass
@@ -98,6 +139,12 @@ class Walk:
 
     def __call__(self, keys, guided, z, c, state=()):
         """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state the rule's -> x [B, ...]."""
+        return self.weighed(keys, guided, z, c, state)[0]
+
+    def weighed(self, keys, guided, z, c, state=()):
+        """The same -> x [B, ...] and each group's least effective size, [groups]; none where images stand alone."""
+        size = getattr(self.sampler, "particles", 0)
+        gains = []  # of the log weights, as the step that is traced asks for them
 
         def predict(z, logsnr, state):
             out, of_guidance = guided(z, logsnr, c, state.guidance)
@@ -106,18 +153,30 @@ class Walk:
             if self.threshold:
                 x = self.threshold(x)
                 eps = process.predict_eps(z, x, logsnr)
+            gains.append(out.log_weight)
             return Predicted(x, eps + out.shift, out.log_weight), State(state.sampler, of_guidance)
 
+        def anew(t, weighed, z, least=0.5):
+            each = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, t), 1))
+            return particles.resample(each(keys[::size]), weighed, z, least) if size else (weighed, z)
+
         def step(carry, inputs):
-            z, _, state = carry
+            z, _, state, weighed = carry
             t, logsnr, logsnr_next = inputs
-            return self.sampler.step(predict, z, state, logsnr, logsnr_next, _noise(keys, t, z.shape[1:])), None
+            z, x, state = self.sampler.step(predict, z, state, logsnr, logsnr_next, _noise(keys, t, z.shape[1:]))
+            if size:
+                gain = gains.pop() * (logsnr_next - logsnr)
+                weighed, z = anew(t, weighed._replace(log_weight=weighed.log_weight + gain), z)
+            return (z, x, state, weighed), None
 
         # x of the last step is the sample: its transition, to itself, moves nothing
         logsnrs = jnp.asarray(self.logsnrs)
         inputs = (jnp.arange(1, len(logsnrs) + 1), logsnrs, jnp.append(logsnrs[1:], logsnrs[-1]))
-        (_, x, _), _ = jax.lax.scan(step, (z, z, State(self.sampler.init(z), state)), inputs)
-        return x
+        weighed = particles.start(len(z), size) if size else None
+        begin = (z, z, State(self.sampler.init(z), state), weighed)
+        (_, x, _, weighed), _ = jax.lax.scan(step, begin, inputs)
+        weighed, x = anew(len(logsnrs) + 1, weighed, x, least=1.0)
+        return x, weighed.effective if size else jnp.zeros(0)
 
 
 def start(seed, indices: Int[Array, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""A Gaussian mixture, one isotropic component a class, with its exact eps: the truth to test and draw against.
+"""Laws whose eps is exact, to test and draw against: a Gaussian mixture, and Gaussians of any kind for each label.
 
 Diffused by Equation 1, component k is N(alpha m_k, (alpha^2 s_k^2 + sigma^2) I), so that
 eps(z) = -sigma grad log p(z) is closed, for one component as for the mixture.
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process
@@ -48,3 +49,39 @@ class Mixture:
         c_key, x_key = jax.random.split(key)
         c = jax.random.categorical(c_key, jnp.log(self.weights), shape=(num,))
         return self.means[c] + self.stds[c][:, None] * jax.random.normal(x_key, (num, self.means.shape[1])), c
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """One isotropic Gaussian a label, the last for the null label, which need not be the mixture of the others."""
+
+    means: jax.Array  # [K + 1, D]
+    stds: jax.Array  # [K + 1]
+
+    @property
+    def null(self) -> int:
+        return len(self.stds) - 1
+
+    def eps_fn(self, z: Float[Array, "b d"], logsnr: Float[Array, " b"], c: Int[Array, " b"]) -> Float[Array, "b d"]:
+        """eps = sigma (z - alpha m) / (alpha^2 s^2 + sigma^2)."""
+        alpha, sigma = process.alpha(logsnr)[:, None], process.sigma(logsnr)[:, None]
+        return sigma * (z - alpha * self.means[c]) / (jnp.square(alpha * self.stds[c][:, None]) + jnp.square(sigma))
+
+
+class Uniforms:
+    """Uniform x in one dimension: class 0 on [-1, 0], class 1 on [0, 1], the null label, 2, on [-1, 1]."""
+
+    null = 2
+
+    def eps_fn(self, z: Float[Array, "b 1"], logsnr: Float[Array, " b"], c: Int[Array, " b"]) -> Float[Array, "b 1"]:
+        """eps = sigma (density of z at the low end less at the high end) / the mass of x that is between."""
+        alpha, sigma = process.alpha(logsnr), process.sigma(logsnr)
+        a, b = ((z[:, 0] - alpha * jnp.float32(end)[c]) / sigma for end in ((0, 1, 1), (-1, 0, -1)))
+        # far out on the right a difference of ones is lost: take it on the left, where eps is the same but for its sign
+        right = a + b > 0
+        low, high = jnp.where(right, -b, a), jnp.where(right, -a, b)
+        narrow = high - low < 0.02  # the density is as good as constant between them
+        low_cdf, high_cdf = norm.logcdf(low), norm.logcdf(jnp.where(narrow, low + 1, high))
+        log_mass = high_cdf + jnp.log(-jnp.expm1(low_cdf - high_cdf))
+        eps = jnp.exp(norm.logpdf(low) - log_mass) - jnp.exp(norm.logpdf(high) - log_mass)
+        return (jnp.where(narrow, (low + high) / 2, eps) * jnp.where(right, -1, 1))[:, None]

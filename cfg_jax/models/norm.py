@@ -26,8 +26,8 @@ class GroupNorm(nn.Module):
         """normalised(x) (1 + scale) + shift, of which scale and shift condition the image."""
         channels = x.shape[-1]
         scale = 1 + jnp.float32(scale)  # of 16 bits, as the body, until here
-        learned_scale = self.param("scale", nn.initializers.ones, (channels,))
-        learned_shift = self.param("bias", nn.initializers.zeros, (channels,))
+        learned_scale = self.param("scale", nn.initializers.ones, (channels,))[None]
+        learned_shift = self.param("bias", nn.initializers.zeros, (channels,))[None]
         x = x.astype(jnp.float32)
         mean, square = (self.of_group(moment.mean((1, 2))) for moment in (x, x * x))
         # a difference of two sums, which rounding can leave below zero

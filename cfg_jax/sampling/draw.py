@@ -1,5 +1,6 @@
 """Images from a model. Image i is a function of (seed, i), its label and w: not of batch size or device count."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -16,14 +17,14 @@ from cfg_jax.training import mesh as meshes
 @partial(jax.jit, static_argnames="shape")
 def draw(
     denoiser: Denoiser, guidance: Guidance, walk: samplers.Walk, seed, index: jax.Array, c: jax.Array, *, shape
-) -> jax.Array:
-    """x [B, *shape] of the images `index` [B] of a seed with labels c int32 [B].
+) -> tuple[jax.Array, jax.Array]:
+    """x [B, *shape] of the images `index` [B] of a seed with labels c int32 [B], and what Walk.weighed has beside it.
 
     All numbers are data: a sweep over w, v, or a bound compiles once. The program is that of the networks, the kinds of
     rule and sampler, T and the batch.
     """
     keys, z = samplers.start(seed, index, shape)
-    return walk(keys, guidance.on(denoiser), z, c, guidance.rule.init(z))
+    return walk.weighed(keys, guidance.on(denoiser), z, c, guidance.rule.init(z))
 
 
 def batches(
@@ -36,13 +37,17 @@ def batches(
     seed,
     batch_size,
     mesh=None,
+    effective: list[float] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield float images in [-1, 1], a batch at a time and in order, for int32 labels [N].
 
     A leaf of guidance.rule of rank 1 is a number for each of the N images. mesh: default, this process's devices.
+    effective is given each group's least effective size, a share of its particles, where the sampler has particles.
     """
     mesh = mesh or meshes.data_mesh()
-    batch_size = meshes.divided(batch_size, mesh)
+    group = max(1, getattr(walk.sampler, "particles", 0))
+    whole = math.lcm(group, mesh.size)  # groups and devices
+    batch_size = -(-batch_size // whole) * whole
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
     denoiser, second, classifier = jax.device_put((denoiser, guidance.second, guidance.classifier), everywhere)
     guidance = guidance.replace(second=second, classifier=classifier)
@@ -52,7 +57,9 @@ def batches(
         of_image = lambda a: jax.device_put(a[index], shared_out) if np.ndim(a) == 1 else a  # noqa: B023, E731
         of_batch = guidance.replace(rule=jax.tree.map(of_image, guidance.rule))
         index_and_c = (jax.device_put(a, shared_out) for a in (index, labels[index]))
-        x = draw(denoiser, of_batch, walk, seed, *index_and_c, shape=shape)
+        x, of_groups = draw(denoiser, of_batch, walk, seed, *index_and_c, shape=shape)
+        if effective is not None:
+            effective += np.asarray(of_groups)[: (len(labels) - begin) // group].tolist()
         yield np.asarray(x)[: len(labels) - begin]
 
 
@@ -67,8 +74,13 @@ def check_labels(labels, num_classes: int) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def labels_by_rule(rule: str, num_images: int, num_classes: int, seed: int) -> np.ndarray:
-    """int32 [num_images]: `random` as ADM's, each image's class uniform; `balanced`: class i mod num_classes."""
+def labels_by_rule(rule: str, num_images: int, num_classes: int, seed: int, group: int = 1) -> np.ndarray:
+    """int32 [num_images]: `random` as ADM's, each image's class uniform; `balanced`: class i mod num_classes.
+
+    group: so many images, one after another, have one label; a whole number of them.
+    """
+    if group > 1:
+        return np.repeat(labels_by_rule(rule, num_images // group, num_classes, seed), group)
     if not num_classes:
         return np.zeros(num_images, np.int32)
     if rule == "balanced":

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks
 from cfg_jax.diffusion import guidance as rules
+from cfg_jax.diffusion import particles
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest
 from cfg_jax.images import to_uint8
@@ -65,11 +66,13 @@ class Model:
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
-        checks.sampler(config.sampler)
-        checks.guidance(config.guidance)
+        checks.sampling(config)
         w = np.asarray(w, np.float32)
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
+        size = config.sampler.particles
+        if problem := size and particles.problem(size, labels, np.broadcast_to(w, labels.shape)):
+            raise InputError(f"particles={size}: {problem}")
         guides = guides or Guides()
         guides.check(self, np.unique(w), labels)
         rule = values.get("guidance", build.rule(config.guidance, np.broadcast_to(w, labels.shape)))

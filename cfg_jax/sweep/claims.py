@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cfg_jax.diffusion import exact, samplers, schedule
+from cfg_jax.sweep import spec
+from cfg_jax.sweep.spec import PAPER
+
 SUPPORTED, PARTLY, REFUTED, OPEN, UNTESTED = "supported", "partly", "contradicted", "undecided", "not tested"
 NOT_BY_A_SWEEP = {
     "The guided eps is not the gradient field of any classifier": "not by a sweep: experiments.studies.curl",
-    "Scaling the score, or less noise, does not do what guidance does": "no such samples here",
+    "Scaling the score, or less noise, does not do what guidance does": "not by a sweep: "
+    "experiments.studies.temperature",
 }
 
 
@@ -94,10 +99,11 @@ def sign(change: float, error: float) -> int:
     return int(change > 2 * error) - int(change < -2 * error)
 
 
-def change(curve: Curve, name: str, start: int, end: int) -> tuple[float, float]:
-    """Return the score at point `end` less the one at `start`, and the paired standard error of that."""
+def change(curve: Curve, name: str, start: int, end: int, share: float = 1.0) -> tuple[float, float]:
+    """Return the score at point `end` less `share` of the one at `start`, and the paired standard error of that."""
     values, again = curve.values(name), curve.resampled(name)
-    return float(values[end] - values[start]), float(np.std(again[:, end] - again[:, start], ddof=1))
+    moved = values[end] - share * values[start]
+    return float(moved), float(np.std(again[:, end] - share * again[:, start], ddof=1))
 
 
 def is_rises(curves: dict[str, Curve]) -> Claim:
@@ -217,17 +223,36 @@ def more_steps(rows: list[dict]) -> Claim:
 def likelihood(curves: dict[str, Curve]) -> Claim:
     text = "Guidance raises the conditional and lowers the unconditional likelihood"
     seen = ends(text, curves, [("log_p_class", "mean log p(c|x) by the classifier", +1)])
-    return Claim(text, UNTESTED, f"{seen.figure}; that is their ratio, neither likelihood is measured")
+    return Claim(text, UNTESTED, f"{seen.figure}; that is their ratio; not by a sweep: experiments.studies.likelihood")
 
 
 def saturation_and_variety(curves: dict[str, Curve]) -> Claim:
     text = "Strong w saturates pixels and cuts variety"
     pixels, deviation = "share of pixels at 0 or 255", "mean standard deviation within a class"
-    return ends(text, curves, [("saturated", pixels, +1), ("variety", deviation, -1)])
+    return ends(text, curves, [("saturated", pixels, +1), ("variety", deviation, -1)], {"variety": step_share})
 
 
-def ends(text: str, curves: dict[str, Curve], names: list[tuple[str, str, int]]) -> Claim:
-    """Compare the first and last w; names are (score, its words, the direction +1 or -1 that it should move in)."""
+def step_share(first: dict, last: dict) -> float:
+    """Return by how much Algorithm 2's steps alone change a standard deviation between two rows of one T.
+
+    Of exact Gaussians (diffusion/exact.py): the share of what many steps leave, of the last row over the first's. 1 for
+    other samplers and rules, of which nothing is known.
+    """
+    if "v" not in first or first["guidance"] != PAPER or spec.own(first, "sampler") or spec.own(first, "guidance"):
+        return 1.0
+    grid = schedule.grid(first["T"], spacing=first["grid"])
+    left = [
+        exact.sampled_variance(samplers.Ancestral(first["v"]), grid, row["w"]) / exact.sde_variance(row["w"])
+        for row in (first, last)
+    ]
+    return float(np.sqrt(left[1] / left[0]))
+
+
+def ends(text: str, curves: dict[str, Curve], names: list[tuple[str, str, int]], by_steps: dict | None = None) -> Claim:
+    """Compare the first and last w; names are (score, its words, the direction +1 or -1 that it should move in).
+
+    by_steps: {score: share(first row, last row)}, what the score is changed by without guidance having changed it.
+    """
     if not curves:
         return Claim(text, UNTESTED, "needs two values of w")
     if not all(score_name(row, name) for curve in curves.values() for row in curve.rows for name, *_ in names):
@@ -236,9 +261,11 @@ def ends(text: str, curves: dict[str, Curve], names: list[tuple[str, str, int]])
     for run, curve in curves.items():
         parts = []
         for name, words, direction in names:
-            values, (moved, error) = curve.values(name), change(curve, name, 0, -1)
+            share = by_steps[name](curve.rows[0], curve.rows[-1]) if by_steps and name in by_steps else 1.0
+            values, (moved, error) = curve.values(name), change(curve, name, 0, -1, share)
             verdicts.append({1: SUPPORTED, 0: OPEN, -1: REFUTED}[direction * sign(moved, error)])
-            parts.append(f"{words} {values[0]:.3f} to {values[-1]:.3f} ({moved:+.3f} ± {error:.3f})")
+            beside = "" if share == 1 else f" against {share * values[0]:.3f} that the steps alone would leave"
+            parts.append(f"{words} {values[0]:.3f} to {values[-1]:.3f}{beside} ({moved:+.3f} ± {error:.3f})")
         figures.append(f"{run}, w={curve.along[0]:g} to {curve.along[-1]:g}: {', '.join(parts)}")
     return Claim(text, weakest(verdicts), ". ".join(figures))
 

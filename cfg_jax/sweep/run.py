@@ -35,6 +35,10 @@ from cfg_jax.training.records import troubles
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
+COLLAPSED = 0.1  # of the particles
+COLLAPSE = (
+    "%s: %.1f %% of %d particles weigh anything at the worst step: the density is not sampled; lower w or raise T"
+)
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ def sweep(
         check_same_data(config, model, workdir, other_reference)
         guides.check(model, ws, field="--w")
     for variant in variants:
-        checks.sampler(variant.sampler)
-        checks.guidance(variant.guidance)
+        checks.sampling(variant)
+        checks.groups(variant)
         checks.evaluation(variant.eval)
         if guides.classifier and (variant.guidance.name != spec.PAPER or build.guidance_fields(variant.guidance)):
             raise InputError("--classifier_run is a guidance of its own: leave config.guidance as it is")
@@ -154,7 +158,8 @@ def score_cell(
     evaluation, data = cell.config.eval, cell.config.data
     num_images = evaluation.num_images
     num_classes = (guides.classifier.config.data if guides.classifier else data).num_classes
-    labels = draw.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed)
+    group = cell.config.sampler.particles or 1
+    labels = draw.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed, group)
     tally = measure.Tally(
         num_images,
         labels if num_classes else None,
@@ -167,10 +172,11 @@ def score_cell(
     shape = (num_images, data.image_size, data.image_size, data.channels)
     index = grid_index(labels)
     shown, done, began = [], 0, time.perf_counter()
+    effective = []  # sizes, of groups of particles
     batches = draw.batches(
         cell.model.denoiser, labels, guidance_of(cell, guides, num_images),
         build.walk(cell.model.config, cell.config.sampler), shape=cell.model.image_shape, seed=evaluation.seed,
-        batch_size=evaluation.batch_size,
+        batch_size=evaluation.batch_size, effective=effective,
     )  # fmt: skip
     with samples.writer(cell.npz, shape, labels) if cell.npz else nullcontext() as save:
         for x in batches:
@@ -192,6 +198,10 @@ def score_cell(
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
         "code": __version__,
     }
+    if effective:
+        row["effective_size"] = {"mean": float(np.mean(effective)), "min": min(effective)}
+        if row["effective_size"]["mean"] < COLLAPSED:
+            log.warning(COLLAPSE, cell.path.stem, 100 * row["effective_size"]["mean"], group)
     of_index = dict(shown)
     return row, images.grid(np.stack([of_index[i] for i in index.ravel()]), columns=index.shape[1])
 

@@ -124,7 +124,7 @@ def settings(config: ConfigDict) -> dict:
 
 def cell_path(workdir: Path, row: dict) -> Path:
     """Return the file of the cell with this identity."""
-    sampler = f"v{row['v']:g}" if "v" in row else row["sampler"] + _written(own(row, "sampler"))
+    sampler = (f"v{row['v']:g}" if "v" in row else row["sampler"]) + _written(own(row, "sampler"))
     rule = "" if row["guidance"] == PAPER else "_" + row["guidance"].replace(", ", "_").replace(" ", "-")
     if fields := own(row, "guidance"):
         rule = (rule or f"_{PAPER}") + _written(fields)

@@ -29,7 +29,9 @@ def sample_grid(params: Any, *, config: ConfigDict, mesh: Mesh | None = None) ->
     c = jnp.repeat(jnp.arange(min(data.num_classes, 10)), GRID_COLUMNS)
     keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
     denoiser = build.denoiser(config, meshes.whole(params, mesh))
-    return build.walk(config)(keys, samplers.plain(denoiser.eps_fn), z, c)
+    alone = config.sampler.copy_and_resolve_references()
+    alone.particles = None  # unguided, all weigh the same
+    return build.walk(config, alone)(keys, samplers.plain(denoiser.eps_fn), z, c)
 
 
 def save_grids(

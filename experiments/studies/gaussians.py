@@ -1,12 +1,12 @@
 """Figure 2 of the paper on three isotropic Gaussians, and what Algorithm 2 really samples.
 
-The figure's top rows are p(z|c) p(c|z)^w, normalised on a grid. Its bottom rows are Algorithm 2 with the exact
-guided eps. The two agree at w = 0 alone: guidance applied at every noise level is not a sampler of that density.
+The top row is p(z|c) p(c|z)^w, normalised on a grid, the middle one Algorithm 2 with the exact guided eps. They agree
+at w = 0 alone: guidance applied at every noise level is no sampler of that density. The bottom row is one: Algorithm 2
+with its images drawn anew by their weights (cfg_jax/diffusion/particles.py).
 
 python -m experiments.studies.gaussians --out=runs/gaussians
 """
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,16 +16,18 @@ import numpy as np
 from absl import flags
 
 from cfg_jax.diffusion import guidance, samplers, schedule
+from cfg_jax.errors import require
 from cfg_jax.files import write_json
 from cfg_jax.models.mixture import Mixture
-from experiments import cli
+from experiments import cli, gallery
 
 OUT = flags.DEFINE_string("out", "runs/gaussians", "directory for gaussians.png and gaussians.json")
 W = flags.DEFINE_string("w", "0,0.5,1,2,4", "guidance weights, a column each")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 4000, "a class, a weight", lower_bound=1)
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 8000, "a class, a weight", lower_bound=1)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 256, "T", lower_bound=1)
 
 EXTENT, POINTS = 3.0, 241
+GROUPS = 4  # of particles, over which their standard error is taken
 CLEAN = 20.0
 
 
@@ -47,39 +49,47 @@ def guided_density(mixture, c, w):
     return points, density / density.sum() / (axis[1] - axis[0]) ** 2
 
 
-def guided_samples(mixture, c, w, num, num_steps):
-    """Algorithm 2 with the exact guided eps, no threshold: x [num, 2]."""
+def guided_samples(mixture, c, w, num, num_steps, particles=0):
+    """Algorithm 2 with the exact guided eps, no threshold: x [num, 2]. particles: in a group, 0 for the paper's."""
     keys, z = samplers.start(0, jnp.arange(num), (2,))
-    eps_fn = guidance.guided(mixture.eps_fn, w, mixture.null)
-    draw = jax.jit(partial(samplers.ancestral, eps_fn=eps_fn, logsnrs=schedule.grid(num_steps), v=0.3))
-    return draw(keys, z=z, c=jnp.full(num, c))
+    guided = guidance.Guidance(guidance.ClassifierFree(w)).on(mixture)
+    walk = samplers.Walk(samplers.Ancestral(0.3, particles), schedule.grid(num_steps))
+    return jax.jit(lambda keys, z: walk(keys, guided, z, jnp.full(num, c)))(keys, z)
 
 
 def main():
-    ws = cli.numbers(W.value, float, "w")
+    ws, num, steps = gallery.weights(W.value), NUM_SAMPLES.value, NUM_STEPS.value
+    require(num % GROUPS == 0, f"--num_samples={num} is no multiple of the {GROUPS} groups of particles: take one")
     mixture = three_gaussians()
-    figure = matplotlib.figure.Figure(figsize=(2.1 * len(ws), 4.6), layout="constrained")
-    axes = figure.subplots(2, len(ws), squeeze=False)
+    figure = matplotlib.figure.Figure(figsize=(2.1 * len(ws), 6.7), layout="constrained")
+    axes = figure.subplots(3, len(ws), squeeze=False)
     rows = []
     for column, w in enumerate(ws):
-        total, cloud = 0, []
+        total, cloud, weighed = 0, [], []
         for c in range(mixture.null):
             points, density = guided_density(mixture, c, w)
-            x = np.asarray(guided_samples(mixture, c, w, NUM_SAMPLES.value, NUM_STEPS.value))
+            x = np.asarray(guided_samples(mixture, c, w, num, steps))
+            particles = np.asarray(guided_samples(mixture, c, w, num, steps, num // GROUPS))
             cell = float(points[0, 1, 0] - points[0, 0, 0]) ** 2
             mean = np.tensordot(density, points, 2) * cell
             variance = float((density * np.square(points - mean).sum(-1)).sum()) * cell / 2
             toward = np.asarray(mixture.means[c])
             row = {"w": w, "s": 1 + w, "class": c, "density_mean": float(mean @ toward), "density_std": variance**0.5}
-            rows.append(row | {"sampled_mean": float(x.mean(0) @ toward), "sampled_std": float(x.var(0).mean() ** 0.5)})
+            row |= {"sampled_mean": float(x.mean(0) @ toward), "sampled_std": float(x.var(0).mean() ** 0.5)}
+            means = (particles.reshape(GROUPS, -1, 2) @ toward).mean(1)
+            of_particles = {"mean": means.mean(), "std": particles.var(0).mean() ** 0.5, "error": gallery.error(means)}
+            rows.append(row | {f"particles_{name}": float(value) for name, value in of_particles.items()})
             total = total + density / mixture.null
             cloud.append(x)
+            weighed.append(particles)
         axes[0, column].imshow(total, origin="lower", extent=[-EXTENT, EXTENT] * 2, cmap="magma")
-        axes[1, column].hist2d(*np.concatenate(cloud).T, bins=80, range=[[-EXTENT, EXTENT]] * 2, cmap="magma")
+        for ax, points in ((axes[1, column], cloud), (axes[2, column], weighed)):
+            ax.hist2d(*np.concatenate(points).T, bins=80, range=[[-EXTENT, EXTENT]] * 2, cmap="magma")
+            ax.set_aspect("equal")
         axes[0, column].set_title(f"w = {w:g} (s = {1 + w:g})", fontsize=10)
-        axes[1, column].set_aspect("equal")
     axes[0, 0].set_ylabel("p(x|c) p(c|x)^w")
     axes[1, 0].set_ylabel("Algorithm 2, exact eps")
+    axes[2, 0].set_ylabel("drawn anew by weights")
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     out = Path(OUT.value)
@@ -89,8 +99,11 @@ def main():
     print("along the class's own direction: mean and standard deviation of the density, and of what is sampled")
     for row in rows[:: mixture.null]:
         density, sampled = ("{:.3f} ± {:.3f}".format(row[f"{n}_mean"], row[f"{n}_std"]) for n in ("density", "sampled"))
-        print(f"w = {row['w']:g}: density {density}, Algorithm 2 {sampled}")
-    print(f"{out}/gaussians.png: the rows agree at w = 0 alone; Algorithm 2 does not sample p(x|c) p(c|x)^w")
+        weighed = f"{row['particles_mean']:.3f} ± {row['particles_std']:.3f}, its mean to {row['particles_error']:.3f}"
+        print(f"w = {row['w']:g}: density {density}, Algorithm 2 {sampled}, particles {weighed}")
+    print(
+        f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w but at w = 0; drawn anew by weights it does"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""One guided eps, three answers: what the ODE, Algorithm 2 and weighted particles sample of two exact Gaussians.
+
+p(x | c) = N(0, 1) and p(x) = N(0, 2). Lines are the laws of cfg_jax/diffusion/exact.py, points are our samplers'.
+
+python -m experiments.studies.laws --out=runs/studies
+"""
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+from absl import flags
+
+from cfg_jax.diffusion import exact, guidance, samplers, schedule
+from cfg_jax.models.mixture import Gaussians
+from cfg_jax.text import markdown
+from experiments import cli, gallery
+
+OUT = gallery.define_out()
+W = flags.DEFINE_string("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights")
+NUM_STEPS = flags.DEFINE_integer("num_steps", 512, "T", lower_bound=2)
+PARTICLES = flags.DEFINE_integer("particles", 2000, "in a group", lower_bound=2)
+GROUPS = flags.DEFINE_integer("groups", 10, "of them", lower_bound=2)
+
+LAWS = {
+    "ODE, 2^-w": (exact.ode_variance, samplers.DDIM(0.0), "DDIM"),
+    "Algorithm 2, (2 - 2^-2w) / (1 + 2w)": (exact.sde_variance, samplers.Ancestral(0.3), "Algorithm 2"),
+    "density, 2 / (2 + w)": (exact.tilted_variance, None, "particles"),
+}
+
+
+def drawn(sampler, w):
+    """The variance of each group's samples [GROUPS], and the groups' mean of the least effective size."""
+    model, num = Gaussians(jnp.zeros((2, 1)), jnp.sqrt(jnp.float32(exact.VARIANCES))), PARTICLES.value * GROUPS.value
+
+    @jax.jit
+    def run(w):
+        keys, z = samplers.start(0, jnp.arange(num), (1,))
+        walk = samplers.Walk(sampler, schedule.grid(NUM_STEPS.value))
+        return walk.weighed(keys, guidance.Guidance(guidance.ClassifierFree(w)).on(model), z, jnp.zeros(num, int))
+
+    x, effective = run(w)
+    return np.asarray(x).reshape(GROUPS.value, -1).var(1), float(effective.mean()) if len(effective) else 1.0
+
+
+def main():
+    ws = gallery.weights(W.value)
+    header = [f"{name}, {what}" for name in ("ODE", "Algorithm 2", "density") for what in ("law", "sampled")]
+    rows = [["w", *header, "least effective size"], ["---:"] * 8]
+    figure = matplotlib.figure.Figure(figsize=(5, 3.6), layout="constrained")
+    axes, line = figure.subplots(), np.linspace(min(ws), max(ws), 100)
+    cells = {w: [f"{w:g}"] for w in ws}
+    for i, (label, (law, sampler, points)) in enumerate(LAWS.items()):
+        sampler = sampler or samplers.Ancestral(0.3, PARTICLES.value)
+        found = {w: drawn(sampler, w) for w in ws}
+        axes.plot(line, law(line), color=f"C{i}", label=label)
+        mean, error = (np.array([f(variances) for variances, _ in found.values()]) for f in (np.mean, gallery.error))
+        axes.errorbar(ws, mean, 2 * error, fmt="o", color=f"C{i}", ms=4, label=points)
+        for w, (variances, _) in found.items():
+            cells[w] += [f"{law(w):.3f}", f"{variances.mean():.3f} ± {gallery.error(variances):.3f}"]
+    for w, (_, effective) in found.items():
+        rows.append([*cells[w], f"{effective:.2f}"])
+    axes.set(xlabel="w", ylabel="variance", title="p(x | c) = N(0, 1), p(x) = N(0, 2)")
+    axes.legend(fontsize=7)
+    gallery.write(OUT.value, "laws", figure, markdown(rows), f"T = {NUM_STEPS.value}, {GROUPS.value} groups of "
+                  f"{PARTICLES.value:,}; ± is the standard error over the groups.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -3,12 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits test test-slow test-faults smoke lint lock
+.PHONY: digits studies test test-slow test-faults smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
 	$(BIN)/python -m experiments.paper --table=1 --scale=digits
 	$(BIN)/python -m experiments.paper --table=2 --scale=digits
+
+# what guidance really samples: experiments/studies/README.md. Of runs/digits-p0.1, which make digits trains, and of the
+# clothes where data/fashion_mnist_16 has been prepared
+STUDIES ?= runs/studies
+STUDIED ?= runs/digits-p0.1 \
+    $(if $(wildcard data/fashion_mnist_16),experiments/results/fashion_mnist_16/model.safetensors)
+studies: $(VENV)/done
+	for study in laws gaussians truncation temperature sequences edge dimension; do \
+	    $(BIN)/python -m experiments.studies.$$study --out=$(STUDIES) || exit 1; done
+	for run in $(STUDIED); do \
+	    $(BIN)/python -m experiments.studies.temperature --run=$$run --num_images=500 --num_steps=32 --out=$(STUDIES) && \
+	    $(BIN)/python -m experiments.studies.likelihood --run=$$run --num_images=20 --w=0,1,4 --out=$(STUDIES) && \
+	    $(BIN)/python -m experiments.studies.curl --run=$$run --num_images=32 --out=$(STUDIES) || exit 1; done
 
 test: $(VENV)/done
 	$(BIN)/python -m pytest -m "not slow and not faults"

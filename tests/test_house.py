@@ -325,11 +325,16 @@ def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
     assert wrong.returncode == 1 and "has no metrics.jsonl" in wrong.stderr
 
 
-def test_the_curl_of_a_run(digits_dir):
+def test_the_curl_of_a_run(digits_dir, tmp_path):
     runs, _ = digits_dir
-    done = run("studies.curl", f"--run={runs / 'digits-p0.1'}", "--num_images=4", "--probes=1", "--logsnrs=0,2")
+    few = "--num_images=4", "--probes=1", "--logsnrs=-4,-2", f"--out={tmp_path}"
+    done = run("studies.curl", f"--run={runs / 'digits-p0.1'}", *few)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^\| [02] \|( 0\.\d{3} ± 0\.\d{3} \|){3}$", done.stdout, re.MULTILINE)) == 2
+    rows = re.findall(r"^\| -[42] \|((?: 0\.\d{3} ± 0\.\d{3} \|){5})$", done.stdout, re.MULTILINE)
+    assert len(rows) == 2
+    for row in rows:  # the network's and, exact, a mixture's and its classifier's
+        network, *_, mixture, classifier = (float(cell.split(" ± ")[0]) for cell in row.strip(" |").split(" | "))
+        assert network > 0.01 > mixture + classifier
     wrong = run("studies.curl", f"--run={runs / 'digits-p0.1'}", "--w=nan")
     assert wrong.returncode == 1 and wrong.stderr.startswith("error: --w=nan")
 

@@ -12,27 +12,29 @@ import matplotlib.figure
 import numpy as np
 from absl import flags
 
-from cfg_jax.diffusion import guidance, samplers, schedule
+from cfg_jax.diffusion import guidance, process, samplers, schedule
 from cfg_jax.models.mixture import Uniforms
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
 OUT = gallery.define_out()
 W = flags.DEFINE_string("w", "0,1,3,10", "guidance weights")
-ERROR = flags.DEFINE_float("error", 0.05, "standard deviation of a fixed error of eps, smooth in z")
+ERROR = flags.DEFINE_float("error", 0.2, "size of an error of eps, smooth in z, gone where all is noise")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 4000, "of class 1", lower_bound=2)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 512, "T", lower_bound=2)
 CLEAN = 12.0  # log-SNR of the last step: what float32 tells of an edge
 
 
 class Wrong(Uniforms):
-    """With an error of eps that is a fixed function of z, and another one for each label."""
+    """With an error of eps, alpha times a fixed function of z, another one for each label."""
 
     def __init__(self, error):
         self.error = error
 
     def eps_fn(self, z, logsnr, c):
-        return super().eps_fn(z, logsnr, c) + self.error * 2**0.5 * jnp.sin(3 * z + 2 * c[:, None])
+        return super().eps_fn(z, logsnr, c) + self.error * process.alpha(logsnr)[:, None] * 2**0.5 * jnp.sin(
+            3 * z + 2 * c[:, None]
+        )
 
 
 def drawn(model, sampler, w):

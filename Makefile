@@ -16,8 +16,8 @@ STUDIES ?= runs/studies
 STUDIED ?= runs/digits-p0.1 \
     $(if $(wildcard data/fashion_mnist_16),experiments/results/fashion_mnist_16/model.safetensors)
 studies: $(VENV)/done
-	for study in laws gaussians truncation temperature sequences edge dimension; do \
-	    $(BIN)/python -m experiments.studies.$$study --out=$(STUDIES) || exit 1; done
+	for study in $(addprefix studies.,laws gaussians truncation temperature sequences edge dimension); do \
+	    $(BIN)/python -m experiments.$$study --out=$(STUDIES) || exit 1; done
 	for run in $(STUDIED); do \
 	    $(BIN)/python -m experiments.studies.temperature --run=$$run --num_images=500 --num_steps=32 --out=$(STUDIES) && \
 	    $(BIN)/python -m experiments.studies.likelihood --run=$$run --num_images=20 --w=0,1,4 --out=$(STUDIES) && \

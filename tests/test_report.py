@@ -99,6 +99,21 @@ def test_strong_guidance_that_adds_variety_is_not_what_the_paper_says():
     assert verdicts(odd)[5] == "contradicted"
 
 
+def test_variety_that_the_steps_alone_take_is_not_guidances():
+    """Of exact Gaussians Algorithm 2 at T = 16 leaves 0.92 of the standard deviation at w = 4 that it leaves at 0."""
+    first, last = (cell("p0.1", 0.1, w, 10.0, 9.0) for w in (0.0, 4.0))
+    share = claims.step_share(first, last)
+    assert share == pytest.approx((0.1550 / (2 - 2**-8) * 9 / 0.8198) ** 0.5, abs=2e-3)
+    many = claims.step_share(*(row | {"T": 1024} for row in (first, last)))
+    assert 0.99 < many <= 1
+    assert claims.step_share(first | {"guidance": "apg"}, last | {"guidance": "apg"}) == 1
+    for left, verdict in ((share, "undecided"), (share - 0.1, "supported")):
+        varieties = 0.5, 0.48, 0.47, 0.47, 0.5 * left
+        of_w = zip(WS, PAPER_FID, PAPER_IS, varieties, strict=True)
+        judged = claims.judge([cell("p0.1", 0.1, w, f, i, variety=v) for w, f, i, v in of_w], num_steps=16)
+        assert judged[5].verdict == verdict and "that the steps alone would leave" in judged[5].figure
+
+
 def test_cells_of_other_settings_or_weights_do_not_share_a_table(sweep_dir):
     path = sweep_dir / "cells" / "3.json"
     row = json.loads(path.read_text())

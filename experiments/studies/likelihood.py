@@ -30,7 +30,7 @@ NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "of each row", lower_bound=4
 SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", 64, "T of the samples", lower_bound=2)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 24, "of the ODE, four evaluations each", lower_bound=4)
 PROBES = flags.DEFINE_integer(
-    "probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 16"
+    "probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 8"
 )
 flags.mark_flags_as_required(["run"])
 
@@ -44,8 +44,8 @@ def main():
     require(model.config.data.num_classes > 1, f"--run={RUN.value} has no classes: name one with labels")
     source, _ = sources.load(model.config)
     dim, classes = math.prod(model.image_shape), model.config.data.num_classes
-    probes = PROBES.value if PROBES.value is not None else 0 if dim <= likelihood.EXACT_UP_TO else 16
-    exact = f"{dim} dimensions are more than the {likelihood.EXACT_UP_TO} of an exact trace: give --probes=16"
+    probes = PROBES.value if PROBES.value is not None else 0 if dim <= likelihood.EXACT_UP_TO else 8
+    exact = f"{dim} dimensions are more than the {likelihood.EXACT_UP_TO} of an exact trace: give --probes=8"
     require(probes > 0 or dim <= likelihood.EXACT_UP_TO, exact)
     logsnrs = schedule.grid(NUM_STEPS.value, -12.0, CLEAN, "logsnr")
 

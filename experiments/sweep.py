@@ -46,7 +46,7 @@ def varied(config):
         field, _, values = text.partition("=")
         spec.check_varied(config, field)
         group, _, name = field.partition(".")
-        kind = float if config[group][name] is None else type(config[group][name])
+        kind = config[group].get_type(name)  # also of a field that is not set
         axes[field] = axes.get(field, []) + cli.numbers(values, kind, f"vary={field}")
     return axes
 

@@ -6,6 +6,9 @@ import pytest
 
 from cfg_jax import checks
 from cfg_jax.errors import InputError
+from cfg_jax.evaluation.features import Extracted
+from cfg_jax.evaluation.measure import Tally
+from cfg_jax.evaluation.references import Reference
 from cfg_jax.models import build
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Model
@@ -37,6 +40,18 @@ def test_a_cell_of_particles(run, tmp_path, monkeypatch):
     assert len(files) == 4 and "v0.3-particles4_" in files[0]
     (alone,) = sweep(config, [workdir], [0.5], tmp_path / "s")
     assert "effective_size" not in alone and "sampler.particles" not in alone
+
+
+def test_the_parts_of_is_have_some_of_every_group():
+    """Labels in groups: without an order each part would be of one class, and IS 1."""
+    labels = np.repeat(np.arange(4), 8)
+    logits, uint8 = 20.0 * np.eye(4)[labels], np.zeros((32, 2, 2, 1), np.uint8)
+    found = []
+    for order in (None, np.arange(32).reshape(8, 4).T.ravel()):
+        tally = Tally(32, labels, "x", splits=4, order=order)
+        tally.add(uint8, Extracted({}, {"is_x": logits}, {}))
+        found.append(tally.scores(Reference({}, uint8, None, ""))[0]["is_x@32"][0])
+    np.testing.assert_allclose(found, [1, 4], rtol=1e-3)
 
 
 def test_images_of_a_group_share_a_label_and_a_w(run):
@@ -76,3 +91,20 @@ def test_a_cell_is_whole_groups(run, tmp_path):
     config, workdir = run
     with pytest.raises(InputError, match="particles=5 does not divide config"):
         sweep(config, [workdir], [0.5], tmp_path / "s", vary={"sampler.particles": [5]})
+
+
+def test_particles_are_varied_by_the_command(run, command, tmp_path):
+    """Whole numbers, of a field that is None in the config."""
+    _, workdir = run
+    model = "model.multipliers=(1,)", "model.num_blocks=1", "model.attention_resolutions=()", "sampler.num_steps=3"
+    few = "num_images=40", "batch_size=20", "splits=2", "bootstrap=0", "neighbours=0"
+    small = [*model, *(f"eval.{field}" for field in few)]
+    done = command(
+        "sweep", "--config=configs/digits.py", f"--runs={workdir}", "--w=0.5", "--vary=sampler.particles=4,10",
+        f"--workdir={tmp_path / 's'}", *(f"--config.{field}" for field in small),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "s" / "cells").glob("*particles*.json")]) == 2
+    wrong = command("sweep", "--config=configs/digits.py", f"--runs={workdir}", "--vary=sampler.particles=7",
+                    f"--workdir={tmp_path / 't'}")  # fmt: skip
+    assert wrong.returncode == 1 and "does not divide config.eval.num_images=800" in wrong.stderr

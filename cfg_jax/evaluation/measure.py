@@ -19,8 +19,9 @@ class Tally:
     """All metrics of N images and of `bootstrap` resamples of them.
 
     labels is int [N], or None where classes are not known: scores that need them are left out then. `data` is the data
-    set's name, for scores of the images themselves. `splits` is the parts of IS. `neighbours` keeps all features, for
-    KID, precision and recall.
+    set's name, for scores of the images themselves. `splits` is the parts of IS, which are consecutive images; `order`,
+    int [N], has the place of each image where they do not come in the order that is meant. `neighbours` keeps all
+    features, for KID, precision and recall.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Tally:
         bootstrap: int = 0,
         seed: int = 0,
         neighbours: bool = False,
+        order: np.ndarray | None = None,
     ) -> None:
         self.labels, self.data, self.num_images, self.splits = labels, data, num_images, splits
+        self.order = np.arange(num_images) if order is None else order
         rng = np.random.default_rng(seed)
         # labels in equal shares stay so; drawn at random, they are a part of the chance
         groups = labels if labels is not None and np.ptp(np.unique_counts(labels).counts) <= 1 else np.zeros(num_images)
@@ -51,7 +54,7 @@ class Tally:
 
     def _of(self, extracted):
         """The metrics of what the networks give, in a row's order."""
-        part = scores.split_of(self.num_images, self.splits)
+        part = scores.split_of(self.num_images, self.splits)[self.order]
         shuffled = np.empty_like(part)  # as torch-fidelity
         shuffled[np.random.RandomState(2020).permutation(self.num_images)] = part
         of_part = {"is": part, "isc": shuffled}  # consecutive, as ADM's evaluator

@@ -168,6 +168,8 @@ def score_cell(
         bootstrap=evaluation.bootstrap,
         seed=evaluation.seed,
         neighbours=real_features is not None,
+        # groups have one label each: every part of IS is to have some of every group
+        order=np.arange(num_images).reshape(group, -1).T.ravel(),
     )
     shape = (num_images, data.image_size, data.image_size, data.channels)
     index = grid_index(labels)

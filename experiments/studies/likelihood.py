@@ -29,9 +29,7 @@ W = flags.DEFINE_string("w", "0,0.5,1,2,4", "guidance weights of the samples")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "of each row", lower_bound=4)
 SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", 64, "T of the samples", lower_bound=2)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 24, "of the ODE, four evaluations each", lower_bound=4)
-PROBES = flags.DEFINE_integer(
-    "probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 8"
-)
+PROBES = flags.DEFINE_integer("probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 8")
 flags.mark_flags_as_required(["run"])
 
 CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its range there

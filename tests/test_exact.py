@@ -184,3 +184,36 @@ def test_classifier_guidance_is_classifier_free_only_from_the_right_base():
     np.testing.assert_allclose(on_uncond, free, rtol=1e-3, atol=1e-4)
     wrong = guidance.guided_by_classifier(base, log_prob, w)(z, logsnr, c)
     assert np.abs(wrong - free).max() > 0.1
+
+
+@pytest.mark.parametrize("gap", [0.1, 1.0, 4.0])
+def test_cfg_plus_plus_is_ddims_guidance_with_a_scale_that_grows_as_steps_shrink(gap):
+    """x by eps_u + l d, noise put back by eps_u: DDIM at the scale l / (1 - exp(-gap / 2)). Chung et al. 2024."""
+    scale, logsnr = 0.6, jnp.float32(-1.0)
+    z = jax.random.normal(jax.random.key(0), (5, 3))
+    cond, uncond = (exact.eps(z, logsnr, variance) for variance in exact.VARIANCES)
+    step = samplers.DDIM(0.0).step
+
+    def stepped(guided):
+        x = process.predict_x(z, guided.eps, logsnr)
+        predicted = samplers.Predicted(x, guided.eps + guided.shift, guided.log_weight)
+        return step(lambda *_: (predicted, ()), z, (), logsnr, logsnr + gap, 0.0)[0]
+
+    eps = uncond + scale * (cond - uncond)
+    plus_plus = stepped(guidance.Guided.of(eps, shift=uncond - eps))
+    s = scale / -np.expm1(-gap / 2)
+    np.testing.assert_allclose(
+        plus_plus, stepped(guidance.Guided.of(uncond + s * (cond - uncond))), rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(plus_plus - stepped(guidance.Guided.of(eps))).max() > 1e-2
+
+
+def test_less_noise_gives_its_own_variance():
+    """The noise's variance times tau: tau, on N(0, 1)."""
+
+    class Cooled(samplers.Ancestral):
+        def step(self, predict, z, state, logsnr, logsnr_next, noise):
+            return super().step(predict, z, state, logsnr, logsnr_next, 0.5**0.5 * noise)
+
+    found = exact.sampled_variance(Cooled(0.0), schedule.grid(2048), 0.0)
+    assert found == pytest.approx(0.5, rel=0.01)

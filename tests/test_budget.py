@@ -81,6 +81,7 @@ def test_a_step_of_training_has_the_flops_that_the_cost_counts(tiny):
 
 
 def test_attention_is_cudnns_where_it_runs_and_xlas_elsewhere(monkeypatch, caplog):
+    attention.implementation.cache_clear()  # of networks that other tests have built
     assert attention.implementation(64, jnp.dtype(jnp.bfloat16)) is None
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert attention.implementation(32, jnp.dtype(jnp.float32)) is None and not caplog.records

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.studies import sequences as study
+from cfg_jax.models import sequences as study
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (8, 4)])

@@ -5,6 +5,7 @@ sampler is a linear map of its noises and its variance is known for any T withou
 the density p(x) p(c | x)^(1 + w) give three different answers, though their eps is the same.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,7 +54,12 @@ def sampled_variance(sampler: Any, logsnrs, w: float, eps_fn=guided_eps) -> floa
     eps_fn: (z, logsnr, w) -> eps, linear in z. Image i of a batch of T + 1 has a 1 in place of its i-th noise and 0 in
     place of all others.
     """
-    logsnrs = jnp.asarray(logsnrs, jnp.float32)
+    return float(_sampled_variance(sampler, jnp.asarray(logsnrs, jnp.float32), w, eps_fn))
+
+
+@partial(jax.jit, static_argnames="eps_fn")
+def _sampled_variance(sampler, logsnrs, w, eps_fn):
+    """One program for a kind of sampler and T: its numbers and w are data, as in draw."""
     noises = jnp.eye(len(logsnrs) + 1)
 
     def predict(z, logsnr, state):
@@ -66,5 +72,5 @@ def sampled_variance(sampler: Any, logsnrs, w: float, eps_fn=guided_eps) -> floa
 
     begin = noises[0], noises[0], State(sampler.init(noises[0]), ())
     inputs = logsnrs, jnp.append(logsnrs[1:], logsnrs[-1]), noises[1:]
-    (_, x, _), _ = jax.jit(lambda: jax.lax.scan(step, begin, inputs))()
-    return float(jnp.square(x).sum())
+    (_, x, _), _ = jax.lax.scan(step, begin, inputs)
+    return jnp.square(x).sum()

@@ -141,9 +141,14 @@ class Walk:
         """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state the rule's -> x [B, ...]."""
         return self.weighed(keys, guided, z, c, state)[0]
 
+    @property
+    def group(self) -> int:
+        """Images that are drawn anew together, 0 where each stands alone."""
+        return getattr(self.sampler, "particles", 0)
+
     def weighed(self, keys, guided, z, c, state=()):
         """The same -> x [B, ...] and each group's least effective size, [groups]; none where images stand alone."""
-        size = getattr(self.sampler, "particles", 0)
+        size = self.group
         gains = []  # of the log weights, as the step that is traced asks for them
 
         def predict(z, logsnr, state):

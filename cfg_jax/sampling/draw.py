@@ -45,7 +45,7 @@ def batches(
     effective is given each group's least effective size, a share of its particles, where the sampler has particles.
     """
     mesh = mesh or meshes.data_mesh()
-    group = max(1, getattr(walk.sampler, "particles", 0))
+    group = walk.group or 1
     whole = math.lcm(group, mesh.size)  # groups and devices
     batch_size = -(-batch_size // whole) * whole
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)

@@ -70,14 +70,13 @@ class Model:
         w = np.asarray(w, np.float32)
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
-        size = config.sampler.particles
-        if problem := size and particles.problem(size, labels, np.broadcast_to(w, labels.shape)):
-            raise InputError(f"particles={size}: {problem}")
         guides = guides or Guides()
         guides.check(self, np.unique(w), labels)
         rule = values.get("guidance", build.rule(config.guidance, np.broadcast_to(w, labels.shape)))
         walk = build.walk(config)
         walk = walk.replace(sampler=values.get("sampler", walk.sampler))
+        if problem := walk.group and particles.problem(walk.group, labels, np.broadcast_to(w, labels.shape)):
+            raise InputError(f"particles={walk.group}: {problem}")
         batches = draw.batches(
             self.denoiser, labels, guides.beside(rule), walk, shape=self.image_shape, seed=seed,
             batch_size=batch_size or min(len(labels), 256),

@@ -6,12 +6,15 @@ Not a command. A study writes NAME.png and NAME.md, the table with its command, 
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.data import sources
+from cfg_jax.diffusion import guidance, samplers
 from cfg_jax.errors import require
 from cfg_jax.evaluation import measure, references
 from cfg_jax.evaluation.classifiers import features_of
@@ -57,6 +60,18 @@ def write(out, study, figure, table, about, of=""):
     write_atomic(out / f"{name}.md", text + "\n")
     print(text)
     print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))
+
+
+def drawn(model, rule, sampler, logsnrs, num, dim=1, c=0):
+    """Samples x [num, dim] of class c of a law whose eps is exact, and what Walk.weighed has beside them. Seed 0."""
+
+    @jax.jit
+    def run(rule, walk):
+        keys, z = samplers.start(0, jnp.arange(num), (dim,))
+        return walk.weighed(keys, guidance.Guidance(rule).on(model), z, jnp.full(num, c))
+
+    x, effective = run(rule, samplers.Walk(sampler, logsnrs))
+    return np.asarray(x), np.asarray(effective)
 
 
 class Scored:

@@ -7,7 +7,6 @@ where the number of classes grows exponentially with D it need not.
 python -m experiments.studies.dimension --out=runs/studies
 """
 
-import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
@@ -34,10 +33,8 @@ def drawn(dim, num_classes, w):
     if dim <= 10:  # so few that two might be one
         means = 2 * (rng.permutation(2**dim)[:num_classes, None] >> np.arange(dim) & 1) - np.float32(1)
     model = Mixture(jnp.asarray(means), jnp.full(num_classes, SPREAD), jnp.full(num_classes, 1 / num_classes))
-    keys, z = samplers.start(0, jnp.arange(NUM_SAMPLES.value), (dim,))
-    walk = samplers.Walk(samplers.Ancestral(0.3), schedule.grid(NUM_STEPS.value))
-    rule = guidance.Guidance(guidance.ClassifierFree(w))
-    x = np.asarray(jax.jit(lambda: walk(keys, rule.on(model), z, jnp.zeros(len(z), int)))())
+    how = guidance.ClassifierFree(w), samplers.Ancestral(0.3), schedule.grid(NUM_STEPS.value)
+    x, _ = gallery.drawn(model, *how, NUM_SAMPLES.value, dim)
     along = x @ means[0] / dim
     return along.mean(), along.std() * dim**0.5 / SPREAD
 

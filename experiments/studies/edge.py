@@ -6,7 +6,6 @@ differences of error functions. Chidambaram et al. 2024.
 python -m experiments.studies.edge --out=runs/studies
 """
 
-import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
@@ -38,10 +37,8 @@ class Wrong(Uniforms):
 
 
 def drawn(model, sampler, w):
-    keys, z = samplers.start(0, jnp.arange(NUM_SAMPLES.value), (1,))
-    walk = samplers.Walk(sampler, schedule.grid(NUM_STEPS.value, logsnr_max=CLEAN))
-    rule = guidance.Guidance(guidance.ClassifierFree(w))
-    return np.asarray(jax.jit(lambda: walk(keys, rule.on(model), z, jnp.ones(len(z), int)))()[:, 0])
+    grid = schedule.grid(NUM_STEPS.value, logsnr_max=CLEAN)
+    return gallery.drawn(model, guidance.ClassifierFree(w), sampler, grid, NUM_SAMPLES.value, c=1)[0][:, 0]
 
 
 def main():

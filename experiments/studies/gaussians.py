@@ -51,10 +51,8 @@ def guided_density(mixture, c, w):
 
 def guided_samples(mixture, c, w, num, num_steps, particles=0):
     """Algorithm 2 with the exact guided eps, no threshold: x [num, 2]. particles: in a group, 0 for the paper's."""
-    keys, z = samplers.start(0, jnp.arange(num), (2,))
-    guided = guidance.Guidance(guidance.ClassifierFree(w)).on(mixture)
-    walk = samplers.Walk(samplers.Ancestral(0.3, particles), schedule.grid(num_steps))
-    return jax.jit(lambda keys, z: walk(keys, guided, z, jnp.full(num, c)))(keys, z)
+    sampler = samplers.Ancestral(0.3, particles)
+    return gallery.drawn(mixture, guidance.ClassifierFree(w), sampler, schedule.grid(num_steps), num, 2, c)[0]
 
 
 def main():
@@ -68,8 +66,8 @@ def main():
         total, cloud, weighed = 0, [], []
         for c in range(mixture.null):
             points, density = guided_density(mixture, c, w)
-            x = np.asarray(guided_samples(mixture, c, w, num, steps))
-            particles = np.asarray(guided_samples(mixture, c, w, num, steps, num // GROUPS))
+            x = guided_samples(mixture, c, w, num, steps)
+            particles = guided_samples(mixture, c, w, num, steps, num // GROUPS)
             cell = float(points[0, 1, 0] - points[0, 0, 0]) ** 2
             mean = np.tensordot(density, points, 2) * cell
             variance = float((density * np.square(points - mean).sum(-1)).sum()) * cell / 2

@@ -5,7 +5,6 @@ p(x | c) = N(0, 1) and p(x) = N(0, 2). Lines are the laws of cfg_jax/diffusion/e
 python -m experiments.studies.laws --out=runs/studies
 """
 
-import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
@@ -32,15 +31,9 @@ LAWS = {
 def drawn(sampler, w):
     """The variance of each group's samples [GROUPS], and the groups' mean of the least effective size."""
     model, num = Gaussians(jnp.zeros((2, 1)), jnp.sqrt(jnp.float32(exact.VARIANCES))), PARTICLES.value * GROUPS.value
-
-    @jax.jit
-    def run(w):
-        keys, z = samplers.start(0, jnp.arange(num), (1,))
-        walk = samplers.Walk(sampler, schedule.grid(NUM_STEPS.value))
-        return walk.weighed(keys, guidance.Guidance(guidance.ClassifierFree(w)).on(model), z, jnp.zeros(num, int))
-
-    x, effective = run(w)
-    return np.asarray(x).reshape(GROUPS.value, -1).var(1), float(effective.mean()) if len(effective) else 1.0
+    grid = schedule.grid(NUM_STEPS.value)
+    x, effective = gallery.drawn(model, guidance.ClassifierFree(w), sampler, grid, num)
+    return x.reshape(GROUPS.value, -1).var(1), float(effective.mean()) if len(effective) else 1.0
 
 
 def main():

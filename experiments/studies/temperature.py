@@ -6,11 +6,9 @@ law has 1 / g; the noise's variance times tau gives tau. With --run, a trained m
 python -m experiments.studies.temperature --out=runs/studies --run=runs/digits-p0.1
 """
 
-from functools import partial
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
@@ -80,11 +78,8 @@ def of_mixtures():
     for row, (name, (means, stds)) in zip(figure.subplots(2, len(chosen)), MIXTURES.items(), strict=True):
         model = Mixture(jnp.float32(means)[:, None], jnp.float32(stds), jnp.float32([0.5, 0.5]))
         for ax, (letter, value, rule, sampler) in zip(row, chosen, strict=True):
-            keys, z = samplers.start(0, jnp.arange(num), (1,))
-            walk = samplers.Walk(sampler, schedule.grid(NUM_STEPS.value))
-            run = jax.jit(partial(walk, guided=guidance.Guidance(rule).on(model), c=jnp.zeros(num, int)))
-            x = np.asarray(run(keys, z=z))[:, 0]
-            ax.hist(x, bins, density=True, color="C0")
+            x, _ = gallery.drawn(model, rule, sampler, schedule.grid(NUM_STEPS.value), num)
+            ax.hist(x[:, 0], bins, density=True, color="C0")
             for k, color in ((0, "k"), (1, "0.7")):
                 density = np.exp(-0.5 * ((bins - means[k]) / stds[k]) ** 2) / stds[k] / (2 * np.pi) ** 0.5
                 ax.plot(bins, density, color=color, lw=1)

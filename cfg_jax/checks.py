@@ -3,14 +3,14 @@
 Every check raises InputError for a value that could only fail later or silently. Its message names the field.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cfg_jax.diffusion import guidance as rules
-from cfg_jax.diffusion import loss, samplers
+from cfg_jax.diffusion import loss, rules, samplers
 from cfg_jax.errors import InputError, did_you_mean, require
 
 GRIDS = ("paper", "shifted", "logsnr")
@@ -19,6 +19,8 @@ TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
+UNCONDS = ("null", "other_label")
+CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
 
 
@@ -46,15 +48,17 @@ def everything(config) -> None:
         max(abs(config.logsnr_min), abs(config.logsnr_max)) <= 40,
         f"config.logsnr_min={config.logsnr_min} and logsnr_max={config.logsnr_max} must lie in [-40, 40] for float32",
     )
+    classifier = config.model.name == "noisy_classifier"
     require(
-        config.model.null_label or config.p_uncond == 0,
+        classifier or config.model.null_label or config.p_uncond == 0,
         f"config.model.null_label=False leaves no label to drop to: set config.p_uncond=0, not {config.p_uncond}",
     )
     data = config.data
     for field in ("image_size", "channels"):
         require(data[field] >= 1, f"config.data.{field}={data[field]} must be at least 1")
     require(data.num_classes >= 0, f"config.data.num_classes={data.num_classes} must be 0, for no classes, or more")
-    if config.model.name == "unet":
+    require(not classifier or data.num_classes > 1, f"config.data.num_classes={data.num_classes} gives nothing to tell")
+    if config.model.name in ("unet", "noisy_classifier"):
         unet(config.model, data.image_size)
     require(
         config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
@@ -72,6 +76,11 @@ def everything(config) -> None:
         require(0 < train[field] < math.inf, f"config.train.{field}={train[field]} must be above 0 and finite")
     seed(config.seed, "config.seed")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
+    tracked = train.averages
+    require(
+        all(0.01 <= length <= 0.25 for length in tracked) and len(set(tracked)) == len(tracked) != 1,
+        f"config.train.averages={tracked} must be () or two and more lengths in [0.01, 0.25], such as (0.05, 0.1)",
+    )
     evaluation(config.eval)
 
 
@@ -117,7 +126,7 @@ def neighbours(count: int, name: str) -> None:
 
 
 def unet(model, image_size: int) -> None:
-    """Check that a config.model is a U-Net for images of that side: levels, widths, groups and heads divide."""
+    """Check a U-Net's config.model, or its encoder's, for images of that side: levels, widths, groups, heads divide."""
     for field in ("channels", "num_blocks", "head_width", "num_heads"):
         require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
     require(
@@ -125,7 +134,7 @@ def unet(model, image_size: int) -> None:
         f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
     )
     require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
-    require(0 <= model.dropout < 1, f"config.model.dropout={model.dropout} must lie in [0, 1)")
+    require(0 <= model.get("dropout", 0) < 1, f"config.model.dropout={model.get('dropout')} must lie in [0, 1)")
     require(model.dtype in DTYPES, f"config.model.dtype={model.dtype!r} is unknown: choose {' or '.join(DTYPES)}")
     factor = 2 ** (len(model.multipliers) - 1)
     require(
@@ -166,15 +175,27 @@ def objective(section: ConfigDict) -> None:
 def sampling(config: ConfigDict) -> None:
     """Check config.sampler and config.guidance, each by itself and together."""
     sampler(config.sampler)
-    guidance(config.guidance)
-    size, rule = config.sampler.particles, config.guidance
+    guidance(config)
+    size, rule, walked_by = config.sampler.particles, config.guidance, config.sampler.name
+    require(
+        rule.uncond == "null" or config.data.num_classes > 1,
+        f"config.guidance.uncond={rule.uncond} needs two classes: set it to null, or take data with classes",
+    )
+    require(
+        rule.classifier == "eps" or walked_by == "ancestral",
+        f"config.guidance.classifier={rule.classifier} moves the mean of Algorithm 2's step: set config.sampler.name="
+        "ancestral, or this to eps",
+    )
     if size is None:
         return
     field = f"config.sampler.particles={size}"
     require(size >= 2, f"{field} is no group: give 2 or more, or None for images that stand alone")
-    require(config.sampler.name == "ancestral", f"{field} is of config.sampler.name=ancestral: choose that, or None")
-    plain = rule.name == "classifier-free" and rule.logsnr_low is None and rule.logsnr_high is None
-    require(plain, f"{field} has the weights of config.guidance.name=classifier-free without an interval: choose that")
+    require(walked_by == "ancestral", f"{field} is of config.sampler.name=ancestral: choose that, or None")
+    around = [cls for cls in rules.WRAPPERS if set_fields(rule, cls)]
+    require(
+        rule.name == "classifier-free" and rule.uncond == "null" and not around,
+        f"{field} has the weights of config.guidance.name=classifier-free with nothing around it: choose that",
+    )
 
 
 def groups(config: ConfigDict) -> None:
@@ -196,22 +217,27 @@ def sampler(section: ConfigDict) -> None:
     limits(section, samplers.SAMPLERS[section.name], "config.sampler")
 
 
-def guidance(section: ConfigDict) -> None:
-    choice(section.name, rules.RULES, "config.guidance.name")
+def guidance(config: ConfigDict) -> None:
+    section = config.guidance
+    for field, choices in (("name", rules.RULES), ("uncond", UNCONDS), ("classifier", CLASSIFIER_FORMS)):
+        choice(section[field], choices, f"config.guidance.{field}")
     for cls in (rules.RULES[section.name], *rules.WRAPPERS):
         limits(section, cls, "config.guidance")
+        if problem := getattr(cls, "problem", lambda config: None)(config):
+            raise InputError(f"config.guidance.{problem}")
 
 
 def limits(section: ConfigDict, cls: Any, path: str) -> None:
-    """Check the fields that a class names in `limits`, and by its `problem` those that depend on each other.
-
-    path: the section's name in messages. A field that is None is not set.
-    """
+    """Check the fields that a class names in `limits`. path: the section's name. A field that is None is not set."""
     for field, (low, high) in getattr(cls, "limits", {}).items():
         given = section[field]
         require(given is None or low <= given <= high, f"{path}.{field}={given} must lie in [{low:g}, {high:g}]")
-    if problem := getattr(cls, "problem", lambda section: None)(section):
-        raise InputError(f"{path}.{problem}")
+
+
+def set_fields(section: ConfigDict, cls: Any) -> dict[str, Any]:
+    """{name: value} of those fields of a section that a class has and that are set."""
+    names = [f.name for f in dataclasses.fields(cls) if f.name in section]
+    return {name: section[name] for name in names if section[name] is not None}
 
 
 def choice(value: Any, choices: Collection[str], field: str) -> None:

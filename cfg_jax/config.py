@@ -7,7 +7,7 @@ import ml_collections
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
-VERSION = 4  # of the fields
+VERSION = 5  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
@@ -20,6 +20,15 @@ ADDED = {
         "model.name": "unet", "sampler.name": "ancestral", "sampler.eta": 0.0,
     },
     4: {"sampler.size": 1.0, "sampler.particles": None},
+    5: {
+        f"guidance.{field}": value
+        for field, value in {
+            "power": 0.9, "zero_below": None, "other_label": None, "other_w": 1.0, "schedule_logsnr": None,
+            "schedule_w": None, "rescale": None, "rounds": None, "renoise_logsnr": None, "uncond": "null",
+            "classifier": "eps",
+        }.items()
+    }
+    | {"train.averages": ()},
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (

@@ -4,7 +4,9 @@ from typing import Any
 
 
 def short(value: Any) -> str:
-    """A field's value: a number with up to six digits, anything else as it prints."""
+    """A field's value: a number with up to six digits, several as 0:1.5, anything else as it prints."""
+    if isinstance(value, tuple):
+        return ":".join(map(short, value))
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

@@ -48,6 +48,7 @@ def get_config():
     train.num_steps, train.batch_size = 600, 64
     train.learning_rate, train.warmup_steps, train.grad_clip = 2e-3, 50, 1.0
     train.ema_decay = 0.99
+    train.averages = ()  # lengths of power-function EMAs that others are made of afterwards: (0.05, 0.1)
     train.log_every, train.checkpoint_every, train.sample_every = 50, 300, 300
     train.keep_checkpoints, train.keep_every = 2, 0  # the last, and every so many steps; 0 for none
     train.max_skipped = 10  # steps not finite since the last checkpoint; more roll back to it
@@ -65,10 +66,21 @@ def get_config():
     sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), logsnr (uniform in lambda)
 
     config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
-    guidance.name = "classifier-free"  # Equation 6, or apg
+    guidance.name = "classifier-free"  # Equation 6, or power_law, apg, cfg_zero, cfg_pp, two_labels
+    guidance.uncond = "null"  # eps_u of the null label, or of a random other_label
     guidance.logsnr_low = config_dict.placeholder(float)  # guide where low < lambda <= high,
     guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
+    guidance.power = 0.9  # of power_law
     guidance.momentum, guidance.radius, guidance.parallel = 0.0, 2.5, 0.0  # of apg
+    guidance.zero_below = config_dict.placeholder(float)  # of cfg_zero: log-SNR where the velocity is 0
+    guidance.other_label = config_dict.placeholder(int)  # of two_labels, and its weight
+    guidance.other_w = 1.0
+    guidance.schedule_logsnr = config_dict.placeholder(tuple)  # w times schedule_w at these log-SNR, linear between
+    guidance.schedule_w = config_dict.placeholder(tuple)
+    guidance.rescale = config_dict.placeholder(float)  # share of x scaled to the spread of the unguided x
+    guidance.rounds = config_dict.placeholder(int)  # noise up to renoise_logsnr and down again, so many times
+    guidance.renoise_logsnr = config_dict.placeholder(float)
+    guidance.classifier = "eps"  # where its gradient goes: eps, or the mean of Algorithm 2's step, as ADM
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0

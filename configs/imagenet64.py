@@ -52,6 +52,7 @@ def get_config():
     train.num_steps, train.batch_size = 400_000, 2048
     train.learning_rate, train.warmup_steps, train.grad_clip = 3e-4, 1000, 1.0
     train.ema_decay = 0.9999
+    train.averages = ()
     train.log_every, train.checkpoint_every, train.sample_every = 100, 2000, 10_000
     train.keep_checkpoints, train.keep_every = 3, 50_000
     train.max_skipped = 10
@@ -70,9 +71,20 @@ def get_config():
 
     config.guidance = guidance = ml_collections.ConfigDict()
     guidance.name = "classifier-free"
+    guidance.uncond = "null"
     guidance.logsnr_low = config_dict.placeholder(float)
     guidance.logsnr_high = config_dict.placeholder(float)
+    guidance.power = 0.9
     guidance.momentum, guidance.radius, guidance.parallel = 0.0, 2.5, 0.0
+    guidance.zero_below = config_dict.placeholder(float)
+    guidance.other_label = config_dict.placeholder(int)
+    guidance.other_w = 1.0
+    guidance.schedule_logsnr = config_dict.placeholder(tuple)
+    guidance.schedule_w = config_dict.placeholder(tuple)
+    guidance.rescale = config_dict.placeholder(float)
+    guidance.rounds = config_dict.placeholder(int)
+    guidance.renoise_logsnr = config_dict.placeholder(float)
+    guidance.classifier = "eps"
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.seed = 0

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import absl.logging
 import jax
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
@@ -50,6 +51,19 @@ def given(name, argv=None):
 def command_line(name):
     """The command line of a module of experiments, as it was given."""
     return " ".join([f"python -m experiments.{name}", *sys.argv[1:]])
+
+
+def define_guide():
+    """--guide, and its older name."""
+    guide = flags.DEFINE_string("guide", None, "another run to take the unconditional eps from, RUN or RUN@STEP")
+    flags.DEFINE_alias("uncond_run", "guide")
+    return guide
+
+
+def define_ema():
+    return flags.DEFINE_float(
+        "ema", None, "length of an EMA, as a share of the steps, made of config.train.averages", lower_bound=0.01
+    )
 
 
 def define_hosts():
@@ -142,13 +156,19 @@ def check_config_flags(argv, default):
             fail(f"--config.{field} is no field of {path}: did you mean {' or '.join(close or siblings)}?")
 
 
+def number(text):
+    """ "1.5" -> 1.5, and "0:2" -> (0.0, 2.0)."""
+    values = tuple(map(float, text.split(":")))
+    return values if ":" in text else values[0]
+
+
 def numbers(text, kind, flag):
-    """ "0,0.1,4" -> [0.0, 0.1, 4.0]."""
+    """ "0,0.1,4" -> [0.0, 0.1, 4.0]; of the kind tuple, "0:2,1:1" -> [(0.0, 2.0), (1.0, 1.0)]."""
     try:
-        values = [kind(part) for part in text.split(",")]
+        values = [tuple(map(float, part.split(":"))) if kind is tuple else kind(part) for part in text.split(",")]
     except ValueError:
         fail(f"--{flag}={text}: give numbers with commas between them, such as 0,1,4")
-    if bad := [value for value in values if kind is not str and not math.isfinite(value)]:
+    if bad := [value for value in values if kind is not str and not math.isfinite(sum(np.atleast_1d(value)))]:
         fail(f"--{flag}={text}: {bad[0]} is no finite number")
     return values
 

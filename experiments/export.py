@@ -17,13 +17,15 @@ from experiments import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
+EMA = cli.define_ema()
 OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md")
 DTYPE = flags.DEFINE_enum("dtype", "float32", checks.DTYPES, "of the parameters in the file; bfloat16 halves it")
 flags.mark_flags_as_required(["run", "out"])
 
 CARD = """# {name}
 
-EMA weights of a U-Net {made} by cfg_jax {version} (Ho & Salimans, Classifier-Free Diffusion Guidance), step {step}.
+EMA weights{length} of a U-Net {made} by cfg_jax {version}, step {step}.
+Ho & Salimans, Classifier-Free Diffusion Guidance.
 
 - Data: {data}, {size}x{size}x{channels}, {classes} classes; use is subject to the licence of these data.
 - p_uncond: {p_uncond}; {guidance}
@@ -44,7 +46,7 @@ def main():
     out = Path(OUT.value)
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out} must end in .safetensors")
-    config, step, params = weights.read(RUN.value, STEP.value)
+    config, step, params = weights.read(RUN.value, STEP.value, EMA.value or "ema")
     imported = origin(Path(RUN.value) / "imported.json")
     weights.export(out, config, step, params, DTYPE.value)
     guided = "w > 0 guides it." if config.p_uncond else "it has no unconditional half: w must be 0."
@@ -53,6 +55,7 @@ def main():
         channels=config.data.channels, classes=config.data.num_classes, p_uncond=config.p_uncond, guidance=guided,
         count=sum(a.size for a in jax.tree.leaves(params)), dtype=DTYPE.value, digest=configs.digest(config),
         file=out.name, made="imported" if imported else "trained", imported=imported,
+        length=f", of length {EMA.value:g}" if EMA.value else "",
     )  # fmt: skip
     write_atomic(out.with_suffix(".md"), card)
     print(f"{out}: step {step}; {out.with_suffix('.md')}: its card")

@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-import cfg_jax
 from cfg_jax import checks
-from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, samplers
 from cfg_jax.errors import require
-from cfg_jax.evaluation import measure, references
-from cfg_jax.evaluation.classifiers import features_of
 from cfg_jax.files import write_atomic
+from cfg_jax.sweep import claims
+from cfg_jax.sweep.score import Scorer
 from experiments import cli
 
 BEGAN = time.perf_counter()
@@ -68,7 +66,8 @@ def drawn(model, rule, sampler, logsnrs, num, dim=1, c=0):
     @jax.jit
     def run(rule, walk):
         keys, z = samplers.start(0, jnp.arange(num), (dim,))
-        return walk.weighed(keys, guidance.Guidance(rule).on(model), z, jnp.full(num, c))
+        whole = guidance.Guidance(rule)
+        return walk.weighed(keys, whole.on(model), z, jnp.full(num, c), whole.init(keys, z))
 
     x, effective = run(rule, samplers.Walk(sampler, logsnrs))
     return np.asarray(x), np.asarray(effective)
@@ -78,30 +77,17 @@ class Scored:
     """Frechet distance and IS of what a trained model samples, as a sweep takes them, with bootstrap errors."""
 
     def __init__(self, run, num_images, num_steps, out, bootstrap=20):
-        self.model, self.num_steps, self.bootstrap = cfg_jax.load(run), num_steps, bootstrap
-        source, self.config = sources.load(self.model.config)
-        self.name, num_classes = self.config.data.name, self.config.data.num_classes
+        directory = Path(out) / f"features-{Path(run).name}"
+        self.scorer = Scorer(
+            run, directory, num_steps, num_images=num_images, batch_size=min(num_images, 256), labels="balanced",
+            splits=1, bootstrap=bootstrap, neighbours=0, reference=None, seed=0,
+        )  # fmt: skip
+        self.name, num_classes = self.scorer.config.data.name, self.scorer.config.data.num_classes
         require(num_classes > 1, f"--run={run} has no classes to guide to")
-        self.labels = np.arange(num_images) % num_classes
-        directory = Path(out) / f"features-{self.name}"
-        directory.mkdir(parents=True, exist_ok=True)
-        self.config.eval.update(neighbours=0, reference=None)
-        self.features = features_of(self.config, source, directory)
-        self.reference = references.of_config(self.config, self.features, source, directory)
         self.names = {}
-
-    def images(self, rule, sampler):
-        """uint8 [N, H, W, C] of the classes in turn."""
-        return self.model.sample(self.labels, num_steps=self.num_steps, guidance=rule, sampler=sampler)
 
     def __call__(self, rule, sampler):
         """{"fid": (value, standard error), "is": the same}; `names` has what they are called."""
-        uint8 = self.images(rule, sampler)
-        tally = measure.Tally(len(uint8), self.labels, self.name, splits=1, bootstrap=self.bootstrap)
-        tally.add(uint8, self.features(uint8))
-        values, _ = tally.scores(self.reference)
-        self.names = {
-            kind: next(name for name in values if name.startswith(starts))
-            for kind, starts in (("fid", ("fid_", "fd_")), ("is", "is_"))
-        }
-        return {kind: (values[name][0], np.std(values[name][1:], ddof=1)) for kind, name in self.names.items()}
+        row = self.scorer(rule, sampler)
+        self.names = {kind: claims.score_name(row, kind) for kind in ("fid", "is")}
+        return {kind: (claims.score(row, kind), claims.spread(row, kind)) for kind in self.names}

@@ -10,7 +10,7 @@ import cfg_jax
 from cfg_jax import checks, images
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_npz
-from cfg_jax.sampling.model import Guides, load_classifier
+from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory")
@@ -24,8 +24,9 @@ SEED = flags.DEFINE_integer(
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
+EMA = cli.define_ema()
 DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the network's body; default: what it was trained in")
-UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
+GUIDE = cli.define_guide()
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, to guide by its gradient")
 SET = flags.DEFINE_multi_string(
     "set", [], "FIELD=VALUE of the sampler or the guidance, such as sampler=ddim, v=0.1, guidance=apg; may be repeated"
@@ -41,13 +42,13 @@ flags.mark_flags_as_required(["run"])
 def main():
     ws = cli.numbers(W.value, float, "w")
     checks.finite(CLASSIFIER_SCALE.value, "--classifier_scale")
-    model = cfg_jax.load(RUN.value, STEP.value, WEIGHTS.value, DTYPE.value)
+    model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
     classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes
     labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(num_classes))
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
-    uncond = cfg_jax.load(UNCOND_RUN.value, dtype=DTYPE.value) if UNCOND_RUN.value else None
+    uncond = cfg_jax.load(*run_and_step(GUIDE.value), dtype=DTYPE.value) if GUIDE.value else None
     guides = Guides(uncond, classifier, CLASSIFIER_SCALE.value)
     settings = dict(map(setting, SET.value))
     columns = [model.sample(labels, w, NUM_STEPS.value, SEED.value, guides=guides, **settings) for w in ws]
@@ -67,7 +68,7 @@ def setting(text):
     if not (equals and name.isidentifier() and value):
         raise InputError(f"--set={text}: give FIELD=VALUE, such as sampler=ddim")
     try:
-        return name, float(value)
+        return name, cli.number(value)
     except ValueError:
         return name, value
 

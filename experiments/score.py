@@ -17,6 +17,7 @@ from cfg_jax.evaluation.features import Features, InceptionFeatures
 from cfg_jax.files import write_json
 from cfg_jax.progress import progress
 from cfg_jax.sampling.draw import check_labels
+from cfg_jax.sampling.model import load_classifier
 from experiments import cli
 
 SAMPLES = flags.DEFINE_string("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
@@ -42,7 +43,8 @@ def main():
         count >= max(4, 2 * SPLITS.value),
         f"--samples={SAMPLES.value} has {count} images, too few for --splits={SPLITS.value}",
     )
-    classifier = GivenClassifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
+    path = CLASSIFIER_RUN.value
+    classifier = GivenClassifier(Path(path).name, load_classifier(path)) if path else None
     require(
         not classifier or given.labels is not None,
         f"--samples={SAMPLES.value} has no labels: put them in it as arr_1, or leave out --classifier_run",

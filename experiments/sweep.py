@@ -19,7 +19,8 @@ RUNS = flags.DEFINE_list("runs", None, "run directories, with commas between the
 W = flags.DEFINE_string("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
 WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
 VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the guidance, or eval.seed; may be repeated")
-UNCOND_RUN = flags.DEFINE_string("uncond_run", None, "another run to take the unconditional eps from")
+GUIDE = cli.define_guide()
+EMA = cli.define_ema()
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "guide by its gradient instead; w is its scale")
 DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the networks' bodies; default: what each was trained in")
 NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, as ADM's evaluator reads them")
@@ -32,8 +33,8 @@ def main():
     config = CONFIG.value
     ws = cli.numbers(W.value, float, "w") if W.value else config.eval.w
     sweep(
-        config, RUNS.value, ws, WORKDIR.value, vary=varied(config), uncond_run=UNCOND_RUN.value,
-        classifier_run=CLASSIFIER_RUN.value, dtype=DTYPE.value, other_reference=OTHER.value,
+        config, RUNS.value, ws, WORKDIR.value, vary=varied(config), guide=GUIDE.value,
+        classifier_run=CLASSIFIER_RUN.value, dtype=DTYPE.value, ema=EMA.value, other_reference=OTHER.value,
         other_device=DEVICE.value, save_npz=NPZ.value,
     )  # fmt: skip
     print(report.write(WORKDIR.value))

@@ -387,7 +387,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     with pytest.raises(InputError, match=r"classifier is of another image size \(16 and 32 pixels\)"):
         draw([0])
 
-    given = classifiers.GivenClassifier(judge)
+    given = classifiers.GivenClassifier(judge.name, loaded)
     uint8 = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
     logits = given(uint8).class_logits[given.name]
     clean = np.full(5, loaded.config.logsnr_max, np.float32)

@@ -21,7 +21,8 @@ def drawn(sampler, w, num_steps=256, num=NUM, model=TWO, spacing="paper", seed=0
         rule = guidance.ClassifierFree(w)
         keys, z = samplers.start(seed, jnp.arange(num), (model.means.shape[1],))
         walk = samplers.Walk(sampler, schedule.grid(num_steps, spacing=spacing))
-        return walk.weighed(keys, guidance.Guidance(rule).on(model), z, jnp.zeros(num, int), ())
+        whole = guidance.Guidance(rule)
+        return walk.weighed(keys, whole.on(model), z, jnp.zeros(num, int), whole.init(keys, z))
 
     x, effective = run()
     return np.asarray(x), np.asarray(effective)

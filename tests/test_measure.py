@@ -113,6 +113,8 @@ def test_features_are_kept_for_neighbours_alone(stream, rng):
     got = [float(measured[f"{name}_x@60"][0]) for name in ("precision", "recall", "kid")]
     assert got == pytest.approx([precision, recall, kid]) and spreads["kid_x@60"] == pytest.approx(spread)
     assert precision != recall
+    drawn = [measured[f"{name}_x@60"][1:] for name in ("precision", "recall")]
+    assert all(0 < np.std(values) < 0.2 and abs(values.mean() - values[0]) < 0.1 for values in drawn)
 
 
 def test_the_sums_do_not_grow_with_the_number_of_images(rng):

@@ -78,7 +78,7 @@ def test_images_of_a_group_share_a_label_and_a_w(run):
         ({"sampler.particles": -3}, "config.sampler.particles=-3"),
         ({"sampler.particles": 8, "sampler.name": "ddim"}, "is of config.sampler.name=ancestral"),
         ({"sampler.particles": 8, "guidance.name": "apg"}, "config.guidance.name=classifier-free"),
-        ({"sampler.particles": 8, "guidance.logsnr_high": 3.0}, "without an interval"),
+        ({"sampler.particles": 8, "guidance.logsnr_high": 3.0}, "with nothing around it"),
         ({"sampler.name": "langevin", "sampler.size": -1.0}, "config.sampler.size=-1.0 must lie in"),
     ],
 )

@@ -79,6 +79,23 @@ def test_precision_and_recall_are_torch_fidelitys(torch_fidelity):
     assert scores.precision_recall(a, b, k=3, block=64) == pytest.approx(want, abs=1e-6)
 
 
+def test_a_resample_of_precision_and_recall_is_that_of_its_fakes(torch_fidelity):
+    """Without one fake: precision counts the rest, and recall what the rest of the balls covers."""
+    a, b = torch_fidelity["a"], torch_fidelity["b"]
+    weights = np.ones((3, len(a)))
+    weights[1, : len(a) // 2] = 0
+    weights[2, len(a) // 2 :] = 2
+    precision, recall = scores.resampled_precision_recall(a, b, weights, block=64)
+    assert (precision[0], recall[0]) == pytest.approx(scores.precision_recall(a, b))
+    square = lambda x, y: ((x[:, None] - y[None]) ** 2).sum(-1)  # noqa: E731
+    around = np.sort(square(a, a), 1)[:, 3]
+    half = (square(b, a[len(a) // 2 :]) <= around[len(a) // 2 :]).any(1).mean()
+    assert recall[1] - recall[2] == pytest.approx(half - recall[0]) and recall[1:].mean() == pytest.approx(recall[0])
+    hit = (square(a, b) <= np.sort(square(b, b), 1)[:, 3]).any(1)
+    assert precision[1] == pytest.approx(hit[len(a) // 2 :].mean())
+    assert precision[2] == pytest.approx((hit.sum() + hit[len(a) // 2 :].sum()) / weights[2].sum())
+
+
 def test_too_few_for_a_third_neighbour(torch_fidelity):
     a, b = torch_fidelity["a"], torch_fidelity["b"]
     for fake, real in ((a[:3], b), (a, b[:3])):

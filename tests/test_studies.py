@@ -101,6 +101,45 @@ def test_bad_input_ends_in_a_line(name, flag, said, command, tmp_path):
     assert done.returncode == 1 and said in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
 
 
+SMALL_MODEL = ["--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()"]
+SHORT = ["--config.train.batch_size=8", "--config.train.num_steps=4", "--config.train.checkpoint_every=2"]
+
+
+def test_the_length_of_an_average_is_looked_at_for_every_w(command, tmp_path):
+    run, lengths = tmp_path / "run", "--config.train.averages=(0.05, 0.1)"
+    done = command("train", "--config=configs/digits.py", f"--workdir={run}", *SMALL_MODEL, *SHORT, lengths)
+    assert done.returncode == 0, done.stderr
+    points = "--lengths=0.05,0.07,0.1", "--w=0,1", "--num_images=40", "--num_steps=2"
+    done = command("studies.ema", f"--runs={run}", f"--out={tmp_path}", *points)
+    assert done.returncode == 0, done.stderr
+    assert [row[0] for row in cells(done.stdout)] == [0.05, 0.07, 0.1] and done.stdout.count("**") == 4
+    wrong = command("studies.ema", f"--runs={run}", f"--out={tmp_path}", "--lengths=0.4")
+    assert wrong.returncode == 1 and "an EMA of length 0.4 cannot be made of those of length 0.05, 0.1" in wrong.stderr
+
+
+def test_label_dropout_against_width_trains_what_it_compares(command, tmp_path):
+    scored = ["--config.eval.num_images=40", "--config.eval.splits=2", "--config.eval.bootstrap=4",
+              "--config.eval.batch_size=40", "--config.sampler.num_steps=2", "--config.eval.neighbours=0"]  # fmt: skip
+    asked = [
+        "--config=configs/digits.py",
+        f"--out={tmp_path}",
+        "--channels=32",
+        "--p_uncond=0.2",
+        "--w=0,1",
+        "--tuned=2",
+    ]
+    done = command("studies.capacity", *asked, *SMALL_MODEL, *SHORT, *scored)
+    assert done.returncode == 0, done.stderr
+    names = [row[0] for row in cells(done.stdout)]
+    assert names == [
+        "32 channels, p = 0", "32 channels, p = 0.2", "32 channels, p = 0, 2 steps more with p = 0.1",
+        "32 channels, p = 0.1, 2 steps more",
+    ]  # fmt: skip
+    assert (tmp_path / "capacity_digits.png").stat().st_size > 5000
+    again = command("studies.capacity", *asked, *SMALL_MODEL, *SHORT, *scored)
+    assert again.returncode == 0 and cells(again.stdout) == cells(done.stdout)
+
+
 def test_gaussians_third_row_is_the_density(command, tmp_path):
     done = command("studies.gaussians", f"--out={tmp_path}", "--w=1", "--num_samples=4000", "--num_steps=128")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks
 from cfg_jax.data import sources
-from cfg_jax.diffusion import guidance, loss, process, samplers, schedule
+from cfg_jax.diffusion import guidance, loss, process, rules, samplers, schedule
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
 from cfg_jax.models.mixture import Mixture
@@ -39,7 +39,7 @@ def draw(rule, sampler=None, logsnrs=None, model=MIXTURE, seed=0, num=NUM, c=0):
     @jax.jit
     def run(rule, walk):
         keys, z = samplers.start(seed, jnp.arange(num), (model.means.shape[1],))
-        return walk(keys, guidance.Guidance(rule).on(model), z, jnp.full(num, c), rule.init(z))
+        return walk(keys, guidance.Guidance(rule).on(model), z, jnp.full(num, c), guidance.Guidance(rule).init(keys, z))
 
     return np.asarray(run(rule, walk))
 
@@ -73,7 +73,7 @@ def test_an_interval_guides_inside_and_takes_one_pass_elsewhere():
     counting = Counting()
     walk = samplers.Walk(samplers.Ancestral(0.0), logsnrs)
     keys, z = samplers.start(0, jnp.arange(4), (1,))
-    compiled = jax.jit(lambda g: walk(keys, g.on(counting), z, jnp.zeros(4, int), g.rule.init(z)))
+    compiled = jax.jit(lambda g: walk(keys, g.on(counting), z, jnp.zeros(4, int), g.init(keys, z)))
 
     def passes(rule):
         counting.passes.clear()
@@ -82,27 +82,27 @@ def test_an_interval_guides_inside_and_takes_one_pass_elsewhere():
         return np.asarray(x), counting.passes.copy()
 
     inner = guidance.ClassifierFree(2.0)
-    x, seen = passes(guidance.Interval(inner, -3.0, 2.0))
+    x, seen = passes(rules.Interval(inner, -3.0, 2.0))
     assert seen == [4, 4, 8, 8, 8, 4]  # -3 is outside, 2 inside
-    assert not np.allclose(x, passes(guidance.Interval(inner, -1.0, 2.0))[0])  # bounds are data, as w is
+    assert not np.allclose(x, passes(rules.Interval(inner, -1.0, 2.0))[0])  # bounds are data, as w is
     assert compiled._cache_size() == 1
-    none, seen = passes(guidance.Interval(inner, 10.0, 20.0))
+    none, seen = passes(rules.Interval(inner, 10.0, 20.0))
     np.testing.assert_allclose(none, passes(guidance.Unguided())[0], rtol=1e-6)
     assert seen == [4] * 6
-    everywhere, _ = passes(guidance.Interval(inner))
+    everywhere, _ = passes(rules.Interval(inner))
     np.testing.assert_allclose(everywhere, passes(inner)[0], rtol=1e-6)
 
 
 def test_apg_without_its_three_changes_is_the_papers():
     for sampler in (samplers.Ancestral(0.3), samplers.DDIM(0.0)):
-        same = guidance.APG(1.5, momentum=0.0, radius=np.inf, parallel=1.0)
+        same = rules.APG(1.5, momentum=0.0, radius=np.inf, parallel=1.0)
         np.testing.assert_allclose(draw(same, sampler), draw(guidance.ClassifierFree(1.5), sampler), atol=1e-4)
 
 
 def test_apg_by_hand(rng):
     """Two steps of it in float64: momentum, the bound on the norm, then the part along x_c."""
     z, cond, uncond = rng.standard_normal((3, 2, 5))
-    logsnr, w, rule = -0.7, np.array([0.5, 3.0]), guidance.APG(jnp.float32([0.5, 3.0]), 0.4, 1.2, 0.25)
+    logsnr, w, rule = -0.7, np.array([0.5, 3.0]), rules.APG(jnp.float32([0.5, 3.0]), 0.4, 1.2, 0.25)
     alpha, sigma = np.sqrt(1 / (1 + np.exp(0.7))), np.sqrt(1 / (1 + np.exp(-0.7)))
     halves = guidance.Halves(lambda *_: jnp.float32(cond), lambda *_: (jnp.float32(cond), jnp.float32(uncond)))
     state, momentum = rule.init(jnp.float32(z)), 0
@@ -118,7 +118,7 @@ def test_apg_by_hand(rng):
 
 
 def test_apg_with_momentum_carries_its_state_through_the_walk():
-    plain, carried = (draw(guidance.APG(2.0, m, np.inf, 1.0)) for m in (0.0, -0.5))
+    plain, carried = (draw(rules.APG(2.0, m, np.inf, 1.0)) for m in (0.0, -0.5))
     assert np.abs(plain - carried).max() > 1e-3
 
 
@@ -300,7 +300,7 @@ class Halting(samplers.Ancestral):
 
 def test_a_made_up_sampler_has_a_state_of_its_own():
     assert np.all(draw(guidance.ClassifierFree(1.0), Halting(), schedule.grid(4)) == 7)
-    assert np.all(draw(guidance.APG(1.0), Halting(last=9), schedule.grid(4)) != 7)
+    assert np.all(draw(rules.APG(1.0), Halting(last=9), schedule.grid(4)) != 7)
 
 
 @pytest.fixture
@@ -313,12 +313,12 @@ def model(tiny, tmp_path):
 
 def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     """A class, a line in the dictionary, a field in the config: sampled, swept, varied, in rows, files and report."""
-    monkeypatch.setitem(guidance.RULES, "constant", Constant)
+    monkeypatch.setitem(rules.RULES, "constant", Constant)
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     tiny.eval.update(bootstrap=0)
     with tiny.unlocked():
         tiny.guidance.update(name="constant", offset=0.5, of="all")
-    checks.guidance(tiny.guidance)
+    checks.guidance(tiny)
     rows = sweep(tiny, [model], [0.0, 1.0], tmp_path / "sweep", vary={"guidance.offset": [0.5, 0.25]})
     assert [(row["guidance"], row["guidance.offset"], row["w"]) for row in rows] == [
         ("constant", 0.5, 0.0), ("constant", 0.5, 1.0), ("constant", 0.25, 0.0), ("constant", 0.25, 1.0)
@@ -338,7 +338,7 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
     assert not np.array_equal(by_name, images([1, 2], 1.0, guidance="classifier-free"))
     tiny.guidance.offset = 1.5
     with pytest.raises(InputError, match=r"config\.guidance\.offset=1\.5 must lie in \[0, 1\]"):
-        checks.guidance(tiny.guidance)
+        checks.guidance(tiny)
 
 
 def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def _sampled_variance(sampler, logsnrs, w, eps_fn):
 
     def predict(z, logsnr, state):
         guided = Guided.of(eps_fn(z, logsnr, w))
-        return Predicted(process.predict_x(z, guided.eps, logsnr), guided.eps, guided.log_weight), state
+        return Predicted(process.predict_x(z, guided.eps, logsnr), guided.eps, guided.push), state
 
     def step(carry, inputs):
         z, _, state = carry

@@ -12,7 +12,7 @@ weight grows; what a rule does not set is zero, and costs nothing.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -65,20 +65,25 @@ def guided_by_classifier(eps_fn: Callable, log_prob: Callable, scale) -> Callabl
         return eps_fn
 
     def guided_eps(z, logsnr, c):
-        logsnr = jnp.broadcast_to(logsnr, c.shape)
-        gradient = jax.grad(lambda z: log_prob(z, logsnr, c).sum())(z)
+        gradient = log_prob_gradient(log_prob, z, logsnr, c)
         return eps_fn(z, logsnr, c) - scale * process.per_image(process.sigma(logsnr), z) * gradient
 
     return guided_eps
 
 
-def both_halves(eps_fn: Callable, null: int, z, logsnr, c) -> tuple[Array, Array]:
-    """(eps(z, c), eps(z)), the network run once on both.
+def log_prob_gradient(log_prob: Callable, z, logsnr, c) -> Array:
+    """grad_z log p(c | z, lambda) of each image, [B, ...]."""
+    logsnr = jnp.broadcast_to(logsnr, c.shape)
+    return jax.grad(lambda z: log_prob(z, logsnr, c).sum())(z)
+
+
+def both_halves(eps_fn: Callable, uncond, z, logsnr, c) -> tuple[Array, Array]:
+    """(eps(z, c), eps(z, uncond)), the network run once on both. uncond: the null label, or a label for each image [B].
 
     An image's two halves stand side by side: where the batch is split over devices, none is sent to another.
     """
     logsnr = jnp.repeat(jnp.broadcast_to(logsnr, c.shape), 2)
-    labels = jnp.stack([c, jnp.full_like(c, null)], axis=1).ravel()
+    labels = jnp.stack([c, jnp.broadcast_to(uncond, c.shape)], axis=1).ravel()
     eps = eps_fn(jnp.repeat(z, 2, axis=0), logsnr, labels).reshape(len(z), 2, *z.shape[1:])
     return eps[:, 0], eps[:, 1]
 
@@ -89,21 +94,23 @@ def is_zero(w) -> bool:
 
 
 class Halves(NamedTuple):
-    """A model as a rule sees it, both of (z [B, ...], scalar logsnr, c [B])."""
+    """A model as a rule sees it, all of (z [B, ...], scalar logsnr, c [B])."""
 
     cond: Callable  # -> eps_c
     both: Callable  # -> (eps_c, eps_u)
+    uncond: Callable | None = None  # -> eps of the null label
 
 
 class Guided(NamedTuple):
     eps: Array  # [B, ...], x is predicted with it
     shift: Array  # [B, ...], added to eps where noise is put back
     log_weight: Array  # [B], a particle's gain per log-SNR
+    push: Array  # [B, ...], times the variance of Algorithm 2's step, added to its mean. Dhariwal & Nichol 2021, Alg. 1
 
     @classmethod
     def of(cls, eps, shift=None, log_weight=None):
         shift = jnp.zeros_like(eps) if shift is None else shift
-        return cls(eps, shift, jnp.zeros(len(eps)) if log_weight is None else log_weight)
+        return cls(eps, shift, jnp.zeros(len(eps)) if log_weight is None else log_weight, jnp.zeros_like(eps))
 
 
 class Stateless:
@@ -113,12 +120,25 @@ class Stateless:
         return ()
 
 
+STATELESS = (), None  # what Guidance.init gives where nothing is carried
+
+
 @flax.struct.dataclass
 class Unguided(Stateless):
     """w = 0: one pass."""
 
     def __call__(self, halves, z, logsnr, c, state):
         return Guided.of(halves.cond(z, logsnr, c)), state
+
+
+@flax.struct.dataclass
+class Unconditional(Stateless):
+    """eps_u: one pass, for a classifier to guide. w is not looked at."""
+
+    w: Any = -1.0
+
+    def __call__(self, halves, z, logsnr, c, state):
+        return Guided.of(halves.uncond(z, logsnr, c)), state
 
 
 @flax.struct.dataclass
@@ -133,72 +153,9 @@ class ClassifierFree(Stateless):
         return Guided.of(eps, log_weight=log_weight_rate(eps_cond, eps_uncond, self.w)), state
 
 
-@flax.struct.dataclass
-class Interval(Stateless):
-    """Another rule where low < logsnr <= high, and elsewhere no guidance and no second pass.
-
-    Kynkaanniemi et al. 2024; a noise level of theirs is sigma / alpha = exp(-logsnr / 2).
-    """
-
-    rule: Any
-    logsnr_low: Any = -np.inf
-    logsnr_high: Any = np.inf
-
-    limits: ClassVar = {"logsnr_low": (-np.inf, np.inf), "logsnr_high": (-np.inf, np.inf)}
-
-    @staticmethod
-    def problem(section):
-        """What is wrong with the fields of a config together, or None."""
-        low, high = section.logsnr_low, section.logsnr_high
-        return None if None in (low, high) or low < high else f"logsnr_low={low} must be below logsnr_high={high}"
-
-    def init(self, z):
-        return self.rule.init(z)
-
-    def __call__(self, halves, z, logsnr, c, state):
-        inside = (self.logsnr_low < logsnr) & (logsnr <= self.logsnr_high)
-        by = lambda rule: lambda: rule(halves, z, logsnr, c, state)  # noqa: E731
-        return jax.lax.cond(inside, by(self.rule), by(Unguided()))
-
-
-@flax.struct.dataclass
-class APG:
-    """Adaptive projected guidance, in x: momentum, a bound on the norm, and less of what is parallel to x_c.
-
-    d = x_c - x_u + momentum d_before; d <- d min(1, radius / |d|); x~ = x_c + w (d_orthogonal + parallel d_parallel).
-    Sadat et al. 2024, whose scale is 1 + w and momentum -0.5; momentum 0, radius inf and parallel 1 are Equation 6. d
-    of noisier steps is larger by far, so that with few of them a momentum other than 0 is the greater part.
-    """
-
-    w: Any  # scalar or [B]
-    momentum: Any = 0.0
-    radius: Any = 2.5  # in norms of x, over an image's elements
-    parallel: Any = 0.0  # their eta
-
-    limits: ClassVar = {"momentum": (-1, 1), "radius": (0, np.inf), "parallel": (0, 1)}
-
-    def init(self, z):
-        return jnp.zeros_like(z)
-
-    def __call__(self, halves, z, logsnr, c, before):
-        cond, uncond = halves.both(z, logsnr, c)
-        x_of_eps = -process.sigma(logsnr) / process.alpha(logsnr)  # the change of x with eps
-        x = process.predict_x(z, cond, logsnr)
-        total = x_of_eps * (cond - uncond) + self.momentum * before
-        norm = jnp.sqrt(inner(total, total))
-        d = total * jnp.minimum(1, self.radius / jnp.maximum(norm, 1e-12))
-        along = inner(d, x) / jnp.maximum(inner(x, x), 1e-12) * x
-        d = d - (1 - self.parallel) * along
-        return Guided.of(cond + process.per_image(self.w, z) * d / x_of_eps), total
-
-
 def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
     """Of each image, [B, 1, ...]."""
     return (a * b).sum(axis=tuple(range(1, a.ndim)), keepdims=True)
-
-
-RULES = {"classifier-free": ClassifierFree, "apg": APG}
-WRAPPERS = (Interval,)  # around any of them, where a config sets one of their fields
 
 
 @flax.struct.dataclass
@@ -216,13 +173,32 @@ class SecondModel:
 
 
 @flax.struct.dataclass
+class OtherLabel:
+    """eps_u by the model itself with a random other label, anew at each step: independent condition guidance.
+
+    Sadat et al. 2024b. It guides models without a null label. On average over labels it is not eps(z), which weighs the
+    labels by p(c | z).
+    """
+
+    def labels(self, keys: Array, c: Int[Array, " b"], num_classes: int) -> Int[Array, " b"]:
+        """Each image's by its own key, uniform over the others."""
+        ahead = jax.vmap(lambda key: jax.random.randint(key, (), 1, num_classes))(keys)
+        return (c + ahead) % num_classes
+
+
+@flax.struct.dataclass
 class Guidance:
     """A rule, and what it guides with: the null label if `second` is None, and a classifier's gradient beside it."""
 
     rule: Any
-    second: SecondModel | None = None
+    second: SecondModel | OtherLabel | None = None
     classifier: Any = None  # has log_prob
     classifier_scale: Any = 1.0
+    as_mean: bool = flax.struct.field(pytree_node=False, default=False)  # ADM's form, see Guided.push
+
+    def init(self, keys, z):
+        """What a walk carries from step to step: the rule's state, and each image's key where labels are drawn."""
+        return self.rule.init(z), (keys if isinstance(self.second, OtherLabel) else None)
 
     def on(self, model) -> Callable:
         """model: has eps_fn and null -> (z, scalar logsnr, c, state) -> Guided, state."""
@@ -230,17 +206,27 @@ class Guidance:
         def cond(z, logsnr, c):
             return model.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)
 
-        def both(z, logsnr, c):
-            if self.second is None:
-                return both_halves(model.eps_fn, model.null, z, logsnr, c)
-            return cond(z, logsnr, c), self.second.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)
+        def uncond(z, logsnr, c):
+            return cond(z, logsnr, jnp.full_like(c, model.null))
 
         def step(z, logsnr, c, state):
-            guided, state = self.rule(Halves(cond, both), z, logsnr, c, state)
+            state, keys = state
+            if keys is not None:
+                keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
+
+            def both(z, logsnr, c):
+                if isinstance(self.second, SecondModel):
+                    return cond(z, logsnr, c), self.second.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)
+                of_u = self.second.labels(keys, c, model.null) if self.second else model.null
+                return both_halves(model.eps_fn, of_u, z, logsnr, c)
+
+            out, state = self.rule(Halves(cond, both, uncond), z, logsnr, c, state)
             if self.classifier is not None:
-                eps_fn = lambda *_, eps=guided.eps: eps  # noqa: E731
-                shifted = guided_by_classifier(eps_fn, self.classifier.log_prob, self.classifier_scale)
-                guided = guided._replace(eps=shifted(z, logsnr, c))
-            return guided, state
+                gradient = self.classifier_scale * log_prob_gradient(self.classifier.log_prob, z, logsnr, c)
+                if self.as_mean:
+                    out = out._replace(push=gradient)
+                else:
+                    out = out._replace(eps=out.eps - process.sigma(logsnr) * gradient)
+            return out, (state, keys)
 
         return step

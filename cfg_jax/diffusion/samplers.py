@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import particles, process
-from cfg_jax.diffusion.guidance import Guided, Stateless
+from cfg_jax.diffusion.guidance import STATELESS, Guided, Stateless
 
 
 class Predicted(NamedTuple):
     x: Array  # [B, ...], after the threshold
     eps: Array  # [B, ...], what noise is put back with: it leads from x to z, but for the guidance's shift
-    log_weight: Array  # [B]
+    push: Array  # [B, ...], as of Guided
 
 
 class State(NamedTuple):
@@ -44,9 +44,10 @@ class Ancestral(Stateless):
     limits: ClassVar = {"variance_interp": (0, 1), "particles": (0, 4096)}
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
-        (x, _, _), state = predict(z, logsnr, state)
+        out, state = predict(z, logsnr, state)
         std = process.reverse_std(logsnr, logsnr_next, self.variance_interp)
-        return process.reverse_mean(z, x, logsnr, logsnr_next) + std * noise, x, state
+        mean = process.reverse_mean(z, out.x, logsnr, logsnr_next) + std**2 * out.push
+        return mean + std * noise, out.x, state
 
 
 @flax.struct.dataclass
@@ -131,14 +132,17 @@ SAMPLERS = {"ancestral": Ancestral, "ddim": DDIM, "dpmpp_2m": DPMpp2M, "heun": H
 
 @flax.struct.dataclass
 class Walk:
-    """A sampler on its grid: logsnrs increasing [T]; threshold: x -> x, after guidance."""
+    """A sampler on its grid: logsnrs [T]; threshold: x -> x, after guidance.
+
+    They increase. Where the next one is smaller, x is noised to it anew: Equation 1.
+    """
 
     sampler: Any
     logsnrs: Any
     threshold: Callable | None = flax.struct.field(pytree_node=False, default=None)
 
-    def __call__(self, keys, guided, z, c, state=()):
-        """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state the rule's -> x [B, ...]."""
+    def __call__(self, keys, guided, z, c, state=STATELESS):
+        """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state as its init -> x [B, ...]."""
         return self.weighed(keys, guided, z, c, state)[0]
 
     @property
@@ -146,7 +150,7 @@ class Walk:
         """Images that are drawn anew together, 0 where each stands alone."""
         return getattr(self.sampler, "particles", 0)
 
-    def weighed(self, keys, guided, z, c, state=()):
+    def weighed(self, keys, guided, z, c, state=STATELESS):
         """The same -> x [B, ...] and each group's least effective size, [groups]; none where images stand alone."""
         size = self.group
         gains = []  # of the log weights, as the step that is traced asks for them
@@ -159,7 +163,7 @@ class Walk:
                 x = self.threshold(x)
                 eps = process.predict_eps(z, x, logsnr)
             gains.append(out.log_weight)
-            return Predicted(x, eps + out.shift, out.log_weight), State(state.sampler, of_guidance)
+            return Predicted(x, eps + out.shift, out.push), State(state.sampler, of_guidance)
 
         def anew(t, weighed, z, least=0.5):
             each = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, t), 1))
@@ -168,7 +172,9 @@ class Walk:
         def step(carry, inputs):
             z, _, state, weighed = carry
             t, logsnr, logsnr_next = inputs
-            z, x, state = self.sampler.step(predict, z, state, logsnr, logsnr_next, _noise(keys, t, z.shape[1:]))
+            noise = _noise(keys, t, z.shape[1:])
+            z, x, state = self.sampler.step(predict, z, state, logsnr, logsnr_next, noise)
+            z = jnp.where(logsnr_next < logsnr, process.diffuse(x, noise, logsnr_next), z)
             if size:
                 gain = gains.pop() * (logsnr_next - logsnr)
                 weighed, z = anew(t, weighed._replace(log_weight=weighed.log_weight + gain), z)

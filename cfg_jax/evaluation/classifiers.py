@@ -20,7 +20,7 @@ from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import in_batches, to_float
 from cfg_jax.models import classifier
 from cfg_jax.progress import progress
-from cfg_jax.sampling.model import load_classifier
+from cfg_jax.sampling.model import Classifier, load_classifier
 
 log = logging.getLogger(__name__)
 HELD_OUT = 0.2
@@ -37,7 +37,7 @@ def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Fe
     evaluation, cache = config.eval, Path(directory) / "classifier.npz"
     network = InceptionFeatures(evaluation.inception) if evaluation.features == "inception" else None
     if evaluation.classifier:
-        given = GivenClassifier(evaluation.classifier)
+        given = GivenClassifier(Path(evaluation.classifier).name, load_classifier(evaluation.classifier))
         given.check(source.card.image_shape)
         if given.num_classes != config.data.num_classes:
             raise InputError(
@@ -219,14 +219,12 @@ def linear(params: dict, features: np.ndarray) -> np.ndarray:
 
 
 class GivenClassifier:
-    """A classifier of ADM's that experiments.import_adm made a run of, asked at the clean end of its log-SNR."""
+    """A classifier of noisy images, trained or imported, asked at the clean end of its log-SNR."""
 
     distances, accuracy = (), None
 
-    def __init__(self, run_dir: str | Path) -> None:
-        """Load it. Raises InputError where run_dir is no classifier's run."""
-        model = load_classifier(run_dir)
-        self.name, self.data = Path(run_dir).name, model.config.data
+    def __init__(self, name: str, model: Classifier) -> None:
+        self.name, self.data = name, model.config.data
         self.num_classes = self.data.num_classes
         self.params, self.clean = model.params, model.config.logsnr_max
         self.digest = model.digest

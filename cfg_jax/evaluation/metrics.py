@@ -53,16 +53,17 @@ class Neighbours:
     """KID, precision and recall by one distance's features, which are kept."""
 
     def __init__(self, distance: str) -> None:
-        self.distance, self.of, self.kept = distance, scores.Name.parse(distance).of, []
+        self.distance, self.of, self.kept, self.weights = distance, scores.Name.parse(distance).of, [], []
 
     def update(self, seen: Seen) -> None:
         self.kept.append(np.asarray(seen.distances[self.distance], np.float32))
+        self.weights.append(seen.weights)
 
     def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
         fake = np.concatenate(self.kept)
         mean, spread = scores.kernel_distance(fake, real_features, np.random.RandomState(2020))
-        precision, recall = scores.precision_recall(fake, real_features)
-        values = {f"kid_{self.of}": [mean], f"precision_{self.of}": [precision], f"recall_{self.of}": [recall]}
+        precision, recall = scores.resampled_precision_recall(fake, real_features, np.concatenate(self.weights, axis=1))
+        values = {f"kid_{self.of}": [mean], f"precision_{self.of}": precision, f"recall_{self.of}": recall}
         return values, {f"kid_{self.of}": spread}
 
 

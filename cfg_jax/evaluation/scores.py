@@ -98,19 +98,40 @@ def precision_recall(fake: np.ndarray, real: np.ndarray, k: int = 3, block: int 
     Recall is the same the other way round. Distances are held for `block` rows at a time. Raises InputError for k or
     fewer rows, which have no k-th neighbour.
     """
+    precision, recall = resampled_precision_recall(fake, real, np.ones((1, len(fake))), k, block)
+    return float(precision[0]), float(recall[0])
+
+
+def resampled_precision_recall(
+    fake: np.ndarray, real: np.ndarray, weights: np.ndarray, k: int = 3, block: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of every resample, [resamples] each; weights [resamples, N] say how often a fake is in it.
+
+    The first is of all fakes, and the balls stay theirs. A bootstrap has fewer different fakes, which cover less: the
+    mean of that is taken out of recall, since the spread alone is asked for.
+    """
     fewest = min(len(fake), len(real))
     if fewest <= k:
         raise InputError(f"precision and recall need {k + 1} images a side for a neighbour {k}: there are {fewest}")
-    return _covered(fake, real, k, block), _covered(real, fake, k, block)
+    around_real, around_fake = _radii(real, k, block), _radii(fake, k, block)
+    hit = np.concatenate([(_squares(part, real) <= around_real).any(1) for part in _parts(fake, block)])
+    there = (weights > 0).T.astype(np.float32)
+    covered = np.zeros(len(weights))
+    for part in _parts(real, block):
+        inside = (_squares(part, fake) <= around_fake).astype(np.float32)
+        covered += (inside @ there > 0).sum(0)
+    recall = covered / len(real)
+    recall[1:] += recall[0] - recall[1:].mean() if len(recall) > 1 else 0
+    return weights @ hit / weights.sum(1), recall
 
 
-def _covered(points, centres, k, block):
-    """The share of points that lie in the ball of some centre, as wide as its k-th nearest other centre is far."""
-    radii = np.concatenate([
-        np.partition(_squares(centres[i : i + block], centres), k, axis=1)[:, k] for i in range(0, len(centres), block)
-    ])  # fmt: skip
-    inside = [(_squares(points[i : i + block], centres) <= radii).any(1) for i in range(0, len(points), block)]
-    return float(np.concatenate(inside).mean())
+def _parts(a, block):
+    return (a[i : i + block] for i in range(0, len(a), block))
+
+
+def _radii(centres, k, block):
+    """The squared distance of each centre's k-th nearest other."""
+    return np.concatenate([np.partition(_squares(part, centres), k, axis=1)[:, k] for part in _parts(centres, block)])
 
 
 def _squares(a, b):

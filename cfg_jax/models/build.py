@@ -1,6 +1,5 @@
 """From a config to values, all of it here: network, objective, sampler on its grid, rule of guidance."""
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -10,11 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import checks
-from cfg_jax.diffusion import guidance, samplers, schedule
+from cfg_jax.diffusion import guidance, rules, samplers, schedule
 from cfg_jax.diffusion.loss import Objective
 from cfg_jax.errors import InputError
 from cfg_jax.models import adm
-from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.models.unet import Encoder, UNet
 
 NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}
@@ -67,20 +66,28 @@ def denoiser(config: ConfigDict, params: Any, dtype: str | None = None) -> Denoi
     return Denoiser(params, net.clone(dtype=jnp.dtype(dtype)) if dtype else net, config.objective.predicts)
 
 
+def noisy_classifier(config: ConfigDict, params: Any) -> NoisyClassifier:
+    return NoisyClassifier(params, network(config))
+
+
+def classifier_config(config: ConfigDict) -> ConfigDict:
+    """A diffusion model's config -> that of a classifier of its noisy images: its encoder with attention pooling."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for name in set(config.model) - Encoder.__annotations__.keys() - NOT_FIELDS:
+            del config.model[name]
+    config.model.name, config.p_uncond, config.init_from = "noisy_classifier", 0.0, None
+    return config
+
+
 def objective(config: ConfigDict) -> Objective:
     return Objective(**config.objective.to_dict(), logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
-
-
-def own_fields(section: ConfigDict, cls: type) -> dict[str, Any]:
-    """{name: value} of those fields of a section that a class has and that are set."""
-    names = [f.name for f in dataclasses.fields(cls) if f.name in section]
-    return {name: section[name] for name in names if section[name] is not None}
 
 
 def sampler(section: ConfigDict):
     """The sampler that a config.sampler names."""
     cls = samplers.SAMPLERS[section.name]
-    return cls(**own_fields(section, cls))
+    return cls(**checks.set_fields(section, cls))
 
 
 def walk(config: ConfigDict, section=None) -> samplers.Walk:
@@ -91,21 +98,23 @@ def walk(config: ConfigDict, section=None) -> samplers.Walk:
 
 
 def guidance_fields(section: ConfigDict) -> dict[str, Any]:
-    """{name: value} of all that a config.guidance sets for the rule that it names, and around it."""
-    classes = (guidance.RULES[section.name], *guidance.WRAPPERS)
-    return {name: value for cls in classes for name, value in own_fields(section, cls).items()}
+    """{name: value} of all that a config.guidance sets: for the rule that it names, around it, and whence eps_u."""
+    classes = (rules.RULES[section.name], *rules.WRAPPERS)
+    found = {name: value for cls in classes for name, value in checks.set_fields(section, cls).items()}
+    plain = {"uncond": "null", "classifier": "eps"}
+    return found | {name: section[name] for name, value in plain.items() if section[name] != value}
 
 
 def rule(section: ConfigDict, w: float | np.ndarray):
     """The rule that a config.guidance names, at w: a number, or one for each image [B].
 
-    Where every w is 0 the rule is Unguided, which takes one network pass instead of two.
+    Where every w is 0 the rule is Unguided, which takes one network pass instead of two, unless w = 0 is not that.
     """
-    if guidance.is_zero(w):
+    cls = rules.RULES[section.name]
+    if guidance.is_zero(w) and getattr(cls, "unguided_at_0", True):
         return guidance.Unguided()
-    cls = guidance.RULES[section.name]
-    found = cls(w=w, **own_fields(section, cls))
-    for wrapper in guidance.WRAPPERS:
-        if own := own_fields(section, wrapper):
+    found = cls(w=w, **checks.set_fields(section, cls))
+    for wrapper in rules.WRAPPERS:
+        if own := checks.set_fields(section, wrapper):
             found = wrapper(found, **own)
     return found

@@ -51,9 +51,12 @@ class NoisyClassifier:
     params: Any
     net: Encoder = flax.struct.field(pytree_node=False)
 
+    def log_probs(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b k"]:
+        """log p(c | z, lambda) of every class c."""
+        return nn.log_softmax(self.net.apply({"params": self.params}, z, logsnr))
+
     def log_prob(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"]
     ) -> Float[Array, " b"]:
         """log p(c | z, lambda)."""
-        log_probs = nn.log_softmax(self.net.apply({"params": self.params}, z, logsnr))
-        return jnp.take_along_axis(log_probs, c[:, None], axis=-1)[:, 0]
+        return jnp.take_along_axis(self.log_probs(z, logsnr), c[:, None], axis=-1)[:, 0]

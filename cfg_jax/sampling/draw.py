@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cfg_jax.diffusion import samplers
-from cfg_jax.diffusion.guidance import Guidance
+from cfg_jax.diffusion.guidance import Guidance, SecondModel
 from cfg_jax.errors import InputError
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.training import mesh as meshes
@@ -24,7 +24,7 @@ def draw(
     rule and sampler, T and the batch.
     """
     keys, z = samplers.start(seed, index, shape)
-    return walk.weighed(keys, guidance.on(denoiser), z, c, guidance.rule.init(z))
+    return walk.weighed(keys, guidance.on(denoiser), z, c, guidance.init(keys, z))
 
 
 def batches(
@@ -50,7 +50,7 @@ def batches(
     batch_size = -(-batch_size // whole) * whole
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
     denoiser, second, classifier = jax.device_put((denoiser, guidance.second, guidance.classifier), everywhere)
-    guidance = guidance.replace(second=second, classifier=classifier)
+    guidance, walk = guidance.replace(second=second, classifier=classifier), on_grid(walk, guidance)
     for begin in range(0, len(labels), batch_size):
         # one shape for every batch: the last is filled up with repetitions of its own last image
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
@@ -61,6 +61,38 @@ def batches(
         if effective is not None:
             effective += np.asarray(of_groups)[: (len(labels) - begin) // group].tolist()
         yield np.asarray(x)[: len(labels) - begin]
+
+
+def on_grid(walk: samplers.Walk, guidance: Guidance) -> samplers.Walk:
+    """The walk on the grid that a rule makes of its own, where it makes one."""
+    grid = getattr(guidance.rule, "grid", None)
+    return walk.replace(logsnrs=grid(np.asarray(walk.logsnrs))) if grid else walk
+
+
+def passes(guidance: Guidance, walk: samplers.Walk) -> int:
+    """How often an image goes through a network, another model's too, in a walk: counted in one, of one pixel.
+
+    A classifier is none of them.
+    """
+    count = 0
+
+    class Counting:
+        null = 2
+
+        def eps_fn(self, z, logsnr, c):
+            nonlocal count
+            count += len(z)
+            return z
+
+    first = lambda leaf: leaf[:1] if np.ndim(leaf) == 1 else leaf  # noqa: E731
+    guidance = guidance.replace(rule=jax.tree.map(first, guidance.rule), classifier=None)
+    if isinstance(guidance.second, SecondModel):
+        guidance = guidance.replace(second=SecondModel(Counting(), unlabelled=False))
+    alone = walk.replace(sampler=walk.sampler.replace(particles=0)) if walk.group else walk
+    keys, z = samplers.start(0, np.zeros(1, int), (1,))
+    with jax.disable_jit():  # a scan and a cond are then Python's own, and the model is called as often as it is asked
+        on_grid(alone, guidance)(keys, guidance.on(Counting()), z, np.zeros(1, np.int32), guidance.init(keys, z))
+    return count
 
 
 def check_labels(labels, num_classes: int) -> np.ndarray:

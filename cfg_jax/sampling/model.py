@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import checks
-from cfg_jax.diffusion import guidance as rules
 from cfg_jax.diffusion import particles
+from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest
 from cfg_jax.images import to_uint8
@@ -71,14 +71,14 @@ class Model:
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
-        guides.check(self, np.unique(w), labels)
+        guides.check(self, np.unique(w), config.guidance, labels)
         rule = values.get("guidance", build.rule(config.guidance, np.broadcast_to(w, labels.shape)))
         walk = build.walk(config)
         walk = walk.replace(sampler=values.get("sampler", walk.sampler))
         if problem := walk.group and particles.problem(walk.group, labels, np.broadcast_to(w, labels.shape)):
             raise InputError(f"particles={walk.group}: {problem}")
         batches = draw.batches(
-            self.denoiser, labels, guides.beside(rule), walk, shape=self.image_shape, seed=seed,
+            self.denoiser, labels, guides.beside(rule, config.guidance), walk, shape=self.image_shape, seed=seed,
             batch_size=batch_size or min(len(labels), 256),
         )  # fmt: skip
         return np.concatenate([to_uint8(x) for x in batches])
@@ -117,11 +117,14 @@ class Guides:
     classifier_scale: float = 1.0
     name: str = ""  # in rows; "" is the null label
 
-    def check(self, model: Model, ws, labels=None, field: str = "w") -> None:
-        """Raise InputError where the model cannot be guided so."""
+    def check(self, model: Model, ws, section: ConfigDict, labels=None, field: str = "w") -> None:
+        """Raise InputError where the model cannot be guided so. section: a config.guidance."""
+        other_label = section.uncond != "null"
+        if other_label and self.uncond:
+            raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         for w in ws:
             if w or not self.classifier:
-                checks.guidance_weight(float(w), model.config.p_uncond, field, self.uncond is not None)
+                checks.guidance_weight(float(w), model.config.p_uncond, field, bool(self.uncond) or other_label)
         if self.classifier and labels is not None:
             draw.check_labels(labels, self.classifier.config.data.num_classes)
         checks.finite(self.classifier_scale, "classifier_scale")
@@ -129,21 +132,29 @@ class Guides:
             if other and other.config.data.image_size != model.config.data.image_size:
                 sizes = f"{other.config.data.image_size} and {model.config.data.image_size}"
                 raise InputError(f"the {name} is of another image size ({sizes} pixels): give one of the same")
+        if self.uncond and self.uncond.config.p_uncond < 1:
+            given, own = (m.config.data.num_classes for m in (self.uncond, model))
+            if given not in (0, own):
+                raise InputError(f"the unconditional run has {given} classes, the model {own}: give one of the same")
 
-    def beside(self, rule) -> rules.Guidance:
-        """The whole guidance of a rule with these."""
-        second = self.uncond and rules.SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
-        return rules.Guidance(rule, second, self.classifier and self.classifier.network, self.classifier_scale)
+    def beside(self, rule, section: ConfigDict) -> Guidance:
+        """The whole guidance of a rule with these. section: a config.guidance."""
+        second = OtherLabel() if section.uncond == "other_label" else None
+        if self.uncond:
+            second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
+        classifier = self.classifier and self.classifier.network
+        return Guidance(rule, second, classifier, self.classifier_scale, as_mean=section.classifier == "mean")
 
 
-def load(run_dir, step: int | None = None, params: str = "ema", dtype: str | None = None) -> Model:
+def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: str | None = None) -> Model:
     """The Model of a run directory or an exported file, on any number of devices.
 
-    `params` is "ema" or "params" (not averaged); `dtype` is "float32" or "bfloat16", what the network's body computes
+    `params` is "ema", "params" (not averaged), or the length of an EMA that is made of config.train.averages, such as
+    0.075 of the steps; `dtype` is "float32" or "bfloat16", what the network's body computes
     in, and None the dtype it was trained in. Reads the config and those weights alone, and raises InputError where
     either is missing or damaged.
     """
-    if params not in ("ema", "params"):
+    if isinstance(params, str) and params not in ("ema", "params"):
         raise InputError(f"params={params!r} is unknown: choose ema or params")
     if dtype not in (None, *checks.DTYPES):
         raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(checks.DTYPES)}")
@@ -152,22 +163,28 @@ def load(run_dir, step: int | None = None, params: str = "ema", dtype: str | Non
 
 
 def load_classifier(run_dir) -> Classifier:
-    """The Classifier of a run directory that experiments.import_adm wrote."""
+    """The Classifier of a run directory that experiments.train_classifier or import_adm wrote."""
     config, _, arrays = weights.read(run_dir, classifier=True)
-    return Classifier(config, NoisyClassifier(arrays, build.network(config)))
+    return Classifier(config, build.noisy_classifier(config, arrays))
 
 
-def load_guides(uncond_run=None, classifier_run=None, dtype: str | None = None) -> Guides:
-    """Those of a sweep, where one kind of guidance is asked for."""
-    if uncond_run and classifier_run:
-        raise InputError("--uncond_run and --classifier_run are two kinds of guidance: choose one")
-    if uncond_run:
-        model = load(uncond_run, dtype=dtype)
-        return Guides(uncond=model, name=f"uncond {Path(uncond_run).name} {model.digest}")
+def load_guides(guide=None, classifier_run=None, dtype: str | None = None) -> Guides:
+    """Those of a sweep, where one kind of guidance is asked for. guide: RUN or RUN@STEP."""
+    if guide and classifier_run:
+        raise InputError("--guide and --classifier_run are two kinds of guidance: choose one")
+    if guide:
+        model = load(*run_and_step(guide), dtype=dtype)
+        return Guides(uncond=model, name=f"uncond {Path(guide).name} {model.digest}")
     if classifier_run:
         classifier = load_classifier(classifier_run)
         return Guides(classifier=classifier, name=f"classifier {Path(classifier_run).name} {classifier.digest}")
     return Guides()
+
+
+def run_and_step(text: str) -> tuple[str, int | None]:
+    """ "runs/a@300" -> ("runs/a", 300), a checkpoint of a run; without one, None for the newest."""
+    run, at, step = str(text).rpartition("@")
+    return (run, int(step)) if at and step.isdecimal() and not Path(text).exists() else (str(text), None)
 
 
 def changed(config: ConfigDict, settings: dict) -> ConfigDict:

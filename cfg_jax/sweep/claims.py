@@ -49,7 +49,8 @@ def over_seeds(rows: list[dict]) -> dict:
     Without a bootstrap the n seeds are the resamples. They are drawn to their mean by sqrt(n), to scatter as it does.
     """
     scores = {name: float(np.mean([row["scores"][name] for row in rows])) for name in rows[0]["scores"]}
-    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in rows[0]["resampled"]}
+    drawn = [name for name in rows[0]["resampled"] if all(name in row["resampled"] for row in rows)]
+    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in drawn}
     if not resampled and len(rows) > 1:
         for name, mean in scores.items():
             values = np.array([row["scores"][name] for row in rows])

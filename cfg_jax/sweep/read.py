@@ -4,6 +4,7 @@ import logging
 import math
 from pathlib import Path
 
+from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json
 from cfg_jax.images import read_png
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def read_row(path: Path) -> dict:
     """Return a cell's row. Raises ValueError or OSError where its file or picture is not what a sweep writes."""
-    row = read_json(path)
+    row = configs.tuples(read_json(path))
     number = lambda value: isinstance(value, int | float) and math.isfinite(value)  # noqa: E731
     scores = row.get("scores") if isinstance(row, dict) else None
     if not (isinstance(scores, dict) and scores and isinstance(row.get("resampled"), dict)):

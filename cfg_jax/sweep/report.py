@@ -121,9 +121,10 @@ def note(row: dict) -> str:
         error = "± is the standard error over the images' seeds of this one training seed."
     else:
         error = "No spread is known: one seed of the images, no bootstrap."
+    weights = row.get("weights", "ema").replace("ema", "EMA")
     return (
         f"N={row['N']} images a cell, T={row['T']}, {v}, threshold {row['threshold']}, "
-        f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, EMA weights{body}. {error}"
+        f"grid {row['grid']}, {guidance}labels {row['labels']}, {seeds}, {weights} weights{body}. {error}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
@@ -38,7 +39,7 @@ def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
     """Return the fields of a row that say how its images are drawn, without w and the seed."""
     sampler, rule = config.sampler, config.guidance
     names = [rule.name] if rule.name != PAPER or not guides_name else []
-    own = {f"sampler.{k}": v for k, v in build.own_fields(sampler, samplers.SAMPLERS[sampler.name]).items()}
+    own = {f"sampler.{k}": v for k, v in checks.set_fields(sampler, samplers.SAMPLERS[sampler.name]).items()}
     own |= {f"guidance.{k}": v for k, v in build.guidance_fields(rule).items()}
     return {
         "T": sampler.num_steps,
@@ -66,7 +67,8 @@ class Setting:
     def of(cls, fields: dict) -> "Setting":
         """Take the fields of a row, or of drawn_by(config)."""
         shared = ("sampler", "v", "threshold", "grid", "guidance")
-        rest = {k: v for k, v in fields.items() if k in shared or k.startswith(("sampler.", "guidance."))}
+        rest = {"weights": fields.get("weights", "ema")}
+        rest |= {k: v for k, v in fields.items() if k in shared or k.startswith(("sampler.", "guidance."))}
         return cls(fields["T"], tuple(sorted((rest | {"dtype": other_dtype(fields)}).items())))
 
 
@@ -83,6 +85,7 @@ def identity(
     guides: "Guides",
     features: "Features",
     reference: "Reference",
+    ema: float | None = None,
 ) -> dict:
     """Return the fields that decide a cell's numbers. w is the paper's scale, s = 1 + w that of other papers."""
     return {
@@ -94,12 +97,12 @@ def identity(
         "seed": config.eval.seed,
         **settings(config),
         "step": model.step,
-        "weights": "ema",
+        "weights": f"ema {ema:g}" if ema else "ema",
         "dtype": model.dtype,
         "trained_dtype": model.config.model.dtype,
         "config": configs.digest(model.config),
         "trained_on": model.config.data.get("card"),
-        "image_shape": list(model.image_shape),
+        "image_shape": model.image_shape,
         **{field: (reference.about or {}).get(of) for field, of in REFERENCE_FIELDS.items()},
         "parameters": model.digest,
         "network": features.network,
@@ -129,12 +132,13 @@ def cell_path(workdir: Path, row: dict) -> Path:
     if fields := own(row, "guidance"):
         rule = (rule or f"_{PAPER}") + _written(fields)
     dtype = f"_{row['dtype']}" if other_dtype(row) else ""
+    dtype += "" if row.get("weights", "ema") == "ema" else "_" + row["weights"].replace(" ", "")
     settings = f"T{row['T']}_{sampler}_{row['threshold']}_{row['grid']}_seed{row['seed']}"
     return workdir / "cells" / f"{row['run']}_{settings}{rule}{dtype}_w{row['w']:.12g}.json"
 
 
 def _written(fields):
-    return "".join(f"-{name}{short(value)}" for name, value in fields.items())
+    return "".join(f"-{name}{short(value).replace(':', '_')}" for name, value in fields.items())
 
 
 def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:

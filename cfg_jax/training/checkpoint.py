@@ -18,10 +18,10 @@ from jax.experimental import multihost_utils
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, sha256_of, write_json
-from cfg_jax.training import hosts
+from cfg_jax.training import averages, hosts
 from cfg_jax.training.state import TrainState
 
-ITEMS = ("params", "ema", "opt_state")
+ITEMS = ("params", "ema", "opt_state", "averages")  # the last where config.train.averages asks for some
 MANIFEST = "sha256.json"
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Start writing the state. Raises InputError where the save before it failed; close() says so of the last."""
-        items = {name: ocp.args.StandardSave(getattr(state, name)) for name in ITEMS}
+        items = {name: ocp.args.StandardSave(tree) for name, tree in items_of(state).items()}
         with self._writing():
             self.manager.save(int(state.step), args=ocp.args.Composite(**items))
 
@@ -61,7 +61,7 @@ class Checkpoints:
 
         Raises InputError where its files cannot be read.
         """
-        args = {name: ocp.args.StandardRestore(getattr(template, name)) for name in ITEMS}
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in items_of(template).items()}
         try:
             restored = self.manager.restore(self.latest, args=ocp.args.Composite(**args))
         except Exception as error:  # as below
@@ -93,6 +93,11 @@ class Checkpoints:
             ) from error
 
 
+def items_of(state: TrainState) -> dict[str, Any]:
+    """{item: its arrays} of those of ITEMS that a state has."""
+    return {name: getattr(state, name) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
+
+
 def wait_for_all(what: str) -> None:
     """Wait until every process of the run is here; `what` names the place in an error of jax."""
     if jax.process_count() > 1:
@@ -115,14 +120,7 @@ def restore_params(run_dir: str | Path, step: int | None = None, item: str = "em
     `item` is params or ema, and nothing else is read. The step is the newest unless one is given. Raises InputError
     where there is no such checkpoint and where it is damaged.
     """
-    directory = Path(run_dir).absolute() / "checkpoints"
-    if not directory.is_dir():
-        raise InputError(
-            f"{run_dir} has no checkpoints: train it first, or name a directory that experiments.train wrote"
-        )
-    steps = _steps(directory)
-    if not steps:
-        raise InputError(f"{run_dir} has no finished checkpoint: train it for longer")
+    directory, steps = Path(run_dir).absolute() / "checkpoints", steps_of(run_dir)
     step = steps[-1] if step is None else step
     if step not in steps:
         raise InputError(f"{run_dir} has no checkpoint of step {step}: choose one of {steps}")
@@ -136,6 +134,30 @@ def restore_params(run_dir: str | Path, step: int | None = None, item: str = "em
             return step, checkpointer.restore(path, template)
     except Exception as error:  # orbax and tensorstore raise many types for a file that is cut short
         raise _damaged(directory, step, reason(error)) from error
+
+
+def steps_of(run_dir: str | Path) -> list[int]:
+    """The steps of a run's finished checkpoints. Raises InputError where there is none."""
+    directory = Path(run_dir) / "checkpoints"
+    if not directory.is_dir():
+        raise InputError(
+            f"{run_dir} has no checkpoints: train it first, or name a directory that experiments.train wrote"
+        )
+    if not (steps := _steps(directory)):
+        raise InputError(f"{run_dir} has no finished checkpoint: train it for longer")
+    return steps
+
+
+def average(run_dir: str | Path, length: float, step: int | None = None) -> tuple[int, Any]:
+    """(step, an EMA of `length`) of a run: see averages.py. It is made of all checkpoints up to the step."""
+    steps = steps_of(run_dir)
+    step = steps[-1] if step is None else step
+    if not (Path(run_dir) / "checkpoints" / str(steps[-1]) / "averages").is_dir():
+        raise InputError(f"{run_dir} has no averages to make one of: train it with config.train.averages=(0.05, 0.1)")
+    if step not in steps:
+        raise InputError(f"{run_dir} has no checkpoint of step {step}: choose one of {steps}")
+    kept = {t: restore_params(run_dir, t, "averages")[1] for t in steps if t <= step}
+    return step, averages.combine(kept, step, length)
 
 
 def write_digests(directory: Path) -> None:

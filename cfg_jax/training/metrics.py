@@ -28,13 +28,24 @@ class LossByLogsnr(metrics.Metric):
         return cls((loss[:, None] * hit).sum(0), hit.sum(0))
 
     def merge(self, other: "LossByLogsnr") -> "LossByLogsnr":
-        return LossByLogsnr(self.total + other.total, self.count + other.count)
+        return type(self)(self.total + other.total, self.count + other.count)
 
     def compute(self) -> dict[str, float]:
         """Return {"low..high": mean loss} of the bins that have images."""
         ends = ("min", *EDGES, "max")
         bins = zip(ends[:-1], ends[1:], self.total, self.count, strict=True)
         return {f"{low}..{high}": float(total / count) for low, high, total, count in bins if count}
+
+
+@flax.struct.dataclass
+class AccuracyByLogsnr(LossByLogsnr):
+    """The share of images that a classifier gets right, in the same bins."""
+
+    @classmethod
+    def from_model_output(cls, *, right: jax.Array, logsnr: jax.Array, **_) -> "AccuracyByLogsnr":
+        """Sum the hits [B], 1 or 0, into the bins of their logsnr [B]."""
+        summed = LossByLogsnr.from_model_output(loss=right, logsnr=logsnr)
+        return cls(summed.total, summed.count)
 
 
 @flax.struct.dataclass
@@ -51,5 +62,25 @@ class TrainMetrics(metrics.Collection):
         """Measure one step. Where `finite`, a bool [], is false, it counts as skipped and enters no mean."""
         only_finite = partial(jax.tree.map, lambda a: jnp.where(finite, a, 0))
         metrics = cls.single_from_model_output(skipped=~finite, **only_finite(outputs))
-        means = {name: only_finite(getattr(metrics, name)) for name in ("loss", "grad_norm", "loss_by_logsnr")}
+        means = {name: only_finite(getattr(metrics, name)) for name in cls.means()}
         return metrics.replace(**means)
+
+    @classmethod
+    def means(cls) -> tuple[str, ...]:
+        """The names of what is a mean over images."""
+        return "loss", "grad_norm", "loss_by_logsnr"
+
+
+@flax.struct.dataclass
+class ClassifierMetrics(TrainMetrics):
+    """The same of a classifier, whose loss is the cross-entropy. clu reads a class's own annotations alone."""
+
+    loss: metrics.Average.from_output("loss")  # type: ignore[valid-type]
+    grad_norm: metrics.Average.from_output("grad_norm")  # type: ignore[valid-type]
+    loss_by_logsnr: LossByLogsnr
+    skipped: metrics.Average.from_output("skipped")  # type: ignore[valid-type]
+    accuracy_by_logsnr: AccuracyByLogsnr
+
+    @classmethod
+    def means(cls) -> tuple[str, ...]:
+        return *TrainMetrics.means(), "accuracy_by_logsnr"

@@ -21,16 +21,16 @@ SPIKE = 2.0  # times the median of the last records is a loss worth a warning
 def summarise(metrics: list[TrainMetrics]) -> dict[str, Any]:
     """Merge the metrics of one step or more into the means over the accepted steps and the number of skipped ones.
 
-    Returns {"loss", "grad_norm", "loss_by_logsnr", "skipped"}; loss and grad_norm are None where all were skipped.
+    Returns {"loss", "grad_norm", "loss_by_logsnr", "skipped"}, and "accuracy_by_logsnr" of a classifier.
+    loss and grad_norm are None where all were skipped.
     """
     merged, *others = jax.device_get(metrics)
     for other in others:
         merged = merged.merge(other)
     skipped = int(merged.skipped.total)
     loss, grad_norm = (float(m.compute()) if skipped < len(metrics) else None for m in (merged.loss, merged.grad_norm))
-    return {
-        "loss": loss, "grad_norm": grad_norm, "loss_by_logsnr": merged.loss_by_logsnr.compute(), "skipped": skipped
-    }  # fmt: skip
+    by_logsnr = {name: getattr(merged, name).compute() for name in merged.means() if name.endswith("_by_logsnr")}
+    return {"loss": loss, "grad_norm": grad_norm, **by_logsnr, "skipped": skipped}
 
 
 def rates(seconds: float, batch_size: int, flops: float, peak_flops: float | None) -> dict[str, float]:

@@ -18,8 +18,9 @@ from cfg_jax.data import cards
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic, write_json
+from cfg_jax.models import build
+from cfg_jax.training import averages, records, weights
 from cfg_jax.training import mesh as meshes
-from cfg_jax.training import records, weights
 from cfg_jax.training import state as states
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.state import TrainState
@@ -55,11 +56,12 @@ def initial_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> T
     places = meshes.shardings(shapes, mesh)
     state = jax.jit(create, out_shardings=places)()
     if config.init_from:
-        _, _, params = weights.read(config.init_from)
+        _, _, params = weights.read(config.init_from, classifier=build.is_classifier(config))
         fresh = jax.jit(lambda params: params, out_shardings=meshes.replicated(mesh))(state.params)
         params = weights.fit_to(*(jax.tree.map(np.asarray, p) for p in (params, fresh)))
         params = jax.device_put(params, places.params)
-        state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+        ema, started = jax.tree.map(jnp.copy, params), averages.start(params, config.train.averages)
+        state = state.replace(params=params, ema=ema, averages=started)
     return state
 
 

@@ -7,6 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 from cfg_jax.models import build
+from cfg_jax.training import averages
 
 
 @flax.struct.dataclass
@@ -15,6 +16,7 @@ class TrainState:
     params: dict
     ema: dict  # the parameters' average
     opt_state: optax.OptState
+    averages: dict = flax.struct.field(default_factory=dict)  # {length: power-function average}, of averages.py
 
 
 def optimizer(train: ConfigDict) -> optax.GradientTransformation:
@@ -30,7 +32,8 @@ def create(config: ConfigDict) -> TrainState:
     """Return the state at step 0, a function of config.seed."""
     params = build.parameters(config, jax.random.key(config.seed))
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer(config.train).init(params))
+    opt_state = optimizer(config.train).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, opt_state, averages.start(params, config.train.averages))
 
 
 def update_ema(ema: dict, params: dict, step: jax.Array, decay: float | jax.Array) -> dict:

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from cfg_jax import images
 from cfg_jax.diffusion import guidance
 from cfg_jax.models import build
+from cfg_jax.training import averages
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
-from cfg_jax.training.metrics import TrainMetrics
+from cfg_jax.training.metrics import ClassifierMetrics, TrainMetrics
 from cfg_jax.training.state import TrainState
 
 
@@ -31,19 +32,26 @@ def train_step(
 ) -> tuple[TrainState, TrainMetrics]:
     """Take one gradient step on {"image": uint8 [B, H, W, C], "label": int32 [B]}. Algorithm 1.
 
+    A classifier's step differs in the loss alone, which is the cross-entropy of z's class.
+
     p_uncond is an argument and not read from the config, so that runs that differ in it share a compiled program.
     A step whose loss or gradient is not finite counts in the metrics and changes nothing but the step.
     """
     objective, tx = build.objective(config), states.optimizer(config.train)
+    measured = ClassifierMetrics if build.is_classifier(config) else TrainMetrics
     drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     x = images.to_float(batch["image"])
     c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
     z, logsnr, eps = objective.noised(loss_key, x)
 
     def mean_loss(params, dropout_key, z, logsnr, c, x, eps):
+        if build.is_classifier(config):
+            log_probs = build.noisy_classifier(config, params).log_probs(z, logsnr)
+            loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, c)
+            return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == c).astype(loss.dtype)}
         predict = partial(build.denoiser(config, params).predict, train=True, rngs={"dropout": dropout_key})
-        per_image = objective.loss(predict, z, logsnr, c, x, eps)
-        return per_image.mean(), per_image
+        loss = objective.loss(predict, z, logsnr, c, x, eps)
+        return loss.mean(), {"loss": loss}
 
     gradient, per_image = mean_gradient(
         mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, x, eps), config.train.accumulate
@@ -53,19 +61,19 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     ema = states.update_ema(state.ema, params, state.step, config.train.ema_decay)
     # Adam's update of a finite gradient is finite: to look at it as well would be one more pass over the state
-    finite = jnp.isfinite(per_image.mean() + grad_norm)
-    new, old = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
-    params, ema, opt_state = jax.tree.map(partial(jnp.where, finite), new, old)
-    metrics = TrainMetrics.of_step(finite, loss=per_image, logsnr=logsnr, grad_norm=grad_norm)
-    return states.TrainState(state.step + 1, params, ema, opt_state), metrics
+    finite = jnp.isfinite(per_image["loss"].mean() + grad_norm)
+    new = states.TrainState(state.step, params, ema, opt_state, averages.update(state.averages, params, state.step))
+    new = jax.tree.map(partial(jnp.where, finite), new, state)
+    metrics = measured.of_step(finite, **per_image, logsnr=logsnr, grad_norm=grad_norm)
+    return new.replace(step=state.step + 1), metrics
 
 
 def mean_gradient(
     mean_loss: Callable, params: Any, dropout_key: jax.Array, of_images: tuple[jax.Array, ...], num_chunks: int
-) -> tuple[Any, jax.Array]:
-    """Return the gradient of mean_loss over the batch, shaped as params, and the loss of each image, [B].
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Return the gradient of mean_loss over the batch, shaped as params, and what is measured of each image, [B].
 
-    mean_loss(params, key, *chunk) returns the mean over a chunk and the loss of each of its images. The chunks
+    mean_loss(params, key, *chunk) returns the mean over a chunk and what is measured of each of its images. The chunks
     follow one another, so that the activations of one are held at a time. Chunk i has every num_chunks-th image, so
     that each device works on its own. Without dropout the chunks change the order of a sum and nothing else.
     """
@@ -80,7 +88,8 @@ def mean_gradient(
     chunks = jax.tree.map(lambda a: a.reshape(-1, num_chunks, *a.shape[1:]).swapaxes(0, 1), of_images)
     zero = jax.tree.map(jnp.zeros_like, params)
     total, per_image = jax.lax.scan(add, zero, (jax.random.split(dropout_key, num_chunks), chunks))
-    return jax.tree.map(lambda g: g / num_chunks, total), per_image.swapaxes(0, 1).ravel()
+    per_image = jax.tree.map(lambda a: a.swapaxes(0, 1).ravel(), per_image)
+    return jax.tree.map(lambda g: g / num_chunks, total), per_image
 
 
 def compile_step(

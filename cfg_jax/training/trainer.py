@@ -121,7 +121,7 @@ def _train(
             stopping = done < num_steps and stops_after(done, signals)
             save = done % config.train.checkpoint_every == 0 or done == num_steps or stopping
             record = done % config.train.log_every == 0 or save
-            sample = done % config.train.sample_every == 0
+            sample = done % config.train.sample_every == 0 and not build.is_classifier(config)
 
             # Record
             if record:

@@ -19,29 +19,32 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
 from cfg_jax.models import build
-from cfg_jax.training.checkpoint import restore_params
+from cfg_jax.training.checkpoint import average, restore_params
 
 
 def read(
-    path: str | Path, step: int | None = None, item: str = "ema", *, classifier: bool = False
+    path: str | Path, step: int | None = None, item: str | float = "ema", *, classifier: bool = False
 ) -> tuple[ConfigDict, int, Any]:
     """Return (config, step, params) of a run directory or of an export.
 
-    `step` and `item` are as in restore_params; an export holds the EMA weights of one step and ignores both. Raises
+    `step` and `item` are as in restore_params, or `item` is the length of an EMA, a share of the steps, as in
+    averages.py; an export holds the EMA weights of one step and ignores both but a length. Raises
     InputError for files that cannot be read and for weights of another network than the config's. It also does for a
     classifier in the place of a diffusion model, and the other way round.
     """
     path = Path(path)
     if path.is_file():
+        if not isinstance(item, str):
+            raise InputError(f"{path} holds one average: an EMA of length {item:g} is made of a run's checkpoints")
         config, step, params = _read_export(path)
     elif not (path / "config.json").exists():
         raise InputError(f"{path} is no run directory (it has no config.json): name one that experiments.train wrote")
     else:
-        step, params = restore_params(path, step, item)
+        step, params = restore_params(path, step, item) if isinstance(item, str) else average(path, item, step)
         config = configs.load(path / "config.json")
     is_classifier = build.is_classifier(config)
     if classifier and not is_classifier:
-        raise InputError(f"{path} is no classifier: name one that experiments.import_adm wrote")
+        raise InputError(f"{path} is no classifier: name one that experiments.train_classifier or import_adm wrote")
     if is_classifier and not classifier:
         raise InputError(f"{path} is a classifier and makes no images: name a diffusion model, it as --classifier_run")
     if not classifier:

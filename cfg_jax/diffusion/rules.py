@@ -1,0 +1,285 @@
+"""The family of guidance rules, each one value by the contract of guidance.py.
+
+A config names a direction of RULES, and sets the fields of the WRAPPERS that go around it. They compose from the
+inside out: w as a function of logsnr (Scheduled), the direction, its magnitude (Rescaled), the log-SNR where it holds
+(Interval), the rounds of the walk (Rounds). Where eps_u comes from is Guidance.second; the threshold of x is the
+Walk's.
+
+Of a class, `limits` are the ranges of its fields, and `problem(config)` says what is wrong with the fields of a config
+together, or None. `unguided_at_0` is False where w = 0 is not the conditional model by itself.
+"""
+
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cfg_jax.diffusion import loss, process
+from cfg_jax.diffusion.guidance import ClassifierFree, Guided, Stateless, Unconditional, Unguided, guide, inner
+
+
+@flax.struct.dataclass
+class PowerLaw(Stateless):
+    """eps_c + w |d|^power d with d = eps_c - eps_u, |d| over an image's elements. power = 0 is Equation 6.
+
+    Pavasovic et al. 2025. A power above 0 guides more where the halves differ more; |d| and so w depend on the size of
+    the images.
+    """
+
+    w: Any  # scalar or [B]
+    power: Any = 0.9
+
+    limits: ClassVar = {"power": (-1, 4)}
+
+    def __call__(self, halves, z, logsnr, c, state):
+        cond, uncond = halves.both(z, logsnr, c)
+        d = cond - uncond
+        length = jnp.sqrt(jnp.maximum(inner(d, d), 1e-24))
+        return Guided.of(cond + process.per_image(self.w, z) * length**self.power * d), state
+
+
+@flax.struct.dataclass
+class APG:
+    """Adaptive projected guidance, in x: momentum, a bound on the norm, and less of what is parallel to x_c.
+
+    d = x_c - x_u + momentum d_before; d <- d min(1, radius / |d|); x~ = x_c + w (d_orthogonal + parallel d_parallel).
+    Sadat et al. 2024, whose scale is 1 + w and momentum -0.5; momentum 0, radius inf and parallel 1 are Equation 6. d
+    of noisier steps is larger by far, so that with few of them a momentum other than 0 is the greater part.
+    """
+
+    w: Any  # scalar or [B]
+    momentum: Any = 0.0
+    radius: Any = 2.5  # in norms of x, over an image's elements
+    parallel: Any = 0.0  # their eta
+
+    limits: ClassVar = {"momentum": (-1, 1), "radius": (0, np.inf), "parallel": (0, 1)}
+
+    def init(self, z):
+        return jnp.zeros_like(z)
+
+    def __call__(self, halves, z, logsnr, c, before):
+        cond, uncond = halves.both(z, logsnr, c)
+        x_of_eps = -process.sigma(logsnr) / process.alpha(logsnr)  # the change of x with eps
+        x = process.predict_x(z, cond, logsnr)
+        total = x_of_eps * (cond - uncond) + self.momentum * before
+        norm = jnp.sqrt(inner(total, total))
+        d = total * jnp.minimum(1, self.radius / jnp.maximum(norm, 1e-12))
+        d = d - (1 - self.parallel) * projection(d, x)
+        return Guided.of(cond + process.per_image(self.w, z) * d / x_of_eps), total
+
+
+@flax.struct.dataclass
+class ZeroStar(Stateless):
+    """CFG-Zero*, in the velocity of the straight path: v~ = (1 + w) v_c - w k v_u, k v_u the projection of v_c on v_u.
+
+    Fan et al. 2025. Where logsnr < zero_below the velocity is 0, and x and eps are one and the same: their first 4 % of
+    the path are zero_below = 2 log(0.04 / 0.96) = -6.4. k = 1 would be Equation 6.
+    """
+
+    w: Any  # scalar or [B]
+    zero_below: Any = -np.inf
+
+    limits: ClassVar = {"zero_below": (-np.inf, np.inf)}
+
+    def __call__(self, halves, z, logsnr, c, state):
+        cond, uncond = (loss.convert(eps, z, logsnr, "eps", "velocity") for eps in halves.both(z, logsnr, c))
+        v = guide(cond, projection(cond, uncond), self.w)
+        return Guided.of(process.eps_of_velocity(z, jnp.where(logsnr < self.zero_below, 0, v), logsnr)), state
+
+
+@flax.struct.dataclass
+class PlusPlus(Stateless):
+    """CFG++: x by eps_u + w (eps_c - eps_u), and noise is put back with eps_u. Chung et al. 2024, whose lambda is w.
+
+    A step of DDIM from lambda to lambda' is Equation 6's where 1 + its w = w / (1 - exp((lambda - lambda') / 2)), which
+    grows with T: no w compares between two T. w lies in [0, 1], and w = 0 is the unconditional model.
+    """
+
+    w: Any  # scalar or [B]
+
+    unguided_at_0: ClassVar = False
+
+    @staticmethod
+    def problem(config):
+        if config.sampler.name != "ddim":
+            return "name=cfg_pp is a step of DDIM: set config.sampler.name=ddim"
+        if config.guidance.rescale is not None:
+            return "name=cfg_pp puts noise back with eps_u, which config.guidance.rescale would change: leave that out"
+        return None
+
+    def __call__(self, halves, z, logsnr, c, state):
+        cond, uncond = halves.both(z, logsnr, c)
+        eps = guide(cond, uncond, jnp.asarray(self.w) - 1)
+        return Guided.of(eps, shift=uncond - eps), state
+
+
+@flax.struct.dataclass
+class TwoLabels(Stateless):
+    """eps_c + w (eps_c - eps_u) + other_w (eps_other - eps_u): a label beside the image's own, or away from it.
+
+    Liu et al. 2022, Composable Diffusion, whose weights of the two labels are 1 + w and other_w. Three passes a step.
+    """
+
+    w: Any  # scalar or [B]
+    other_label: Any = None  # int, or [B]
+    other_w: Any = 1.0
+
+    unguided_at_0: ClassVar = False
+    limits: ClassVar = {"other_w": (-100, 100)}
+
+    @staticmethod
+    def problem(config):
+        label, count = config.guidance.other_label, config.data.num_classes
+        if label is None or not 0 <= label < count:
+            return f"other_label={label} must be one of the {count} classes, 0 to {count - 1}, for name=two_labels"
+        return None
+
+    def __call__(self, halves, z, logsnr, c, state):
+        cond, uncond = halves.both(z, logsnr, c)
+        other = halves.cond(z, logsnr, jnp.broadcast_to(jnp.asarray(self.other_label, jnp.int32), c.shape))
+        return Guided.of(guide(cond, uncond, self.w) + process.per_image(self.other_w, z) * (other - uncond)), state
+
+
+@flax.struct.dataclass
+class Scheduled:
+    """Another rule with w times schedule_w, which is given at schedule_logsnr, linear between and constant beyond."""
+
+    rule: Any
+    schedule_logsnr: Any = (0.0,)
+    schedule_w: Any = (1.0,)
+
+    @staticmethod
+    def problem(config):
+        at, factors = config.guidance.schedule_logsnr, config.guidance.schedule_w
+        if at is None and factors is None:
+            return None
+        if not at or not factors or len(at) != len(factors) or not np.all(np.diff(at) > 0):
+            return f"schedule_logsnr={at} must increase, and have as many numbers as schedule_w={factors}"
+        return (
+            None if np.all(np.isfinite([at, factors])) else f"schedule_w={factors} must be finite, and schedule_logsnr"
+        )
+
+    def init(self, z):
+        return self.rule.init(z)
+
+    def __call__(self, halves, z, logsnr, c, state):
+        factor = jnp.interp(logsnr, jnp.asarray(self.schedule_logsnr), jnp.asarray(self.schedule_w))
+        return self.rule.replace(w=factor * self.rule.w)(halves, z, logsnr, c, state)
+
+
+@flax.struct.dataclass
+class Rescaled:
+    """Another rule's x~ <- rescale x~ std(x_c) / std(x~) + (1 - rescale) x~, std over an image's elements.
+
+    Lin et al. 2023, with rescale = 0.7. It is done in x, whatever the network predicts. rescale = 0 changes nothing.
+    """
+
+    rule: Any
+    rescale: Any = 0.7
+
+    limits: ClassVar = {"rescale": (0, 1)}
+
+    def init(self, z):
+        return self.rule.init(z)
+
+    def __call__(self, halves, z, logsnr, c, state):
+        cond, uncond = halves.both(z, logsnr, c)
+        out, state = self.rule(halves._replace(both=lambda *_: (cond, uncond)), z, logsnr, c, state)
+        x_cond, x = (process.predict_x(z, eps, logsnr) for eps in (cond, out.eps))
+        ratio = spread(x_cond) / jnp.maximum(spread(x), 1e-12)
+        x = (self.rescale * ratio + 1 - self.rescale) * x
+        return out._replace(eps=process.predict_eps(z, x, logsnr)), state
+
+
+@flax.struct.dataclass
+class Interval:
+    """Another rule where low < logsnr <= high, and elsewhere no guidance and no second pass.
+
+    Kynkaanniemi et al. 2024; a noise level of theirs is sigma / alpha = exp(-logsnr / 2).
+    """
+
+    rule: Any
+    logsnr_low: Any = -np.inf
+    logsnr_high: Any = np.inf
+
+    limits: ClassVar = {"logsnr_low": (-np.inf, np.inf), "logsnr_high": (-np.inf, np.inf)}
+
+    @staticmethod
+    def problem(config):
+        low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
+        return None if None in (low, high) or low < high else f"logsnr_low={low} must be below logsnr_high={high}"
+
+    def init(self, z):
+        return self.rule.init(z)
+
+    def __call__(self, halves, z, logsnr, c, state):
+        inside = (self.logsnr_low < logsnr) & (logsnr <= self.logsnr_high)
+        by = lambda rule: lambda: rule(halves, z, logsnr, c, state)  # noqa: E731
+        return jax.lax.cond(inside, by(self.rule), by(Unguided()))
+
+
+@flax.struct.dataclass
+class Rounds:
+    """Gibbs-like guidance: a sample of w = 0, then `rounds` times noise up to renoise_logsnr and down again by a rule.
+
+    Moufad et al. 2025. The walk's grid is longer by the steps above renoise_logsnr in each round, see `grid`.
+    """
+
+    rule: Any
+    rounds: int = flax.struct.field(pytree_node=False, default=1)
+    renoise_logsnr: Any = 0.0
+
+    limits: ClassVar = {"rounds": (1, 64)}
+
+    @staticmethod
+    def problem(config):
+        rounds, level, sampler = config.guidance.rounds, config.guidance.renoise_logsnr, config.sampler.name
+        if rounds is None and level is None:
+            return None
+        if rounds is None or level is None or not config.logsnr_min < level < config.logsnr_max:
+            inside = f"({config.logsnr_min:g}, {config.logsnr_max:g})"
+            return f"rounds={rounds} and renoise_logsnr={level} go together: a count, and a log-SNR in {inside}"
+        if sampler not in ("ancestral", "ddim"):
+            return f"rounds={rounds} goes back on the grid, where sampler {sampler} cannot: take ancestral or ddim"
+        return None
+
+    def grid(self, logsnrs):
+        """logsnrs [T], and those above renoise_logsnr again for each round."""
+        again = np.append(np.float32(self.renoise_logsnr), logsnrs[logsnrs > self.renoise_logsnr])
+        return np.concatenate([logsnrs, *[again] * self.rounds])
+
+    def init(self, z):
+        return self.rule.init(z), jnp.float32(-np.inf), jnp.bool_(False)
+
+    def __call__(self, halves, z, logsnr, c, state):
+        state, before, again = state
+        again |= logsnr < before  # the walk has gone back
+        by = lambda rule: lambda: rule(halves, z, logsnr, c, state)  # noqa: E731
+        out, state = jax.lax.cond(again, by(self.rule), by(Unguided()))
+        return out, (state, logsnr, again)
+
+
+def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    """Each image's a on its b."""
+    return inner(a, b) / jnp.maximum(inner(b, b), 1e-12) * b
+
+
+def spread(x: Float[Array, "b ..."]) -> Array:
+    """The standard deviation over each image's elements, [B, 1, ...]."""
+    return x.std(axis=tuple(range(1, x.ndim)), keepdims=True)
+
+
+RULES = {
+    "classifier-free": ClassifierFree,
+    "power_law": PowerLaw,
+    "apg": APG,
+    "cfg_zero": ZeroStar,
+    "cfg_pp": PlusPlus,
+    "two_labels": TwoLabels,
+    "unconditional": Unconditional,
+}
+# around any of them, where a config sets one of their fields, the innermost first
+WRAPPERS = (Scheduled, Rescaled, Interval, Rounds)

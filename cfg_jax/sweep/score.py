@@ -1,0 +1,144 @@
+"""N images of a model that is guided in one way: drawn and measured a batch at a time."""
+
+import logging
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from cfg_jax import __version__, images
+from cfg_jax.data import sources
+from cfg_jax.diffusion.guidance import Guidance
+from cfg_jax.diffusion.samplers import Walk
+from cfg_jax.evaluation import measure, references, samples
+from cfg_jax.evaluation.classifiers import GivenClassifier, features_of
+from cfg_jax.evaluation.features import Extracted, Features
+from cfg_jax.models import build
+from cfg_jax.sampling import draw
+from cfg_jax.sampling import model as models
+
+log = logging.getLogger(__name__)
+GRID_COLUMNS = 8
+COLLAPSED = 0.1  # of the particles
+COLLAPSE = (
+    "%s: %.1f %% of %d particles weigh anything at the worst step: the density is not sampled; lower w or raise T"
+)
+
+
+@dataclass(frozen=True)
+class Against:
+    """What images are measured with, and what with they are compared."""
+
+    features: Features
+    reference: references.Reference
+    real: np.ndarray | None = None  # features of real images, for KID, precision and recall
+
+
+def score(
+    model: models.Model,
+    config: ConfigDict,
+    guidance: Guidance,
+    walk: Walk,
+    against: Against,
+    *,
+    num_classes: int = 0,
+    judge: GivenClassifier | None = None,
+    npz: Path | None = None,
+) -> tuple[dict, Image.Image]:
+    """Return what is measured of config.eval.num_images images, and a grid of the first.
+
+    Memory does not grow with their number. num_classes is the labels', 0 for config.data's own. judge is a classifier
+    whose accuracy is wanted, too. npz keeps all images.
+    """
+    evaluation, data = config.eval, config.data
+    num_images, group = evaluation.num_images, walk.group or 1
+    num_classes = num_classes or data.num_classes
+    labels = draw.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed, group)
+    tally = measure.Tally(
+        num_images,
+        labels if num_classes else None,
+        data.name,
+        splits=evaluation.splits,
+        bootstrap=evaluation.bootstrap,
+        seed=evaluation.seed,
+        neighbours=against.real is not None,
+        # groups have one label each: every part of IS is to have some of every group
+        order=np.arange(num_images).reshape(group, -1).T.ravel(),
+    )
+    shape = (num_images, data.image_size, data.image_size, data.channels)
+    index = grid_index(labels)
+    shown, done, began = [], 0, time.perf_counter()
+    effective = []  # sizes, of groups of particles
+    batches = draw.batches(
+        model.denoiser, labels, guidance, walk, shape=model.image_shape, seed=evaluation.seed,
+        batch_size=evaluation.batch_size, effective=effective,
+    )  # fmt: skip
+    with samples.writer(npz, shape, labels) if npz else nullcontext() as save:
+        for x in batches:
+            uint8 = images.to_uint8(x, evaluation.quantize)
+            tally.add(uint8, against.features(uint8) | (judge(uint8) if judge else Extracted()))
+            if save:
+                save(uint8)
+            shown += [(i, uint8[i - done]) for i in index.ravel() if done <= i < done + len(uint8)]
+            done += len(uint8)
+    measured, spreads = tally.scores(against.reference, against.real)
+    found = {
+        "scores": {name: float(value[0]) for name, value in measured.items()},
+        "resampled": {
+            name: [float(f"{v:.6g}") for v in value[1:]] for name, value in measured.items() if len(value) > 1
+        },
+        "spreads": spreads,
+        "passes": draw.passes(guidance, walk),
+        "classifier_accuracy": against.features.accuracy,
+        "seconds": round(time.perf_counter() - began, 2),
+        "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+        "code": __version__,
+    }
+    if effective:
+        found["effective_size"] = {"mean": float(np.mean(effective)), "min": min(effective)}
+    of_index = dict(shown)
+    return found, images.grid(np.stack([of_index[i] for i in index.ravel()]), columns=index.shape[1])
+
+
+def warn_of_collapse(name: str, found: dict, group: int) -> None:
+    """Log a warning where most particles of a group weigh nothing."""
+    if "effective_size" in found and (mean := found["effective_size"]["mean"]) < COLLAPSED:
+        log.warning(COLLAPSE, name, 100 * mean, group)
+
+
+def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:
+    """Return the indices [rows, GRID_COLUMNS] of the first images of the first classes, a row for each.
+
+    Classes with fewer images are left out, unless all have fewer.
+    """
+    rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:max_classes]]
+    full = [row for row in rows if len(row) == GRID_COLUMNS] or [rows[0]]
+    return np.stack(full)
+
+
+class Scorer:
+    """Scores values that are in no config, such as a rule of your own, as a sweep does."""
+
+    def __init__(self, run: str | Path, directory: str | Path, num_steps: int | None = None, **evaluation) -> None:
+        """Keep a feature network and a reference in `directory`; `evaluation` are fields of config.eval."""
+        self.model = models.load(run)
+        source, self.config = sources.load(self.model.config)
+        self.config.eval.update(evaluation)
+        if num_steps:
+            self.config.sampler.num_steps = num_steps
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        features = features_of(self.config, source, directory)
+        reference = references.of_config(self.config, features, source, directory)
+        self.against = Against(features, reference, reference.features(features, self.config.eval.neighbours))
+
+    def __call__(self, rule, sampler=None, guides: models.Guides | None = None) -> dict:
+        """Return a row as a sweep writes it, without what names its cell."""
+        guidance, walk = (guides or models.Guides()).beside(rule, self.config.guidance), build.walk(self.config)
+        walk = walk.replace(sampler=sampler or walk.sampler)
+        found, _ = score(self.model, self.config, guidance, walk, self.against)
+        return found

@@ -19,8 +19,8 @@ studies: $(VENV)/done
 	for study in $(addprefix studies.,laws gaussians truncation temperature sequences edge dimension); do \
 	    $(BIN)/python -m experiments.$$study --out=$(STUDIES) || exit 1; done
 	for run in $(STUDIED); do \
-	    $(BIN)/python -m experiments.studies.temperature --run=$$run --num_images=500 --num_steps=32 --out=$(STUDIES) && \
-	    $(BIN)/python -m experiments.studies.likelihood --run=$$run --num_images=20 --w=0,1,4 --out=$(STUDIES) && \
+	    $(BIN)/python -m experiments.studies.temperature --run=$$run --num_images=400 --num_steps=32 --out=$(STUDIES) && \
+	    $(BIN)/python -m experiments.studies.likelihood --run=$$run --num_images=16 --w=0,1,4 --out=$(STUDIES) && \
 	    $(BIN)/python -m experiments.studies.curl --run=$$run --num_images=32 --out=$(STUDIES) || exit 1; done
 
 test: $(VENV)/done

@@ -74,25 +74,37 @@ def passes(guidance: Guidance, walk: samplers.Walk) -> int:
 
     A classifier is none of them.
     """
-    count = 0
-
-    class Counting:
-        null = 2
-
-        def eps_fn(self, z, logsnr, c):
-            nonlocal count
-            count += len(z)
-            return z
-
     first = lambda leaf: leaf[:1] if np.ndim(leaf) == 1 else leaf  # noqa: E731
     guidance = guidance.replace(rule=jax.tree.map(first, guidance.rule), classifier=None)
     if isinstance(guidance.second, SecondModel):
-        guidance = guidance.replace(second=SecondModel(Counting(), unlabelled=False))
+        guidance = guidance.replace(second=SecondModel(None, unlabelled=False))
     alone = walk.replace(sampler=walk.sampler.replace(particles=0)) if walk.group else walk
+    _SEEN.clear()
+    jax.block_until_ready(_count(guidance, on_grid(alone, guidance)))
+    jax.effects_barrier()
+    return sum(_SEEN)
+
+
+_SEEN = []  # images of each pass of the walk that is counted
+
+
+class _Counted:
+    """A model that says when the program asks it."""
+
+    null = 2
+
+    def eps_fn(self, z, logsnr, c):
+        count = len(z)
+        jax.debug.callback(lambda _: _SEEN.append(count), z[0, 0])
+        return z
+
+
+@jax.jit
+def _count(guidance, walk):
+    if isinstance(guidance.second, SecondModel):
+        guidance = guidance.replace(second=SecondModel(_Counted(), unlabelled=False))
     keys, z = samplers.start(0, np.zeros(1, int), (1,))
-    with jax.disable_jit():  # a scan and a cond are then Python's own, and the model is called as often as it is asked
-        on_grid(alone, guidance)(keys, guidance.on(Counting()), z, np.zeros(1, np.int32), guidance.init(keys, z))
-    return count
+    return walk(keys, guidance.on(_Counted()), z, np.zeros(1, np.int32), guidance.init(keys, z))
 
 
 def check_labels(labels, num_classes: int) -> np.ndarray:

@@ -157,9 +157,10 @@ def check_config_flags(argv, default):
 
 
 def number(text):
-    """ "1.5" -> 1.5, and "0:2" -> (0.0, 2.0)."""
-    values = tuple(map(float, text.split(":")))
-    return values if ":" in text else values[0]
+    """ "1.5" -> 1.5, "2" -> 2, a whole number, and "0:2" -> (0.0, 2.0)."""
+    if ":" in text:
+        return tuple(map(float, text.split(":")))
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
 def numbers(text, kind, flag):

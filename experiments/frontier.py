@@ -4,7 +4,8 @@ python -m experiments.frontier --config=configs/digits.py --runs=runs/digits-p0.
     --guides=runs/digits-p0.1@300,runs/digits-s1@300 --classifiers=runs/digits-classifier
 
 --runs are training seeds of one model. --guides has one for each run, and --classifiers one for all or one for each;
-without them their curves are left out. A curve of your own: --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64".
+without them their curves are left out. A curve of your own: --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64",
+with guide=RUN or classifier=RUN among the fields for one that another model guides.
 Cells are those of experiments.sweep, and are kept. It writes frontier.html, frontier.md, frontier.png, frontier.json.
 """
 
@@ -66,10 +67,11 @@ def main():
     ws = cli.numbers(W.value, float, "w")
     if 0 not in ws or len(set(ws)) < 3:
         raise InputError(f"--w={W.value} makes no curve: give three strengths or more, and 0 among them")
-    wanted = {BASELINE: {}} | {name: fields for name, fields in curves.items() if name in (ONLY.value or curves)}
+    wanted = {BASELINE: {}} | {name: dict(fields) for name, fields in curves.items() if name in (ONLY.value or curves)}
     found = {}
     for name, fields in wanted.items():
-        if rows := rows_of(name, spec.changed(config, fields), ws, found):
+        beside = {kind: fields.pop(kind) for kind in ("guide", "classifier") if kind in fields}
+        if rows := rows_of(name, beside, spec.changed(config, fields), ws, found):
             found[name] = rows
     judged = frontier.judge(found, BASELINE)
     num_images, out = config.eval.num_images, Path(OUT.value)
@@ -97,16 +99,23 @@ def curve_of(text):
         raise InputError(f'--curve={text}: give "NAME: FIELD=VALUE ...", such as "half: guidance.rescale=0.5"')
     fields = {}
     for field, _, value in pairs:
+        if field in ("guide", "classifier"):
+            fields[field] = value.split(",")
+            continue
         spec.check_varied(CONFIG.value, field)
         group, _, last = field.partition(".")
         fields[field] = cli.numbers(value, CONFIG.value[group].get_type(last), "curve")[0]
     return name.strip(), fields
 
 
-def rows_of(name, config, ws, found):
+def rows_of(name, given, config, ws, found):
     """{run and seed: rows} of a curve, {} where what it needs was not given. w = 0 is the baseline's where it can."""
     rows = {}
-    beside = {"autoguidance": GUIDES.value}.get(name, CLASSIFIERS.value if name.startswith("classifier") else [None])
+    if name == "autoguidance":
+        given = {"guide": GUIDES.value}
+    elif name.startswith("classifier"):
+        given = {"classifier": CLASSIFIERS.value}
+    kind, beside = next(iter(given.items()), (None, [None]))
     own = {k: v for k, v in spec.drawn_by(config).items() if k in ("sampler", "threshold", "T", "grid", "v")}
     strengths = STRENGTHS.get(name, [1 + w for w in ws] if name == "classifier alone" else ws)
     pairs = itertools.product(enumerate(RUNS.value if beside else ()), cli.numbers(SEEDS.value, int, "seeds"))
@@ -115,8 +124,8 @@ def rows_of(name, config, ws, found):
         first = found.get(BASELINE, {}).get(key, [None])[0]
         shared = first and all(first.get(k) == v for k, v in own.items()) and 0 in strengths
         asked = [w for w in strengths if w or not shared]
-        kind = {} if other is None else {"guide" if name == "autoguidance" else "classifier_run": other}
-        made = sweep(spec.changed(config, {"eval.seed": seed}), [run], asked, OUT.value, **kind)
+        by = {None: {}, "guide": {"guide": other}, "classifier": {"classifier_run": other}}[kind]
+        made = sweep(spec.changed(config, {"eval.seed": seed}), [run], asked, OUT.value, **by)
         rows[key] = ([first] if shared else []) + made
     return rows
 

@@ -102,15 +102,17 @@ def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
 
 
 def test_the_command_and_its_page(model, tmp_path, browser):  # noqa: F811
+    names = "CFG,interval,autoguidance,CFG++,<b>mine,again"
     args = [
         "--config=configs/digits.py", f"--runs={model}", f"--out={tmp_path / 'f'}", "--w=0,1,2", "--seeds=0,1",
-        f"--guides={model}", "--rules=CFG,interval,autoguidance,CFG++,<b>mine", *TINY, "--config.eval.num_images=40",
+        f"--guides={model}", f"--rules={names}", f"--curve=again: guide={model}", *TINY, "--config.eval.num_images=40",
         "--curve=<b>mine: guidance.rescale=0.5 guidance.schedule_logsnr=0 guidance.schedule_w=1",
     ]  # fmt: skip
     done = run("frontier", *args)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "f" / "frontier.json").read_text())
-    assert list(found) == ["CFG", "interval", "autoguidance", "CFG++", "<b>mine"]
+    assert list(found) == names.split(",")
+    assert found["again"] == found["autoguidance"]  # its cells
     assert all(len(runs) == 2 for runs in found.values())
     assert [row["w"] for row in found["interval"]["untrained.safetensors, seed 1"]] == [0.0, 1.0, 2.0]
     assert len(list((tmp_path / "f" / "cells").glob("*.json"))) == 2 * (3 + 2 + 2 + 5 + 2)

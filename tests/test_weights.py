@@ -9,7 +9,7 @@ from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
-from cfg_jax.sampling.model import Guides, Model
+from cfg_jax.sampling.model import Guides, Model, run_and_step
 from cfg_jax.training import checkpoint, trainer, weights
 from cfg_jax.training import state as states
 from tests.conftest import fill
@@ -107,6 +107,13 @@ def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
     model = cfg_jax.load(path)
     with pytest.raises(InputError, match="trained with p_uncond=0"):
         model.sample([1, 2], w=1.0, num_steps=3)
+    for name in ("unconditional", "two_labels"):
+        with pytest.raises(InputError, match=f"guidance.name={name} needs an unconditional half"):
+            model.sample([1, 2], num_steps=3, guidance=name, other_label=3)
+    by_others = model.sample([1, 2], w=1.0, num_steps=3, uncond="other_label")  # which it has
+    assert np.abs(by_others.astype(int) - model.sample([1, 2], num_steps=3)).max() > 1
+    with pytest.raises(InputError, match="eps_u is of the other run, or of config"):
+        model.sample([1, 2], w=1.0, num_steps=3, uncond="other_label", guides=Guides(model))
     labels = [1, 2, 3, 4]
     plain, itself = (model.sample(labels, w=w, num_steps=3, guides=Guides(model)) for w in (0.0, 2.0))
     np.testing.assert_allclose(itself, plain, atol=1)  # (1 + w) eps - w eps is eps
@@ -119,3 +126,20 @@ def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
     assert np.abs(away.astype(int) - plain).max() > 1
     unconditional = model.sample(labels, w=-1.0, num_steps=3, guides=Guides(none))
     np.testing.assert_allclose(unconditional, none.sample(labels, w=-1.0, num_steps=3), atol=1)
+    other.p_uncond, other.data.num_classes = 0.1, 7
+    few = Model(other, build.denoiser(other, fill(shapes_of(other))))
+    with pytest.raises(InputError, match="the unconditional run has 7 classes, the model 10"):
+        model.sample(labels, w=1.0, num_steps=3, guides=Guides(few))
+
+
+def test_a_guide_is_a_run_and_a_step(tmp_path):
+    assert run_and_step("runs/a@300") == ("runs/a", 300) and run_and_step("runs/a") == ("runs/a", None)
+    assert run_and_step("a@b/c") == ("a@b/c", None)
+    (tmp_path / "a@3").mkdir()
+    assert run_and_step(tmp_path / "a@3") == (str(tmp_path / "a@3"), None)
+
+
+def test_a_step_that_was_not_kept_is_refused_with_the_kept(run):
+    path, _, _ = run
+    with pytest.raises(InputError, match=r"has no checkpoint of step 3: choose one of \[\d"):
+        cfg_jax.load(*run_and_step(f"{path}@3"))

@@ -6,13 +6,13 @@ The contract. A rule is a frozen pytree dataclass: its numbers are leaves, so th
 their values, and what changes the program is static. `init(z)` is its state, a pytree that the sampler carries from
 step to step (() where there is none). `rule(halves, z, logsnr, c, state) -> Guided, state` is one step, at a scalar
 logsnr: a rule that needs one network pass asks for `halves.cond`, one that needs both for `halves.both`, and may choose
-between them by lax.cond. Where eps_u comes from (the null label, another model) is none of a rule's business. `Guided`
-says what x is predicted with, what noise is put back with, if that is another eps, and by how much a particle's log
-weight grows; what a rule does not set is zero, and costs nothing.
+between them by lax.cond. Where eps_u comes from (the null label, another label or model) is none of a rule's business.
+`Guided` says what x is predicted with, what noise is put back with, if that is another eps, by how much a particle's
+log weight grows, and what a classifier pushes; what is not set is zero, and costs nothing. rules.py has the family.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.struct
 import jax
@@ -136,6 +136,8 @@ class Unconditional(Stateless):
     """eps_u: one pass, for a classifier to guide. w is not looked at."""
 
     w: Any = -1.0
+
+    unguided_at_0: ClassVar = False
 
     def __call__(self, halves, z, logsnr, c, state):
         return Guided.of(halves.uncond(z, logsnr, c)), state

@@ -133,7 +133,7 @@ class TwoLabels(Stateless):
     @staticmethod
     def problem(config):
         label, count = config.guidance.other_label, config.data.num_classes
-        if label is None or not 0 <= label < count:
+        if label is None or label not in range(count):
             return f"other_label={label} must be one of the {count} classes, 0 to {count - 1}, for name=two_labels"
         return None
 
@@ -239,7 +239,7 @@ class Rounds:
         rounds, level, sampler = config.guidance.rounds, config.guidance.renoise_logsnr, config.sampler.name
         if rounds is None and level is None:
             return None
-        if rounds is None or level is None or not config.logsnr_min < level < config.logsnr_max:
+        if not isinstance(rounds, int) or level is None or not config.logsnr_min < level < config.logsnr_max:
             inside = f"({config.logsnr_min:g}, {config.logsnr_max:g})"
             return f"rounds={rounds} and renoise_logsnr={level} go together: a count, and a log-SNR in {inside}"
         if sampler not in ("ancestral", "ddim"):

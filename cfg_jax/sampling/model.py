@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import checks
-from cfg_jax.diffusion import particles
+from cfg_jax.diffusion import particles, rules
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest
@@ -122,9 +122,18 @@ class Guides:
         other_label = section.uncond != "null"
         if other_label and self.uncond:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
+        p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
         for w in ws:
-            if w or not self.classifier:
-                checks.guidance_weight(float(w), model.config.p_uncond, field, bool(self.uncond) or other_label)
+            if section.name == "unconditional":
+                checks.finite(float(w), field)
+            elif w or classes or not self.classifier:
+                checks.guidance_weight(float(w), p_uncond, field, bool(self.uncond) or other_label)
+        always = not getattr(rules.RULES[section.name], "unguided_at_0", True)
+        if always and classes and not (p_uncond or self.uncond or other_label):
+            raise InputError(
+                f"config.guidance.name={section.name} needs an unconditional half, and the model was trained with "
+                "p_uncond=0: train with config.p_uncond > 0"
+            )
         if self.classifier and labels is not None:
             draw.check_labels(labels, self.classifier.config.data.num_classes)
         checks.finite(self.classifier_scale, "classifier_scale")

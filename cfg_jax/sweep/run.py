@@ -77,7 +77,10 @@ def sweep(
         check_same_data(config, model, workdir, other_reference)
     for variant in variants:
         for model in loaded:
-            guides.check(model, ws, variant.guidance, field="--w")
+            weights = [0.0] if guides.classifier else ws  # it is guided by w as the classifier's scale, and no other
+            guides.check(model, weights, variant.guidance, field="--w")
+            for w in ws:
+                checks.finite(float(w), "--w")
         checks.sampling(variant)
         checks.groups(variant)
         checks.evaluation(variant.eval)

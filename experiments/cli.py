@@ -151,7 +151,8 @@ def check_config_flags(argv, default):
     for field in fields:
         if field not in known:
             group, _, last = field.rpartition(".")
-            close = [k for k in known if difflib.get_close_matches(last, [k.rpartition(".")[2]])]
+            alike = lambda k: difflib.SequenceMatcher(None, last, k.rpartition(".")[2]).ratio()  # noqa: B023, E731
+            close = sorted((k for k in known if alike(k) >= 0.6), key=alike, reverse=True)
             siblings = [k for k in known if k.rpartition(".")[0] == group] or known
             fail(f"--config.{field} is no field of {path}: did you mean {' or '.join(close or siblings)}?")
 

@@ -286,8 +286,6 @@ def test_a_config_composes_rules_in_their_order(tiny):
         ({"guidance.schedule_logsnr": (1.0, 0.0), "guidance.schedule_w": (1.0, 2.0)}, "must increase"),
         ({"guidance.schedule_logsnr": (0.0,), "guidance.schedule_w": (float("nan"),)}, "must be finite"),
         ({"guidance.rounds": 2}, "rounds=2 and renoise_logsnr=None go together"),
-        ({"guidance.rounds": 2.5, "guidance.renoise_logsnr": 0.0}, "go together: a count"),
-        ({"guidance.name": "two_labels", "guidance.other_label": 0.5}, "must be one of the 10 classes"),
         ({"guidance.rounds": 2, "guidance.renoise_logsnr": 20.0}, r"a log-SNR in \(-20, 20\)"),
         ({"guidance.rounds": 2, "guidance.renoise_logsnr": 0.0, "sampler.name": "heun"}, "where sampler heun cannot"),
         ({"guidance.classifier": "mean", "sampler.name": "ddim"}, "classifier=mean moves the mean of Algorithm 2's"),

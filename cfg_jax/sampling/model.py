@@ -71,7 +71,7 @@ class Model:
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
-        guides.check(self, np.unique(w), config.guidance, labels)
+        guides.check(self, np.unique(w), labels, section=config.guidance)
         rule = values.get("guidance", build.rule(config.guidance, np.broadcast_to(w, labels.shape)))
         walk = build.walk(config)
         walk = walk.replace(sampler=values.get("sampler", walk.sampler))
@@ -117,8 +117,9 @@ class Guides:
     classifier_scale: float = 1.0
     name: str = ""  # in rows; "" is the null label
 
-    def check(self, model: Model, ws, section: ConfigDict, labels=None, field: str = "w") -> None:
-        """Raise InputError where the model cannot be guided so. section: a config.guidance."""
+    def check(self, model: Model, ws, labels=None, field: str = "w", section: ConfigDict | None = None) -> None:
+        """Raise InputError where the model cannot be guided so. section: a config.guidance, else the model's own."""
+        section = section or model.config.guidance
         other_label = section.uncond != "null"
         if other_label and self.uncond:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
@@ -146,13 +147,15 @@ class Guides:
             if given not in (0, own):
                 raise InputError(f"the unconditional run has {given} classes, the model {own}: give one of the same")
 
-    def beside(self, rule, section: ConfigDict) -> Guidance:
-        """The whole guidance of a rule with these. section: a config.guidance."""
-        second = OtherLabel() if section.uncond == "other_label" else None
+    def beside(self, rule, section: ConfigDict | None = None) -> Guidance:
+        """The whole guidance of a rule with these. section: a config.guidance; without it eps_u is the null label's."""
+        second = OtherLabel() if section and section.uncond == "other_label" else None
         if self.uncond:
             second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
         classifier = self.classifier and self.classifier.network
-        return Guidance(rule, second, classifier, self.classifier_scale, as_mean=section.classifier == "mean")
+        return Guidance(
+            rule, second, classifier, self.classifier_scale, as_mean=bool(section) and section.classifier == "mean"
+        )
 
 
 def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: str | None = None) -> Model:

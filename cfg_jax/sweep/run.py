@@ -78,7 +78,7 @@ def sweep(
     for variant in variants:
         for model in loaded:
             weights = [0.0] if guides.classifier else ws  # it is guided by w as the classifier's scale, and no other
-            guides.check(model, weights, variant.guidance, field="--w")
+            guides.check(model, weights, field="--w", section=variant.guidance)
             for w in ws:
                 checks.finite(float(w), "--w")
         checks.sampling(variant)

@@ -141,4 +141,4 @@ class Scorer:
         guidance, walk = (guides or models.Guides()).beside(rule, self.config.guidance), build.walk(self.config)
         walk = walk.replace(sampler=sampler or walk.sampler)
         found, _ = score(self.model, self.config, guidance, walk, self.against)
-        return found
+        return found | {"seed": self.config.eval.seed}

@@ -111,9 +111,9 @@ def curve_of(text):
 def rows_of(name, given, config, ws, found):
     """{run and seed: rows} of a curve, {} where what it needs was not given. w = 0 is the baseline's where it can."""
     rows = {}
-    if name == "autoguidance":
+    if not given and name == "autoguidance":
         given = {"guide": GUIDES.value}
-    elif name.startswith("classifier"):
+    if not given and name.startswith("classifier"):
         given = {"classifier": CLASSIFIERS.value}
     kind, beside = next(iter(given.items()), (None, [None]))
     own = {k: v for k, v in spec.drawn_by(config).items() if k in ("sampler", "threshold", "T", "grid", "v")}

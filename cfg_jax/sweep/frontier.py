@@ -33,7 +33,7 @@ def best(rows: list[dict]) -> dict:
 def gaps(ours: Rows, theirs: Rows, of: Callable[[list[dict]], tuple[float, np.ndarray]]) -> list[tuple[float, float]]:
     """(ours less theirs, its standard error) in each run that both have; of(rows) -> value, resamples."""
     found = []
-    for run in ours.keys() & theirs.keys():
+    for run in sorted(ours.keys() & theirs.keys()):
         (a, a_drawn), (b, b_drawn) = of(ours[run]), of(theirs[run])
         found.append((a - b, float(np.std(a_drawn - b_drawn, ddof=1))))
     return found

@@ -77,8 +77,8 @@ def main():
     num_images, out = config.eval.num_images, Path(OUT.value)
     of = next(iter(found[BASELINE].values()))[0]
     about = (
-        f"{config.data.name}, {len(RUNS.value)} training seeds, image seeds {SEEDS.value}, N = {num_images:,} images a "
-        f"point, T = {of['T']}, {of['sampler']}"
+        f"{config.data.name}, runs {', '.join(Path(run).name for run in RUNS.value)}, image seeds {SEEDS.value}, N = "
+        f"{num_images:,} images a point, T = {of['T']}, {of['sampler']}"
     )
     errors = "± is the bootstrap standard error over images, a gap's for each seed alone."
     text = f"    {cli.command_line('frontier')}\n\n{about}. {errors}\n\n{frontier.table(found, BASELINE)}\n"

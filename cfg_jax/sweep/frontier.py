@@ -158,7 +158,10 @@ def claims_text(judged: list[Claim]) -> str:
 
 
 def plot(curves: dict[str, Rows], title: str = "") -> matplotlib.figure.Figure:
-    """Scores against IS, a curve a rule over its strength, with the bootstrap standard error as a band."""
+    """Scores against IS, a curve a rule over its strength, with the bootstrap standard error as a band.
+
+    The axes show what lies around the first curve; what is far from it is outside.
+    """
     first = next(iter(next(iter(curves.values())).values()))[0]
     panels = [(name, scale) for name, scale in PANELS if claims.score_name(first, name)]
     figure = matplotlib.figure.Figure(figsize=(15, 3.2 * -(-(len(panels) + 1) // 3)), layout="constrained")
@@ -173,6 +176,10 @@ def plot(curves: dict[str, Rows], title: str = "") -> matplotlib.figure.Figure:
             if np.isfinite(spread).all():
                 ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.15, linewidth=0)
         ax.set(xlabel=claims.score_name(first, "is"), ylabel=claims.score_name(first, name), yscale=scale)
+        base = merged(next(iter(curves.values())))
+        for values, zoom in ((base.values("is"), ax.set_xlim), (base.values(name), ax.set_ylim)):
+            margin = 0.3 * np.ptp(values) + 1e-3
+            zoom(max(values.min() - margin, 0.6 * values.min()), values.max() + margin)
     for ax in axes[len(panels) :]:
         ax.axis("off")
     axes[len(panels)].legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, fontsize=8, loc="center")

@@ -7,7 +7,10 @@ import pytest
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.errors import InputError
+from cfg_jax.sweep import report
+from cfg_jax.sweep.run import sweep
 from cfg_jax.training import averages, trainer
+from tests.test_references import Network
 
 
 def test_the_powers_are_the_published_ones_and_have_the_lengths():
@@ -85,6 +88,21 @@ def test_a_run_keeps_them_goes_on_and_gives_any_length(tiny, tmp_path):
     assert cfg_jax.load(tmp_path / "none").digest == cfg_jax.load(whole).digest  # they change nothing else
     with pytest.raises(InputError, match=r"has no averages .*config\.train\.averages=\(0\.05, 0\.1\)"):
         cfg_jax.load(tmp_path / "none", params=0.075)
+
+
+def test_a_sweep_of_a_length_has_cells_and_a_table_of_its_own(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
+    tiny.train.update(averages=(0.05, 0.1), sample_every=100)
+    tiny.eval.bootstrap = 0
+    trainer.train(tiny, tmp_path / "run")
+    for ema in (None, 0.075):
+        [row] = sweep(tiny, [tmp_path / "run"], [0.0], tmp_path / "sweep", ema=ema)
+    assert row["weights"] == "ema 0.075"
+    names = sorted(path.stem for path in (tmp_path / "sweep" / "cells").glob("*.json"))
+    assert names == ["run_T3_v0.3_static_paper_seed0_ema0.075_w0", "run_T3_v0.3_static_paper_seed0_w0"]
+    report.write(tmp_path / "sweep")
+    text = (tmp_path / "sweep" / "table.md").read_text()
+    assert "EMA weights" in text and "EMA 0.075 weights" in text
 
 
 @pytest.mark.parametrize("lengths", [(0.05,), (0.05, 0.05), (0.05, 0.3)])

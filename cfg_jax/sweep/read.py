@@ -49,7 +49,8 @@ def read(workdir: Path, wanted: dict) -> dict[Path, dict]:
     for field in (*of_all, "parameters"):
         seen = {}
         for path, row in found.items():
-            if seen.setdefault(row["run"] if field == "parameters" else "", row.get(field)) != row.get(field):
+            of = (row["run"], row.get("weights", "ema")) if field == "parameters" else ""
+            if seen.setdefault(of, row.get(field)) != row.get(field):
                 raise InputError(f"{path} was made with other {field} than the rest: remove it and run the sweep again")
     fields = ("p_uncond", "run", "T", "w", "seed")
     return dict(sorted(found.items(), key=lambda item: [item[1][field] for field in fields]))

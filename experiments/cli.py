@@ -6,6 +6,7 @@ import math
 import os
 import re
 import runpy
+import shlex
 import signal
 import sys
 import threading
@@ -50,7 +51,7 @@ def given(name, argv=None):
 
 def command_line(name):
     """The command line of a module of experiments, as it was given."""
-    return " ".join([f"python -m experiments.{name}", *sys.argv[1:]])
+    return " ".join([f"python -m experiments.{name}", *map(shlex.quote, sys.argv[1:])])
 
 
 def define_guide():

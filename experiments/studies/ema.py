@@ -21,7 +21,7 @@ from experiments import cli, gallery
 
 OUT = gallery.define_out()
 RUNS = flags.DEFINE_list("runs", None, "training seeds of one model, with config.train.averages")
-LENGTHS = flags.DEFINE_string("lengths", "0.03,0.05,0.075,0.1,0.15,0.2", "of the averages, as shares of all steps")
+LENGTHS = flags.DEFINE_string("lengths", "0.035,0.05,0.075,0.1,0.15", "of the averages, as shares of all steps")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,2", "guidance weights")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 32, "T", lower_bound=2)

@@ -102,7 +102,7 @@ def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
 
 
 def test_the_command_and_its_page(model, tmp_path, browser):  # noqa: F811
-    names = "CFG,interval,autoguidance,CFG++,<b>mine,again"
+    names = "CFG,interval,autoguidance,CFG++,again,<b>mine"
     args = [
         "--config=configs/digits.py", f"--runs={model}", f"--out={tmp_path / 'f'}", "--w=0,1,2", "--seeds=0,1",
         f"--guides={model}", f"--rules={names}", f"--curve=again: guide={model}", *TINY, "--config.eval.num_images=40",
@@ -128,8 +128,8 @@ def test_the_command_and_its_page(model, tmp_path, browser):  # noqa: F811
     before = page.inner_text("#now")
     page.keyboard.press("End")
     assert page.inner_text("#now") != before and "passes" in page.inner_text("#c3")
-    assert page.inner_text("#c4").startswith("<b>mine")
-    assert page.evaluate("document.getElementById('p4').naturalWidth") > 0
+    assert page.inner_text("#c5").startswith("<b>mine")
+    assert page.evaluate("document.getElementById('p5').naturalWidth") > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and errors == []
     page.close()
 

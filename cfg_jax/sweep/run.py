@@ -76,14 +76,14 @@ def sweep(
     for model in loaded:
         check_same_data(config, model, workdir, other_reference)
     for variant in variants:
+        checks.sampling(variant)
+        checks.groups(variant)
+        checks.evaluation(variant.eval)
         for model in loaded:
             weights = [0.0] if guides.classifier else ws  # it is guided by w as the classifier's scale, and no other
             guides.check(model, weights, field="--w", section=variant.guidance)
             for w in ws:
                 checks.finite(float(w), "--w")
-        checks.sampling(variant)
-        checks.groups(variant)
-        checks.evaluation(variant.eval)
         if guides.classifier and variant.guidance.name not in (spec.PAPER, "unconditional"):
             raise InputError(
                 "--classifier_run is a guidance of its own, whose scale is w: leave config.guidance.name as it is, for "

@@ -77,7 +77,7 @@ def main():
     num_images, out = config.eval.num_images, Path(OUT.value)
     of = next(iter(found[BASELINE].values()))[0]
     about = (
-        f"{config.data.name}, runs {', '.join(Path(run).name for run in RUNS.value)}, image seeds {SEEDS.value}, N = "
+        f"{config.data.name}, runs {', '.join(Path(run).name for run in RUNS.value or ())}, image seeds {SEEDS.value}, N = "
         f"{num_images:,} images a point, T = {of['T']}, {of['sampler']}"
     )
     errors = "± is the bootstrap standard error over images, a gap's for each seed alone."

@@ -76,9 +76,10 @@ def main():
     judged = frontier.judge(found, BASELINE)
     num_images, out = config.eval.num_images, Path(OUT.value)
     of = next(iter(found[BASELINE].values()))[0]
+    runs = ", ".join(Path(run).name for run in RUNS.value or ())
     about = (
-        f"{config.data.name}, runs {', '.join(Path(run).name for run in RUNS.value or ())}, image seeds {SEEDS.value}, N = "
-        f"{num_images:,} images a point, T = {of['T']}, {of['sampler']}"
+        f"{config.data.name}, runs {runs}, image seeds {SEEDS.value}, N = {num_images:,} images a point, T = {of['T']}, "
+        f"{of['sampler']}"
     )
     errors = "± is the bootstrap standard error over images, a gap's for each seed alone."
     text = f"    {cli.command_line('frontier')}\n\n{about}. {errors}\n\n{frontier.table(found, BASELINE)}\n"

@@ -78,8 +78,8 @@ def main():
     of = next(iter(found[BASELINE].values()))[0]
     runs = ", ".join(Path(run).name for run in RUNS.value or ())
     about = (
-        f"{config.data.name}, runs {runs}, image seeds {SEEDS.value}, N = {num_images:,} images a point, T = {of['T']}, "
-        f"{of['sampler']}"
+        f"{config.data.name}, runs {runs}, image seeds {SEEDS.value}, N = {num_images:,} images a point, "
+        f"T = {of['T']}, {of['sampler']}"
     )
     errors = "± is the bootstrap standard error over images, a gap's for each seed alone."
     text = f"    {cli.command_line('frontier')}\n\n{about}. {errors}\n\n{frontier.table(found, BASELINE)}\n"

@@ -57,7 +57,10 @@ def everything(config) -> None:
     for field in ("image_size", "channels"):
         require(data[field] >= 1, f"config.data.{field}={data[field]} must be at least 1")
     require(data.num_classes >= 0, f"config.data.num_classes={data.num_classes} must be 0, for no classes, or more")
-    require(not classifier or data.num_classes > 1, f"config.data.num_classes={data.num_classes} gives nothing to tell")
+    require(
+        not classifier or data.num_classes > 1,
+        f"config.data.num_classes={data.num_classes} gives nothing to tell: take data with two classes or more",
+    )
     if config.model.name in ("unet", "noisy_classifier"):
         unet(config.model, data.image_size)
     require(

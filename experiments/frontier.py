@@ -82,12 +82,13 @@ def main():
         f"T = {of['T']}, {of['sampler']}"
     )
     errors = "± is the bootstrap standard error over images, a gap's for each seed alone."
-    text = f"    {cli.command_line('frontier')}\n\n{about}. {errors}\n\n{frontier.table(found, BASELINE)}\n"
+    table = frontier.table(found, BASELINE)
+    text = f"    {cli.command_line('frontier')}\n\n{about}. {errors}\n\n{table}\n"
     text += frontier.claims_text(judged)
     frontier.plot(found, about).savefig(out / "frontier.png", dpi=110)
     write_atomic(out / "frontier.md", text)
     write_json(out / "frontier.json", found)
-    write_atomic(out / "frontier.html", page(found, judged, about, out))
+    write_atomic(out / "frontier.html", page(found, judged, table, about, out))
     print(text)
     print(f"{out}/frontier.html")
 
@@ -111,27 +112,38 @@ def curve_of(text):
 
 def rows_of(name, given, config, ws, found):
     """{run and seed: rows} of a curve, {} where what it needs was not given. w = 0 is the baseline's where it can."""
-    rows = {}
     if not given and name == "autoguidance":
         given = {"guide": GUIDES.value}
     if not given and name.startswith("classifier"):
         given = {"classifier": CLASSIFIERS.value}
     kind, beside = next(iter(given.items()), (None, [None]))
-    own = {k: v for k, v in spec.drawn_by(config).items() if k in ("sampler", "threshold", "T", "grid", "v")}
+    if not beside:
+        return {}
+    if len(beside) not in (1, len(RUNS.value)):
+        raise InputError(
+            f"--curve={name} names {len(beside)} of {kind} for {len(RUNS.value)} --runs: give one for each"
+        )
     strengths = STRENGTHS.get(name, [1 + w for w in ws] if name == "classifier alone" else ws)
-    pairs = itertools.product(enumerate(RUNS.value if beside else ()), cli.numbers(SEEDS.value, int, "seeds"))
-    for (i, run), seed in pairs:
-        other, key = beside[i if len(beside) > 1 else 0], f"{Path(run).name}, seed {seed}"
-        first = found.get(BASELINE, {}).get(key, [None])[0]
-        shared = first and all(first.get(k) == v for k, v in own.items()) and 0 in strengths
-        asked = [w for w in strengths if w or not shared]
+    own = {k: v for k, v in spec.drawn_by(config).items() if k in ("sampler", "threshold", "T", "grid", "v")}
+    unguided = {key: next(row for row in rows if not row["w"]) for key, rows in found.get(BASELINE, {}).items()}
+    shared = 0 in strengths and any(all(row.get(k) == v for k, v in own.items()) for row in unguided.values())
+    asked = [w for w in strengths if w or not shared]
+    # of all runs at once where they have one guide, or none
+    groups = (
+        [(RUNS.value, *beside)]
+        if len(beside) == 1
+        else [([run], of) for run, of in zip(RUNS.value, beside, strict=True)]
+    )
+    rows = {}
+    for seed, (runs, other) in itertools.product(cli.numbers(SEEDS.value, int, "seeds"), groups):
         by = {None: {}, "guide": {"guide": other}, "classifier": {"classifier_run": other}}[kind]
-        made = sweep(spec.changed(config, {"eval.seed": seed}), [run], asked, OUT.value, **by)
-        rows[key] = ([first] if shared else []) + made
+        for row in sweep(spec.changed(config, {"eval.seed": seed}), runs, asked, OUT.value, **by):
+            key = f"{row['run']}, seed {seed}"
+            rows.setdefault(key, [unguided[key]] if shared else []).append(row)
     return rows
 
 
-def page(found, judged, about, out):
+def page(found, judged, table, about, out):
     """One self-contained HTML page: at each level of IS the nearest pictures of every rule, of one noise."""
     run = next(iter(found[BASELINE]))
     inception = [claims.score(row, "is") for row in found[BASELINE][run]]
@@ -148,12 +160,12 @@ def page(found, judged, about, out):
             near.append({"picture": path.stem, "w": row["w"], "passes": row["passes"], **score})
         rules.append({"name": name, "near": near})
     environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.sweep", "."), autoescape=True)
-    row, lines = found[BASELINE][run][0], frontier.table(found, BASELINE).splitlines()
+    row = found[BASELINE][run][0]
     return environment.get_template("frontier.html.j2").render(
         about=about, levels=levels, pictures=pictures, rules=rules, claims=judged, run=run,
         fid_name=claims.score_name(row, "fid"), is_name=claims.score_name(row, "is"),
         plot=base64.b64encode((out / "frontier.png").read_bytes()).decode(),
-        table=[line.strip("| ").split(" | ") for line in lines if "---" not in line],
+        table=[line.strip("| ").split(" | ") for line in table.splitlines() if "---" not in line],
     )  # fmt: skip
 
 

@@ -143,8 +143,17 @@ class TwoLabels(Stateless):
         return Guided.of(guide(cond, uncond, self.w) + process.per_image(self.other_w, z) * (other - uncond)), state
 
 
+class Around:
+    """A rule around another, `rule`, whose state it carries."""
+
+    rule: Any
+
+    def init(self, z):
+        return self.rule.init(z)
+
+
 @flax.struct.dataclass
-class Scheduled:
+class Scheduled(Around):
     """Another rule with w times schedule_w, which is given at schedule_logsnr, linear between and constant beyond."""
 
     rule: Any
@@ -158,12 +167,8 @@ class Scheduled:
             return None
         if not at or not factors or len(at) != len(factors) or not np.all(np.diff(at) > 0):
             return f"schedule_logsnr={at} must increase, and have as many numbers as schedule_w={factors}"
-        return (
-            None if np.all(np.isfinite([at, factors])) else f"schedule_w={factors} must be finite, and schedule_logsnr"
-        )
-
-    def init(self, z):
-        return self.rule.init(z)
+        finite = np.all(np.isfinite([at, factors]))
+        return None if finite else f"schedule_w={factors} must be finite, and schedule_logsnr"
 
     def __call__(self, halves, z, logsnr, c, state):
         factor = jnp.interp(logsnr, jnp.asarray(self.schedule_logsnr), jnp.asarray(self.schedule_w))
@@ -171,7 +176,7 @@ class Scheduled:
 
 
 @flax.struct.dataclass
-class Rescaled:
+class Rescaled(Around):
     """Another rule's x~ <- rescale x~ std(x_c) / std(x~) + (1 - rescale) x~, std over an image's elements.
 
     Lin et al. 2023, with rescale = 0.7. It is done in x, whatever the network predicts. rescale = 0 changes nothing.
@@ -181,9 +186,6 @@ class Rescaled:
     rescale: Any = 0.7
 
     limits: ClassVar = {"rescale": (0, 1)}
-
-    def init(self, z):
-        return self.rule.init(z)
 
     def __call__(self, halves, z, logsnr, c, state):
         cond, uncond = halves.both(z, logsnr, c)
@@ -195,7 +197,7 @@ class Rescaled:
 
 
 @flax.struct.dataclass
-class Interval:
+class Interval(Around):
     """Another rule where low < logsnr <= high, and elsewhere no guidance and no second pass.
 
     Kynkaanniemi et al. 2024; a noise level of theirs is sigma / alpha = exp(-logsnr / 2).
@@ -212,13 +214,9 @@ class Interval:
         low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
         return None if None in (low, high) or low < high else f"logsnr_low={low} must be below logsnr_high={high}"
 
-    def init(self, z):
-        return self.rule.init(z)
-
     def __call__(self, halves, z, logsnr, c, state):
         inside = (self.logsnr_low < logsnr) & (logsnr <= self.logsnr_high)
-        by = lambda rule: lambda: rule(halves, z, logsnr, c, state)  # noqa: E731
-        return jax.lax.cond(inside, by(self.rule), by(Unguided()))
+        return only_where(inside, self.rule, halves, z, logsnr, c, state)
 
 
 @flax.struct.dataclass
@@ -257,9 +255,13 @@ class Rounds:
     def __call__(self, halves, z, logsnr, c, state):
         state, before, again = state
         again |= logsnr < before  # the walk has gone back
-        by = lambda rule: lambda: rule(halves, z, logsnr, c, state)  # noqa: E731
-        out, state = jax.lax.cond(again, by(self.rule), by(Unguided()))
+        out, state = only_where(again, self.rule, halves, z, logsnr, c, state)
         return out, (state, logsnr, again)
+
+
+def only_where(holds, rule, *args):
+    """The rule where `holds`, a traced bool [], and else no guidance and one pass. args: of a rule's call."""
+    return jax.lax.cond(holds, lambda: rule(*args), lambda: Unguided()(*args))
 
 
 def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b ..."]:

@@ -5,6 +5,7 @@ several seeds of them; both paired between cells. Another training seed may diff
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -178,8 +179,11 @@ def equal_is(curves: dict[str, Curve]) -> Claim:
     return Claim(text, verdict, f"{figure}; {gaps}; {same}; one training seed")
 
 
-def fid_at(inception: np.ndarray, fid: np.ndarray, level: float) -> float:
-    """Return FID where IS, by rising w, first reaches `level`; both [points] are linear between the cells."""
+def fid_at(inception: np.ndarray, fid: np.ndarray, level: float) -> Any:
+    """Return FID where IS, by rising w, first reaches `level`; both [points] are linear between the cells.
+
+    fid may be another score, and have resamples behind its points.
+    """
     reached = np.flatnonzero(inception >= level)
     i = reached[0] if len(reached) else len(fid) - 1
     if i == 0:

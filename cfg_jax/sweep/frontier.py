@@ -50,12 +50,9 @@ def at_level(name: str, level: float) -> Callable:
     def of(rows):
         curve = Curve(rows)
         x, y, drawn = curve.values("is"), curve.values(name), curve.resampled(name)
-        above = np.flatnonzero((x[1:] >= level) & (x[:-1] < level))
-        if not len(above):
+        if not x[0] < level <= x.max():
             return np.nan, np.full(2, np.nan)
-        i = above[0]
-        share = (level - x[i]) / (x[i + 1] - x[i])
-        return y[i] + share * (y[i + 1] - y[i]), drawn[:, i] + share * (drawn[:, i + 1] - drawn[:, i])
+        return claims.fid_at(x, y, level), claims.fid_at(x, drawn.T, level)
 
     return of
 
@@ -70,9 +67,8 @@ def verdict(differences: Sequence[tuple[float, float]], direction: int) -> str:
 
 
 def written(differences: Sequence[tuple[float, float]], digits: int = 2) -> str:
-    return (
-        ", ".join(f"{gap:+.{digits}f} ± {error:.{digits}f}" for gap, error in differences if np.isfinite(gap)) or "none"
-    )
+    known = [(gap, error) for gap, error in differences if np.isfinite(gap)]
+    return ", ".join(f"{gap:+.{digits}f} ± {error:.{digits}f}" for gap, error in known) or "none"
 
 
 def level_of(curves: dict[str, Rows], names: Sequence[str]) -> float:

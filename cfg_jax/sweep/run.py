@@ -75,15 +75,15 @@ def sweep(
         raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
     for model in loaded:
         check_same_data(config, model, workdir, other_reference)
+    for w in ws:
+        checks.finite(float(w), "--w")
+    guided_at = [0.0] if guides.classifier else ws  # w is the classifier's scale then, and no other guidance
     for variant in variants:
         checks.sampling(variant)
         checks.groups(variant)
         checks.evaluation(variant.eval)
         for model in loaded:
-            weights = [0.0] if guides.classifier else ws  # it is guided by w as the classifier's scale, and no other
-            guides.check(model, weights, field="--w", section=variant.guidance)
-            for w in ws:
-                checks.finite(float(w), "--w")
+            guides.check(model, guided_at, field="--w", section=variant.guidance)
         if guides.classifier and variant.guidance.name not in (spec.PAPER, "unconditional"):
             raise InputError(
                 "--classifier_run is a guidance of its own, whose scale is w: leave config.guidance.name as it is, for "

@@ -131,10 +131,10 @@ def cell_path(workdir: Path, row: dict) -> Path:
     rule = "" if row["guidance"] == PAPER else "_" + row["guidance"].replace(", ", "_").replace(" ", "-")
     if fields := own(row, "guidance"):
         rule = (rule or f"_{PAPER}") + _written(fields)
-    dtype = f"_{row['dtype']}" if other_dtype(row) else ""
-    dtype += "" if row.get("weights", "ema") == "ema" else "_" + row["weights"].replace(" ", "")
+    network = f"_{row['dtype']}" if other_dtype(row) else ""
+    network += "" if row.get("weights", "ema") == "ema" else "_" + row["weights"].replace(" ", "")
     settings = f"T{row['T']}_{sampler}_{row['threshold']}_{row['grid']}_seed{row['seed']}"
-    return workdir / "cells" / f"{row['run']}_{settings}{rule}{dtype}_w{row['w']:.12g}.json"
+    return workdir / "cells" / f"{row['run']}_{settings}{rule}{network}_w{row['w']:.12g}.json"
 
 
 def _written(fields):

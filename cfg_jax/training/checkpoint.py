@@ -154,9 +154,7 @@ def average(run_dir: str | Path, length: float, step: int | None = None) -> tupl
     step = steps[-1] if step is None else step
     if not (Path(run_dir) / "checkpoints" / str(steps[-1]) / "averages").is_dir():
         raise InputError(f"{run_dir} has no averages to make one of: train it with config.train.averages=(0.05, 0.1)")
-    if step not in steps:
-        raise InputError(f"{run_dir} has no checkpoint of step {step}: choose one of {steps}")
-    kept = {t: restore_params(run_dir, t, "averages")[1] for t in steps if t <= step}
+    kept = {t: restore_params(run_dir, t, "averages")[1] for t in (step, *(t for t in steps if t < step))}
     return step, averages.combine(kept, step, length)
 
 

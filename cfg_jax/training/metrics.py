@@ -1,6 +1,7 @@
 """What one step measures, summed on the devices so that steps merge."""
 
 from functools import partial
+from typing import Self
 
 import flax.struct
 import jax
@@ -22,7 +23,7 @@ class LossByLogsnr(metrics.Metric):
         return cls(jnp.zeros(len(EDGES) + 1), jnp.zeros(len(EDGES) + 1))
 
     @classmethod
-    def from_model_output(cls, *, loss: jax.Array, logsnr: jax.Array, **_) -> "LossByLogsnr":
+    def from_model_output(cls, *, loss: jax.Array, logsnr: jax.Array, **_) -> Self:
         """Sum the losses [B] into the bins of their logsnr [B]."""
         hit = jax.nn.one_hot(jnp.searchsorted(jnp.array(EDGES), logsnr), len(EDGES) + 1)
         return cls((loss[:, None] * hit).sum(0), hit.sum(0))
@@ -42,10 +43,9 @@ class AccuracyByLogsnr(LossByLogsnr):
     """The share of images that a classifier gets right, in the same bins."""
 
     @classmethod
-    def from_model_output(cls, *, right: jax.Array, logsnr: jax.Array, **_) -> "AccuracyByLogsnr":
+    def from_model_output(cls, *, right: jax.Array, logsnr: jax.Array, **_) -> Self:
         """Sum the hits [B], 1 or 0, into the bins of their logsnr [B]."""
-        summed = LossByLogsnr.from_model_output(loss=right, logsnr=logsnr)
-        return cls(summed.total, summed.count)
+        return super().from_model_output(loss=right, logsnr=logsnr)
 
 
 @flax.struct.dataclass
@@ -68,7 +68,7 @@ class TrainMetrics(metrics.Collection):
     @classmethod
     def means(cls) -> tuple[str, ...]:
         """The names of what is a mean over images."""
-        return "loss", "grad_norm", "loss_by_logsnr"
+        return tuple(name for name in cls.__annotations__ if name != "skipped")
 
 
 @flax.struct.dataclass
@@ -80,7 +80,3 @@ class ClassifierMetrics(TrainMetrics):
     loss_by_logsnr: LossByLogsnr
     skipped: metrics.Average.from_output("skipped")  # type: ignore[valid-type]
     accuracy_by_logsnr: AccuracyByLogsnr
-
-    @classmethod
-    def means(cls) -> tuple[str, ...]:
-        return *TrainMetrics.means(), "accuracy_by_logsnr"

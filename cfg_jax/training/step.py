@@ -38,14 +38,14 @@ def train_step(
     A step whose loss or gradient is not finite counts in the metrics and changes nothing but the step.
     """
     objective, tx = build.objective(config), states.optimizer(config.train)
-    measured = ClassifierMetrics if build.is_classifier(config) else TrainMetrics
+    classifies = build.is_classifier(config)
     drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     x = images.to_float(batch["image"])
     c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
     z, logsnr, eps = objective.noised(loss_key, x)
 
     def mean_loss(params, dropout_key, z, logsnr, c, x, eps):
-        if build.is_classifier(config):
+        if classifies:
             log_probs = build.noisy_classifier(config, params).log_probs(z, logsnr)
             loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, c)
             return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == c).astype(loss.dtype)}
@@ -64,6 +64,7 @@ def train_step(
     finite = jnp.isfinite(per_image["loss"].mean() + grad_norm)
     new = states.TrainState(state.step, params, ema, opt_state, averages.update(state.averages, params, state.step))
     new = jax.tree.map(partial(jnp.where, finite), new, state)
+    measured = ClassifierMetrics if classifies else TrainMetrics
     metrics = measured.of_step(finite, **per_image, logsnr=logsnr, grad_norm=grad_norm)
     return new.replace(step=state.step + 1), metrics
 

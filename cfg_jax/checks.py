@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from cfg_jax.diffusion import loss, rules, samplers
 from cfg_jax.errors import InputError, did_you_mean, require
 
-GRIDS = ("paper", "shifted", "logsnr")
+GRIDS = ("paper", "shifted", "t", "logsnr")
 DTYPES = ("float32", "bfloat16")
 TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")

@@ -56,14 +56,14 @@ def get_config():
     train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
 
     config.sampler = sampler = ml_collections.ConfigDict()
-    sampler.name = "ancestral"  # Algorithm 2, or ddim, dpmpp_2m, heun, langevin
+    sampler.name = "ancestral"  # Algorithm 2, or ddim, dpmpp_2m, flow_heun, heun, langevin
     sampler.num_steps = 16  # T
     sampler.variance_interp = 0.3  # v of ancestral
     sampler.eta = 0.0  # of ddim
     sampler.size = 1.0  # of langevin's steps
     sampler.particles = config_dict.placeholder(int)  # of ancestral: images of one label resampled together
     sampler.threshold = "static"  # none, static, dynamic: of x after guidance
-    sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), logsnr (uniform in lambda)
+    sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), t (of a flow), logsnr (uniform in it)
 
     config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
     guidance.name = "classifier-free"  # Equation 6, or power_law, apg, cfg_zero, cfg_pp, two_labels

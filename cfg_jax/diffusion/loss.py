@@ -40,11 +40,14 @@ class Objective:
     logsnr_min: float = -20.0
     logsnr_max: float = 20.0
 
-    def noised(self, key: Array, x: Float[Array, "b ..."]):
-        """Every image at a log-SNR of its own -> z [B, ...], logsnr [B], eps [B, ...]. Algorithm 1, lines 4 to 6."""
+    def noised(self, key: Array, x: Float[Array, "b ..."], eps: Float[Array, "b ..."] | None = None):
+        """Every image at a log-SNR of its own -> z [B, ...], logsnr [B], eps [B, ...]. Algorithm 1, lines 4 to 6.
+
+        eps: the noise of each image where they come in pairs, as those of rectified flow; else it is drawn.
+        """
         u_key, eps_key = jax.random.split(key)
         logsnr = DENSITIES[self.density](jax.random.uniform(u_key, x.shape[:1]), self.logsnr_min, self.logsnr_max)
-        eps = jax.random.normal(eps_key, x.shape)
+        eps = jax.random.normal(eps_key, x.shape) if eps is None else eps
         return process.diffuse(x, eps, logsnr), logsnr, eps
 
     def loss(self, predict: Callable, z, logsnr, c: Int[Array, " b"], x, eps) -> Float[Array, " b"]:
@@ -52,9 +55,16 @@ class Objective:
 
         predict: (z [B, ...], logsnr [B], c [B]) -> what the network predicts, [B, ...].
         """
-        predicted = convert(predict(z, logsnr, c), z, logsnr, self.predicts, self.error)
-        target = PREDICTIONS[self.error].of(x, eps, logsnr)
-        return jnp.square(predicted - target).mean(axis=tuple(range(1, z.ndim)))
+        return self.distance(predict(z, logsnr, c), z, logsnr, self.target(x, eps, logsnr))
+
+    def target(self, x: Float[Array, "b ..."], eps: Float[Array, "b ..."], logsnr) -> Float[Array, "b ..."]:
+        """What `error` is taken of, where x and eps are known."""
+        return PREDICTIONS[self.error].of(x, eps, logsnr)
+
+    def distance(self, predicted: Float[Array, "b ..."], z, logsnr, target) -> Float[Array, " b"]:
+        """The squared error of a network's output to a target, the mean over each image's elements."""
+        off = convert(predicted, z, logsnr, self.predicts, self.error) - target
+        return jnp.square(off).mean(axis=tuple(range(1, z.ndim)))
 
 
 def convert(predicted: Float[Array, "b ..."], z, logsnr, source: str, target: str) -> Float[Array, "b ..."]:

@@ -30,9 +30,10 @@ def logsnr_of_t(u, logsnr_min=-20.0, logsnr_max=20.0):
 
     u ~ U[0, 1], an array; u = 0 is clean, as above.
     """
+    xp = jnp if isinstance(u, jax.Array) else np
     low, high = (1 / (1 + math.exp(-end / 2)) for end in (logsnr_min, logsnr_max))
     noise = 1 / (1 + math.exp(logsnr_max / 2)) + (high - low) * u  # 1 - t, without what float32 loses of it near 0
-    return 2 * (jnp.log(low + (high - low) * (1 - u)) - jnp.log(noise))
+    return 2 * (xp.log(low + (high - low) * (1 - u)) - xp.log(noise))
 
 
 def density(logsnr, logsnr_min=-20.0, logsnr_max=20.0):
@@ -46,13 +47,15 @@ def grid(num_steps, logsnr_min=-20.0, logsnr_max=20.0, spacing="paper"):
     """lambda_1 < ... < lambda_T of Algorithm 2 as float32 [T].
 
     "paper" is at uniformly spaced u with both ends, u = 1 ... 0; "shifted" has u = i/T, so the last evaluation is at
-    u = 1/T. "logsnr" is uniform in lambda itself, as solvers of the ODE ask for it.
+    u = 1/T. "t" is as that at uniformly spaced t of the straight path. "logsnr" is uniform in lambda itself, as solvers
+    of the ODE ask for it.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps (T) must be at least 1, got {num_steps}")
     if spacing == "logsnr":
         return np.linspace(logsnr_min, logsnr_max, num_steps, dtype=np.float32)
-    ends = {"paper": 0.0, "shifted": 1 / num_steps}
-    if spacing not in ends:
-        raise ValueError(f"grid must be one of {sorted([*ends, 'logsnr'])}, got {spacing!r}")
-    return logsnr(np.linspace(1.0, ends[spacing], num_steps), logsnr_min, logsnr_max).astype(np.float32)
+    of_u = {"paper": (logsnr, 0.0), "shifted": (logsnr, 1 / num_steps), "t": (logsnr_of_t, 1 / num_steps)}
+    if spacing not in of_u:
+        raise ValueError(f"grid must be one of {sorted([*of_u, 'logsnr'])}, got {spacing!r}")
+    schedule, last = of_u[spacing]
+    return schedule(np.linspace(1.0, last, num_steps), logsnr_min, logsnr_max).astype(np.float32)

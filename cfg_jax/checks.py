@@ -21,6 +21,7 @@ LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
 UNCONDS = ("null", "other_label")
 CLASSIFIER_FORMS = ("eps", "mean")
+STUDENTS = ("guided", "halved")  # of config.teacher.how: they take w as an input
 MAX_T = 100_000
 
 
@@ -68,6 +69,7 @@ def everything(config) -> None:
     )
     objective(config.objective)
     sampling(config)
+    teacher(config)
     train = config.train
     counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
     for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
@@ -173,6 +175,64 @@ def unet(model, image_size: int) -> None:
 def objective(section: ConfigDict) -> None:
     for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
         choice(section[field], choices, f"config.objective.{field}")
+
+
+def teacher(config: ConfigDict) -> None:
+    """Check config.teacher, and config.objective.omega, which is a way to train guidance in without one."""
+    section, omega = config.teacher, config.objective.omega
+    require(0 <= omega < 1, f"config.objective.omega={omega} must lie in [0, 1): w = omega / (1 - omega)")
+    require(
+        not omega or (config.p_uncond > 0 and not section.how),
+        f"config.objective.omega={omega} needs an unconditional half and no teacher: set config.p_uncond above 0, and "
+        "config.teacher.how to None",
+    )
+    if not section.how:
+        return
+    choice(section.how, (*STUDENTS, "pairs"), "config.teacher.how")
+    require(section.run, f"config.teacher.how={section.how} needs config.teacher.run: name a run")
+    if section.how == "pairs":
+        return
+    require(config.p_uncond == 0, f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0")
+    low, high = section.w_low, section.w_high
+    require(
+        -1 <= low < high < math.inf,
+        f"config.teacher.w_low={low:g} must be -1 or more and below config.teacher.w_high={high:g}",
+    )
+    if section.how == "halved":
+        steps, predicts = section.num_steps, config.objective.predicts
+        require(steps and steps >= 1, f"config.teacher.num_steps={steps} of a halved student must be 1 or more")
+        require(
+            predicts != "eps" and config.objective.error != "eps",
+            "config.objective is in eps, which says nothing of x where few steps begin: distil a run that predicts v, "
+            "x or velocity, such as one of configs/digits_flow.py",
+        )
+
+
+def student_walk(config: ConfigDict, section: ConfigDict) -> None:
+    """Check that a config.sampler is the one that a halved student was trained for. config: the student's."""
+    if config.teacher.how != "halved":
+        return
+    steps = config.teacher.num_steps
+    own = section.name == "ddim" and not section.eta and section.grid == "shifted" and section.num_steps == steps
+    require(
+        own,
+        f"this student was halved to {steps} steps: set config.sampler.name=ddim, eta=0, grid=shifted and "
+        f"num_steps={steps}, not {section.name}, {section.eta:g}, {section.grid} and {section.num_steps}",
+    )
+
+
+def student_guidance(config: ConfigDict, section: ConfigDict, ws, field: str = "w", second_model: bool = False) -> None:
+    """Check that a student, whose config this is, can be asked for every w by a config.guidance."""
+    low, high = config.teacher.w_low, config.teacher.w_high
+    for w in ws:
+        finite(float(w), field)
+        require(low <= w <= high, f"{field}={w:g} is outside of what this student was trained for: {low:g} to {high:g}")
+    plain = section.name == "classifier-free" and section.uncond == "null" and section.rescale is None
+    require(
+        plain and not second_model,
+        "a student takes w itself and has no second half: leave config.guidance.name=classifier-free, uncond=null and "
+        "rescale=None, and give it no --guide",
+    )
 
 
 def sampling(config: ConfigDict) -> None:

@@ -7,7 +7,7 @@ import ml_collections
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
-VERSION = 5  # of the fields
+VERSION = 6  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
@@ -29,10 +29,15 @@ ADDED = {
         }.items()
     }
     | {"train.averages": ()},
+    6: {
+        "objective.omega": 0.0,
+        "teacher": {"how": None, "run": None, "digest": None, "w_low": 0.0, "w_high": 4.0, "num_steps": None},
+    },
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
     "data.root",
+    "teacher.run",
     "sampler.",
     "guidance.",
     "eval.",

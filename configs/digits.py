@@ -22,6 +22,14 @@ def get_config():
     objective.predicts = "eps"  # what the network outputs: eps, x, v or velocity
     objective.error = "eps"  # of which of them the squared error is taken: a weight of the noise levels
     objective.density = "sech"  # of training's log-SNR: the paper's, or uniform_t of the straight path
+    objective.omega = 0.0  # of model guidance: it folds w = omega / (1 - omega) into the network
+
+    config.teacher = teacher = ml_collections.ConfigDict()  # filled in by experiments.distill and experiments.reflow
+    teacher.how = config_dict.placeholder(str)  # guided, halved: a network that takes w; pairs: rectified flow
+    teacher.run = config_dict.placeholder(str)
+    teacher.digest = config_dict.placeholder(str)  # of its parameters or pairs, filled in by what is loaded
+    teacher.w_low, teacher.w_high = 0.0, 4.0  # what the student is asked for
+    teacher.num_steps = config_dict.placeholder(int)  # of halved
 
     config.data = data = ml_collections.ConfigDict()
     data.name = "digits"  # or synthetic, or a directory of data.root that experiments.prepare_data wrote

@@ -26,6 +26,14 @@ def get_config():
     objective.predicts = "eps"
     objective.error = "eps"
     objective.density = "sech"
+    objective.omega = 0.0
+
+    config.teacher = teacher = ml_collections.ConfigDict()
+    teacher.how = config_dict.placeholder(str)
+    teacher.run = config_dict.placeholder(str)
+    teacher.digest = config_dict.placeholder(str)
+    teacher.w_low, teacher.w_high = 0.0, 4.0
+    teacher.num_steps = config_dict.placeholder(int)
 
     config.data = data = ml_collections.ConfigDict()
     data.name = "imagenet64-area"  # the directory of data.root that experiments.prepare_data wrote

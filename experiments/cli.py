@@ -67,6 +67,22 @@ def define_ema():
     )
 
 
+def define_training():
+    """--train_steps and --learning_rate of a run whose config is another run's, for `training`."""
+    return (
+        flags.DEFINE_integer("train_steps", None, "default: as many as the run's own", lower_bound=1),
+        flags.DEFINE_float("learning_rate", None, "default: the run's own"),
+    )
+
+
+def training(config, given):
+    """The config with what the flags of define_training set."""
+    for field, flag in zip(("num_steps", "learning_rate"), given, strict=True):
+        if flag.value is not None:
+            config.train[field] = flag.value
+    return config
+
+
 def define_hosts():
     """The flags by which a command's processes find each other where no cluster says it."""
     flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Kubernetes, TPU pods need none of these")

@@ -12,6 +12,7 @@ from cfg_jax import __version__, checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, write_atomic
+from cfg_jax.models import build
 from cfg_jax.training import weights
 from experiments import cli
 
@@ -50,6 +51,8 @@ def main():
     imported = origin(Path(RUN.value) / "imported.json")
     weights.export(out, config, step, params, DTYPE.value)
     guided = "w > 0 guides it." if config.p_uncond else "it has no unconditional half: w must be 0."
+    if build.takes_w(config):
+        guided = f"a student, it takes w itself, from {config.teacher.w_low:g} to {config.teacher.w_high:g}."
     card = CARD.format(
         name=out.stem, version=__version__, step=step, data=config.data.name, size=config.data.image_size,
         channels=config.data.channels, classes=config.data.num_classes, p_uncond=config.p_uncond, guidance=guided,

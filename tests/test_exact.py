@@ -60,7 +60,7 @@ def test_truncation_of_algorithm_2():
 
 
 def ode_between(low, high, w):
-    """The variance of x that the guided ODE leaves between two log-SNR, in float64: z is a product of powers of stds."""
+    """The variance of x that the guided ODE leaves between two log-SNR, in float64: a product of powers of stds."""
     alpha2 = 1 / (1 + np.exp(-np.array([low, high], np.float64)))
     var_c, var_u = alpha2 * 1 + 1 - alpha2, alpha2 * 2 + 1 - alpha2
     begin, end = var_c ** (1 + w) / var_u**w

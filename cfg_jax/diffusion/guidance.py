@@ -96,7 +96,7 @@ def is_zero(w) -> bool:
 class Halves(NamedTuple):
     """A model as a rule sees it, all of (z [B, ...], scalar logsnr, c [B])."""
 
-    cond: Callable  # -> eps_c
+    cond: Callable  # -> eps_c; of a student of guidance with w [B] as a fourth argument
     both: Callable  # -> (eps_c, eps_u)
     uncond: Callable | None = None  # -> eps of the null label
 
@@ -155,6 +155,16 @@ class ClassifierFree(Stateless):
         return Guided.of(eps, log_weight=log_weight_rate(eps_cond, eps_uncond, self.w)), state
 
 
+@flax.struct.dataclass
+class InOnePass(Stateless):
+    """Equation 6 by a student that takes w as an input: one pass. Meng et al. 2023."""
+
+    w: Any  # scalar or [B]
+
+    def __call__(self, halves, z, logsnr, c, state):
+        return Guided.of(halves.cond(z, logsnr, c, jnp.broadcast_to(self.w, c.shape))), state
+
+
 def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
     """Of each image, [B, 1, ...]."""
     return (a * b).sum(axis=tuple(range(1, a.ndim)), keepdims=True)
@@ -205,8 +215,8 @@ class Guidance:
     def on(self, model) -> Callable:
         """model: has eps_fn and null -> (z, scalar logsnr, c, state) -> Guided, state."""
 
-        def cond(z, logsnr, c):
-            return model.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)
+        def cond(z, logsnr, c, *w):
+            return model.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c, *w)
 
         def uncond(z, logsnr, c):
             return cond(z, logsnr, jnp.full_like(c, model.null))

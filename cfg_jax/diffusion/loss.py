@@ -39,6 +39,7 @@ class Objective:
     density: str = "sech"
     logsnr_min: float = -20.0
     logsnr_max: float = 20.0
+    omega: float = 0.0  # of model guidance, see distill.py
 
     def noised(self, key: Array, x: Float[Array, "b ..."], eps: Float[Array, "b ..."] | None = None):
         """Every image at a log-SNR of its own -> z [B, ...], logsnr [B], eps [B, ...]. Algorithm 1, lines 4 to 6.

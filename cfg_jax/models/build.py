@@ -18,7 +18,7 @@ from cfg_jax.models.unet import Encoder, UNet
 
 NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}
 # what a network does not take from config.model, and what of config.model is not passed on as it is
-FROM_DATA = {"num_classes", "out_channels", "noise_level", "parent"}
+FROM_DATA = {"num_classes", "out_channels", "noise_level", "takes_w", "parent"}
 NOT_FIELDS = {"name", "time", "dtype"}
 
 
@@ -30,7 +30,9 @@ def network(config: ConfigDict) -> nn.Module:
     known = NOT_FIELDS | cls.__annotations__.keys() - FROM_DATA
     if "out_channels" in cls.__annotations__:
         known = known | {"learned_variance"}
-        of_data = {"out_channels": data.channels * (2 if model.get("learned_variance") else 1)}
+        of_data = {
+            "out_channels": data.channels * (2 if model.get("learned_variance") else 1), "takes_w": takes_w(config)
+        }  # fmt: skip
     else:
         of_data = {}
     if other := sorted(known ^ model.keys()):
@@ -39,6 +41,11 @@ def network(config: ConfigDict) -> nn.Module:
     fields = {name: value for name, value in model.items() if name not in NOT_FIELDS | {"learned_variance"}}
     time, dtype = adm.NOISE_LEVELS[model["time"]](), jnp.dtype(model["dtype"])
     return cls(num_classes=data.num_classes, noise_level=time, dtype=dtype, **of_data, **fields)
+
+
+def takes_w(config: ConfigDict) -> bool:
+    """Whether the network is a student of guidance, which takes w itself and has no unconditional half."""
+    return config.teacher.how in checks.STUDENTS
 
 
 def is_classifier(config: ConfigDict) -> bool:
@@ -105,12 +112,12 @@ def guidance_fields(section: ConfigDict) -> dict[str, Any]:
     return found | {name: section[name] for name, value in plain.items() if section[name] != value}
 
 
-def rule(section: ConfigDict, w: float | np.ndarray):
-    """The rule that a config.guidance names, at w: a number, or one for each image [B].
+def rule(section: ConfigDict, w: float | np.ndarray, takes_w: bool = False):
+    """The rule that a config.guidance names, at w: a number, or one for each image [B]. takes_w: of a student.
 
     Where every w is 0 the rule is Unguided, which takes one network pass instead of two, unless w = 0 is not that.
     """
-    cls = rules.RULES[section.name]
+    cls = guidance.InOnePass if takes_w else rules.RULES[section.name]
     if guidance.is_zero(w) and getattr(cls, "unguided_at_0", True):
         return guidance.Unguided()
     found = cls(w=w, **checks.set_fields(section, cls))

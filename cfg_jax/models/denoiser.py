@@ -28,20 +28,20 @@ class Denoiser:
         return self.net.num_classes
 
     def predict(
-        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], **kwargs
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
     ) -> Float[Array, "b h w c"]:
         """What the network was trained to predict, without the channels of a learned variance.
 
-        kwargs go to the network's call.
+        w [B] is of a network that takes it. kwargs go to the network's call.
         """
-        out: Array = self.net.apply({"params": self.params}, z, logsnr, c, **kwargs)  # type: ignore[assignment]
+        out: Array = self.net.apply({"params": self.params}, z, logsnr, c, w, **kwargs)  # type: ignore[assignment]
         return out[..., : z.shape[-1]]
 
     def eps_fn(
-        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"]
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None
     ) -> Float[Array, "b h w c"]:
-        """eps(z, lambda, c). Where c is null it is the unconditional eps."""
-        return loss.convert(self.predict(z, logsnr, c), z, logsnr, self.predicts, "eps")
+        """eps(z, lambda, c). Where c is null it is the unconditional eps. w as in predict."""
+        return loss.convert(self.predict(z, logsnr, c, w), z, logsnr, self.predicts, "eps")
 
 
 @flax.struct.dataclass

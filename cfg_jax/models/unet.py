@@ -19,6 +19,8 @@ from cfg_jax.models.attention import attend
 from cfg_jax.models.norm import GroupNorm
 from cfg_jax.models.precision import highest
 
+W_SCALE = 250  # w of 0 to 4 becomes as long as the noise level, 0 to 1000
+
 
 def noise_level(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
@@ -35,6 +37,7 @@ class UNet(nn.Module):
     head_width: int | None = None  # channels per head, or
     num_heads: int | None = None  # heads at every resolution
     null_label: bool = True  # the null token is embedding row `num_classes`
+    takes_w: bool = False  # a student of guidance: w is embedded beside the noise level
     resample_blocks: bool = True  # resample inside residual blocks, or by a convolution of its own
     noise_level: Callable = noise_level  # logsnr -> what the time embedding sees
     dropout: float = 0.0
@@ -44,13 +47,26 @@ class UNet(nn.Module):
     @nn.compact
     @highest
     def __call__(
-        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], *, train: bool = False
+        self,
+        z: Float[Array, "b h w c"],
+        logsnr: Float[Array, " b"],
+        c: Int[Array, " b"],
+        w: Float[Array, " b"] | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "b h w out_channels"]:
-        """eps(z, lambda, c) in float32, or what else the network is trained to predict. train: with dropout."""
+        """eps(z, lambda, c) in float32, or what else the network is trained to predict. train: with dropout.
+
+        w is looked at where `takes_w`; None is 0.
+        """
         block, attention = layers(self, dropout=self.dropout, deterministic=not train)
         emb = embed_time(self, logsnr)
         if self.num_classes:
             emb += nn.Embed(self.num_classes + self.null_label, 4 * self.channels, name="label_emb")(c)
+        if self.takes_w:  # of no effect at first, so that a student starts as its teacher's conditional half
+            w = jnp.zeros_like(logsnr) if w is None else w
+            of_w = timestep_embedding(W_SCALE * w, self.channels)
+            emb += nn.Dense(4 * self.channels, kernel_init=nn.initializers.zeros, name="w_embed")(of_w)
         emb = nn.silu(emb).astype(self.dtype)
         h, skips = encode(self, z, emb, block, attention)
 

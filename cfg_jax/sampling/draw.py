@@ -93,7 +93,7 @@ class _Counted:
 
     null = 2
 
-    def eps_fn(self, z, logsnr, c):
+    def eps_fn(self, z, logsnr, c, *w):
         count = len(z)
         jax.debug.callback(lambda _: _SEEN.append(count), z[0, 0])
         return z

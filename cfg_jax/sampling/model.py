@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,7 +12,6 @@ from cfg_jax import checks
 from cfg_jax.diffusion import particles, rules
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
-from cfg_jax.files import digest
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
@@ -38,7 +36,7 @@ class Model:
 
     @cached_property
     def digest(self) -> str:
-        return digest_of(self.params)
+        return weights.digest_of(self.params)
 
     @property
     def dtype(self) -> str:
@@ -51,9 +49,16 @@ class Model:
         data = self.config.data
         return data.image_size, data.image_size, data.channels
 
-    def eps_fn(self, z, logsnr, c):
-        """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C]."""
-        return self.denoiser.eps_fn(z, logsnr, c)
+    def eps_fn(self, z, logsnr, c, w=None):
+        """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C].
+
+        w [B] is of a student, see experiments.distill.
+        """
+        return self.denoiser.eps_fn(z, logsnr, c, w)
+
+    def rule(self, section: ConfigDict, w):
+        """The rule that a config.guidance names, at w; of a student the one that gives it w as an input."""
+        return build.rule(section, w, build.takes_w(self.config))
 
     def sample(self, labels, w=0.0, num_steps=None, seed=0, *, batch_size=None, guides=None, **settings) -> np.ndarray:
         """labels [N] ints, w a number or [N] (guidance scale s = 1 + w) -> uint8 [N, H, W, C].
@@ -67,12 +72,13 @@ class Model:
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
         checks.sampling(config)
+        checks.student_walk(self.config, config.sampler)
         w = np.asarray(w, np.float32)
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
         guides.check(self, np.unique(w), labels, section=config.guidance)
-        rule = values.get("guidance", build.rule(config.guidance, np.broadcast_to(w, labels.shape)))
+        rule = values.get("guidance", self.rule(config.guidance, np.broadcast_to(w, labels.shape)))
         walk = build.walk(config)
         walk = walk.replace(sampler=values.get("sampler", walk.sampler))
         if problem := walk.group and particles.problem(walk.group, labels, np.broadcast_to(w, labels.shape)):
@@ -97,7 +103,7 @@ class Classifier:
 
     @cached_property
     def digest(self) -> str:
-        return digest_of(self.params)
+        return weights.digest_of(self.params)
 
     def log_prob(self, z, logsnr, c):
         """log p(c | z): z [B, H, W, C], logsnr [B], c int32 [B] -> [B]."""
@@ -124,6 +130,8 @@ class Guides:
         if other_label and self.uncond:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
+        if build.takes_w(model.config):
+            return checks.student_guidance(model.config, section, ws, field, bool(self.uncond))
         for w in ws:
             if section.name == "unconditional":
                 checks.finite(float(w), field)
@@ -220,8 +228,3 @@ def changed(config: ConfigDict, settings: dict) -> ConfigDict:
             except TypeError as error:
                 raise InputError(f"{name}={value!r} is of another type: {error}") from error
     return config
-
-
-def digest_of(params) -> str:
-    """Twelve hex digits of a network's parameters."""
-    return digest(*map(np.asarray, jax.tree.leaves(params)))

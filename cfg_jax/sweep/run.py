@@ -83,6 +83,7 @@ def sweep(
         checks.groups(variant)
         checks.evaluation(variant.eval)
         for model in loaded:
+            checks.student_walk(model.config, variant.sampler)
             guides.check(model, guided_at, field="--w", section=variant.guidance)
         if guides.classifier and variant.guidance.name not in (spec.PAPER, "unconditional"):
             raise InputError(
@@ -161,4 +162,4 @@ def guidance_of(cell: Cell, guides: models.Guides) -> Guidance:
     if guides.classifier:
         rule = Unconditional() if section.name == "unconditional" else Unguided()
         return guides.beside(rule, section).replace(classifier_scale=w)
-    return guides.beside(build.rule(section, np.full(cell.config.eval.num_images, w, np.float32)), section)
+    return guides.beside(cell.model.rule(section, np.full(cell.config.eval.num_images, w, np.float32)), section)

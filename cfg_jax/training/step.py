@@ -11,10 +11,10 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cfg_jax import images
 from cfg_jax.diffusion import guidance
 from cfg_jax.models import build
-from cfg_jax.training import averages
+from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.training import averages, targets
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training.metrics import ClassifierMetrics, TrainMetrics
@@ -26,13 +26,15 @@ def train_step(
     batch: dict[str, jax.Array],
     key: jax.Array,
     p_uncond: jax.Array,
+    teacher: Denoiser | None = None,
     *,
     config: ConfigDict,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, TrainMetrics]:
     """Take one gradient step on {"image": uint8 [B, H, W, C], "label": int32 [B]}. Algorithm 1.
 
-    A classifier's step differs in the loss alone, which is the cross-entropy of z's class.
+    A classifier's step differs in the loss alone, which is the cross-entropy of z's class. A student's differs in what
+    its network is held to, which targets.py has. teacher: the network that config.teacher names.
 
     p_uncond is an argument and not read from the config, so that runs that differ in it share a compiled program.
     A step whose loss or gradient is not finite counts in the metrics and changes nothing but the step.
@@ -40,22 +42,23 @@ def train_step(
     objective, tx = build.objective(config), states.optimizer(config.train)
     classifies = build.is_classifier(config)
     drop_key, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    x = images.to_float(batch["image"])
-    c = guidance.drop_labels(drop_key, batch["label"], p_uncond, null=config.data.num_classes)
-    z, logsnr, eps = objective.noised(loss_key, x)
+    whole = meshes.whole(state.params, mesh)
+    c = batch["label"]
+    if config.teacher.how != "pairs":  # those have null labels of their own
+        c = guidance.drop_labels(drop_key, c, p_uncond, null=config.data.num_classes)
+    own = build.denoiser(config, jax.lax.stop_gradient(whole)) if config.objective.omega else None
+    examples = targets.of_batch(config, batch["image"], c, loss_key, own, teacher)
 
-    def mean_loss(params, dropout_key, z, logsnr, c, x, eps):
+    def mean_loss(params, dropout_key, z, logsnr, c, w, target):
         if classifies:
             log_probs = build.noisy_classifier(config, params).log_probs(z, logsnr)
             loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, c)
             return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == c).astype(loss.dtype)}
-        predict = partial(build.denoiser(config, params).predict, train=True, rngs={"dropout": dropout_key})
-        loss = objective.loss(predict, z, logsnr, c, x, eps)
+        predicted = build.denoiser(config, params).predict(z, logsnr, c, w, train=True, rngs={"dropout": dropout_key})
+        loss = objective.distance(predicted, z, logsnr, target)
         return loss.mean(), {"loss": loss}
 
-    gradient, per_image = mean_gradient(
-        mean_loss, meshes.whole(state.params, mesh), dropout_key, (z, logsnr, c, x, eps), config.train.accumulate
-    )
+    gradient, per_image = mean_gradient(mean_loss, whole, dropout_key, examples, config.train.accumulate)
     grad_norm = optax.tree.norm(gradient)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -65,7 +68,7 @@ def train_step(
     new = states.TrainState(state.step, params, ema, opt_state, averages.update(state.averages, params, state.step))
     new = jax.tree.map(partial(jnp.where, finite), new, state)
     measured = ClassifierMetrics if classifies else TrainMetrics
-    metrics = measured.of_step(finite, **per_image, logsnr=logsnr, grad_norm=grad_norm)
+    metrics = measured.of_step(finite, **per_image, logsnr=examples.logsnr, grad_norm=grad_norm)
     return new.replace(step=state.step + 1), metrics
 
 

@@ -19,9 +19,10 @@ from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
 from cfg_jax.models import build
+from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
-from cfg_jax.training import records, samples, start
+from cfg_jax.training import records, samples, start, targets
 from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
@@ -44,12 +45,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     checks.everything(config)
     build.network(config)
     source, config = sources.load(config)
+    teacher, source, config = targets.load(config, source)
     mesh = meshes.training_mesh(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
         signals = Signals()
         for rollbacks in (0, 1):
             try:
-                return _train(config, Path(workdir), source, mesh, rollbacks, signals)
+                return _train(config, Path(workdir), source, teacher, mesh, rollbacks, signals)
             except NonFinite as error:
                 if agreed(signals.received):
                     raise KeyboardInterrupt(f"{error}; stopped, the last checkpoint is kept") from error
@@ -62,7 +64,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _train(
-    config: ConfigDict, workdir: Path, source: sources.Source, mesh: Mesh, rollbacks: int, signals: Signals
+    config: ConfigDict,
+    workdir: Path,
+    source: sources.Source,
+    teacher: Denoiser | None,
+    mesh: Mesh,
+    rollbacks: int,
+    signals: Signals,
 ) -> None:
     """Train once. Raises NonFinite where the run should go back to its last checkpoint."""
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
@@ -84,7 +92,7 @@ def _train(
         source,
         batch_size=batch_size,
         seed=config.seed,
-        flip=config.data.flip,
+        flip=config.data.flip and config.teacher.how != "pairs",  # a pair is of one picture as it is
         process=jax.process_index(),
         num_processes=jax.process_count(),
     )
@@ -96,6 +104,7 @@ def _train(
 
     # on every device once, not sent there at every step
     constants = jax.jit(constants_of_run, out_shardings=meshes.replicated(mesh))()
+    constants = *constants, jax.device_put(teacher, meshes.replicated(mesh))
     step_fn, flops, seconds = steps.compile_step(config, mesh, state, meshes.put(batches[begin], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
     peak_flops = meshes.peak_flops()

@@ -1,0 +1,47 @@
+"""Pairs of noise and what a run's probability-flow ODE makes of it: what rectified flow is trained on.
+
+Liu et al. 2023. A pair is (x, z_1) with z_1 ~ N(0, I) at the noisy end of the grid, and the label it was drawn with.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cfg_jax.errors import InputError
+from cfg_jax.files import digest, write_npz
+
+
+@dataclass(frozen=True)
+class Pairs:
+    images: np.ndarray  # float32 [N, H, W, 2 C], x and then its noise
+    labels: np.ndarray  # int32 [N]
+    made: dict  # of what and how
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of x."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels // 2
+
+    @property
+    def digest(self) -> str:
+        return digest(self.images, self.labels)
+
+
+def write(path: str | Path, pairs: Pairs) -> None:
+    write_npz(path, {"images": pairs.images, "labels": pairs.labels, "made": np.array(json.dumps(pairs.made))})
+
+
+def read(path: str | Path) -> Pairs:
+    """Raises InputError for a file that holds no pairs."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            pairs = Pairs(file["images"], file["labels"], json.loads(str(file["made"])))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} holds no pairs ({error}): make them with experiments.reflow") from error
+    images, labels = pairs.images, pairs.labels
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[-1] % 2 or labels.shape != images.shape[:1]:
+        raise InputError(f"{path} holds no pairs: make them with experiments.reflow")
+    return pairs

@@ -1,0 +1,49 @@
+"""What a network is trained to where that is not the data's own noise: guidance in one pass, and in fewer steps.
+
+A field is a network's prediction as a function of (z [B, ...], logsnr [B], c [B]), in any of loss.PREDICTIONS: the
+weights of Equation 6 sum to 1, so that guidance is the same in all of them.
+"""
+
+from collections.abc import Callable
+
+from jaxtyping import Array, Float, Int
+
+from cfg_jax.diffusion import process
+from cfg_jax.diffusion.guidance import both_halves, guide
+
+
+def guided(field: Callable, null: int, w: Float[Array, " b"], z, logsnr, c) -> Float[Array, "b ..."]:
+    """(1 + w) f(z, c) - w f(z), what a student that takes w is held to. Meng et al. 2023, Equation 3."""
+    return guide(*both_halves(field, null, z, logsnr, c), w)
+
+
+def model_guided(target, field: Callable, null: int, omega, z, logsnr, c) -> Float[Array, "b ..."]:
+    """target + omega (f(z, c) - f(z)) with the network's own f: model guidance. Tang et al. 2025.
+
+    Nothing is added where c is null. The caller stops the gradient of f.
+    """
+    cond, uncond = both_halves(field, null, z, logsnr, c)
+    return target + omega * (cond - uncond)
+
+
+def fixed_point(omega: float) -> float:
+    """The w that model guidance ends at: f = E + omega (f - f_u) is (1 + w) E - w f_u at w = omega / (1 - omega)."""
+    return omega / (1 - omega)
+
+
+def halved(eps_fn: Callable, z: Float[Array, "b ..."], logsnr, middle, after, c: Int[Array, " b"]):
+    """x [B, ...] such that one step of DDIM from logsnr to `after` ends where the teacher's two do, by way of `middle`.
+
+    Progressive distillation, Salimans & Ho 2022, Algorithm 2. The three log-SNR are [B]; an infinite `after` is the
+    last step, whose end is x itself.
+    """
+    halfway = _ddim(eps_fn, z, logsnr, middle, c)
+    end = _ddim(eps_fn, halfway, middle, after, c)
+    logsnr, after = process.per_image(logsnr, z), process.per_image(after, z)
+    ratio = process.sigma(after) / process.sigma(logsnr)
+    return (end - ratio * z) / (process.alpha(after) - ratio * process.alpha(logsnr))
+
+
+def _ddim(eps_fn, z, logsnr, after, c):
+    eps = eps_fn(z, logsnr, c)
+    return process.diffuse(process.predict_x(z, eps, logsnr), eps, after)

@@ -1,0 +1,51 @@
+"""Guidance in one pass: a student that takes w as an input, and students of it that take fewer and fewer steps.
+
+python -m experiments.distill --run=runs/digits-flow --workdir=runs/digits-student
+python -m experiments.distill --run=runs/digits-student --workdir=runs/digits-student --steps=16,8,4
+
+The first starts from the run's weights and learns (1 + w) f(z, c) - w f(z) for every w of --w (Meng et al. 2023). The
+second trains one student after another, runs/digits-student-16 and so on, each to do one step of DDIM where its teacher
+does two (Salimans & Ho 2022). Students are runs like others: sample, sweep, export and report take them.
+"""
+
+import itertools
+
+from absl import flags
+
+from cfg_jax import checks
+from cfg_jax.errors import require
+from cfg_jax.training import students, trainer, weights
+from experiments import cli
+
+RUN = flags.DEFINE_string("run", None, "the teacher: run directory or export")
+WORKDIR = flags.DEFINE_string("workdir", None, "directory of the student; with --steps, the beginning of their names")
+W = flags.DEFINE_string("w", "0:4", "the lowest and the highest w that the student is to take")
+STEPS = flags.DEFINE_string("steps", None, "numbers of steps, each half of the one before; the first may be any")
+TRAINING = cli.define_training()
+flags.mark_flags_as_required(["run", "workdir"])
+
+
+def main():
+    if not STEPS.value:
+        bounds = cli.numbers(W.value, tuple, "w")[0]
+        require(len(bounds) == 2, f"--w={W.value}: give the lowest and the highest w, such as 0:4")
+        config, _, _ = weights.read(RUN.value)
+        student = cli.training(students.distilled(config, RUN.value, *bounds), TRAINING)
+        trainer.train(student, WORKDIR.value)
+        return print(f"{WORKDIR.value} takes w from {bounds[0]:g} to {bounds[1]:g}, one pass a step")
+    steps = cli.numbers(STEPS.value, int, "steps")
+    halves = all(a == 2 * b for a, b in itertools.pairwise(steps))
+    require(halves and steps[-1] >= 1, f"--steps={STEPS.value}: each must be half of the one before, such as 16,8,4")
+    run = RUN.value
+    for num_steps in steps:
+        config, _, _ = weights.read(run)
+        student = cli.training(students.halved(config, run, num_steps), TRAINING)
+        checks.everything(student)
+        run = f"{WORKDIR.value}-{num_steps}"
+        trainer.train(student, run)
+        print(f"{run} takes {num_steps} steps of one pass")
+    return None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -47,12 +47,17 @@ def error(values):
     return np.std(values, ddof=1) / np.sqrt(len(values))
 
 
-def write(out, study, figure, table, about, of=""):
-    """Save the picture, and print and save the table with its command and seconds. of: the data, in the names."""
+def write(out, study, figure, table, about, of="", more=None):
+    """Save the picture, and print and save the table with its command and seconds. of: the data, in the names.
+
+    more: {NAME: a further picture}, saved beside it with NAME at the end of its name.
+    """
     out, name = Path(out), f"{study}_{of}" if of else study
     out.mkdir(parents=True, exist_ok=True)
     if figure is not None:
         figure.savefig(out / f"{name}.png", dpi=110)
+    for last, further in (more or {}).items():
+        further.savefig(out / f"{name}_{last}.png", dpi=110)
     seconds = time.perf_counter() - BEGAN
     text = f"    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
     write_atomic(out / f"{name}.md", text + "\n")

@@ -16,14 +16,17 @@ from cfg_jax.diffusion import process
 
 @dataclass(frozen=True)
 class Mixture:
+    """Each component is a class, unless `classes` says of which class it is one of several."""
+
     means: jax.Array  # [K, D]
     stds: jax.Array  # [K]
     weights: jax.Array  # [K], sum to 1
+    classes: tuple[int, ...] | None = None  # [K], from 0 without a gap
 
     @property
     def null(self) -> int:
-        """The label K, which stands for no class."""
-        return len(self.weights)
+        """The number of classes, a label which stands for no class."""
+        return len(self.weights) if self.classes is None else max(self.classes) + 1
 
     def log_joint(self, z: Float[Array, "*b d"], logsnr: Float[Array, ""]) -> Float[Array, "*b k"]:
         """log p(z_lambda, c = k) of every class k."""
@@ -31,13 +34,26 @@ class Mixture:
         variance = jnp.square(alpha * self.stds) + jnp.square(sigma)
         distance = jnp.square(z[..., None, :] - alpha * self.means).sum(-1)
         dim = self.means.shape[-1]
-        return jnp.log(self.weights) - 0.5 * (distance / variance + dim * jnp.log(2 * jnp.pi * variance))
+        joint = jnp.log(self.weights) - 0.5 * (distance / variance + dim * jnp.log(2 * jnp.pi * variance))
+        return self.by_class(joint)
+
+    def by_class(self, log_weights: Float[Array, "*b n"]) -> Float[Array, "*b k"]:
+        """The log of what the components of each class sum to."""
+        if self.classes is None:
+            return log_weights
+        of = jax.nn.one_hot(jnp.array(self.classes), self.null, axis=0)
+        return jax.nn.logsumexp(log_weights[..., None, :], axis=-1, b=of)
 
     def log_density(self, z: Float[Array, "*b d"], logsnr: Float[Array, ""], c: Int[Array, ""]) -> Float[Array, "*b"]:
         """log p(z | c), or log p(z) where c is null."""
-        joint = self.log_joint(z, logsnr)
-        given = joint[..., jnp.minimum(c, self.null - 1)] - jnp.log(self.weights)[jnp.minimum(c, self.null - 1)]
+        joint, of = self.log_joint(z, logsnr), jnp.minimum(c, self.null - 1)
+        given = joint[..., of] - self.by_class(jnp.log(self.weights))[of]
         return jnp.where(c == self.null, jax.nn.logsumexp(joint, axis=-1), given)
+
+    def log_prob(self, z: Float[Array, "b d"], logsnr: Float[Array, " b"], c: Int[Array, " b"]) -> Float[Array, " b"]:
+        """log p(c | z_lambda): the exact classifier."""
+        joint = jax.vmap(self.log_joint)(z, logsnr)
+        return jnp.take_along_axis(jax.nn.log_softmax(joint), c[:, None], axis=-1)[:, 0]
 
     def eps_fn(self, z: Float[Array, "b d"], logsnr: Float[Array, " b"], c: Int[Array, " b"]) -> Float[Array, "b d"]:
         """eps(z, lambda, c) = -sigma grad_z log p(z | c). Where c is null it is the unconditional eps."""
@@ -47,8 +63,9 @@ class Mixture:
     def sample(self, key: Array, num: int) -> tuple[Float[Array, "num d"], Int[Array, " num"]]:
         """Draw points x and their classes."""
         c_key, x_key = jax.random.split(key)
-        c = jax.random.categorical(c_key, jnp.log(self.weights), shape=(num,))
-        return self.means[c] + self.stds[c][:, None] * jax.random.normal(x_key, (num, self.means.shape[1])), c
+        k = jax.random.categorical(c_key, jnp.log(self.weights), shape=(num,))
+        x = self.means[k] + self.stds[k][:, None] * jax.random.normal(x_key, (num, self.means.shape[1]))
+        return x, k if self.classes is None else jnp.array(self.classes)[k]
 
 
 @dataclass(frozen=True)

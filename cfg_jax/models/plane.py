@@ -1,0 +1,161 @@
+"""Two classes in the plane whose eps is exact, and a small network of their velocity, trained, rectified, distilled.
+
+A class is a ring of eight Gaussians. The rings stand apart ("separate") or are linked ("overlapping").
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from cfg_jax.diffusion import flow, guidance, loss, process
+from cfg_jax.models.mixture import Mixture
+
+RINGS = {"separate": (1.4, 0.8), "overlapping": (0.6, 1.0)}  # a centre's distance from 0, and the radius
+OBJECTIVE = loss.Objective(predicts="velocity", error="velocity", density="uniform_t")
+
+
+def rings(name: str, num: int = 12, std: float = 0.2) -> Mixture:
+    """Class 0 on the left, class 1 on the right, of `num` Gaussians each."""
+    (centre, radius), angles = RINGS[name], 2 * np.pi * np.arange(num) / num
+    ring, aside = radius * np.stack([np.cos(angles), np.sin(angles)], 1), np.array([centre, 0])
+    means = np.concatenate([ring - aside, ring + aside])
+    return Mixture(jnp.float32(means), jnp.full(2 * num, std), jnp.full(2 * num, 0.5 / num), (0,) * num + (1,) * num)
+
+
+class MLP(nn.Module):
+    """The velocity at z [B, 2], log-SNR [B], label c [B], of which num_classes is null, and weight w [B]."""
+
+    num_classes: int = 2
+    width: int = 96
+    depth: int = 3
+
+    @nn.compact
+    def __call__(self, z, logsnr, c, w):
+        on_path = z / process.per_image(process.alpha(logsnr) + process.sigma(logsnr), z)
+        angles = np.pi * flow.time_of(logsnr)[:, None] * jnp.array([0.5, 1.0, 2.0, 4.0])
+        waves = jnp.concatenate([angles, on_path, 2 * on_path], axis=1)
+        label = jax.nn.one_hot(c, self.num_classes + 1)
+        h = jnp.concatenate([on_path, jnp.sin(waves), jnp.cos(waves), label, w[:, None]], axis=1)
+        for _ in range(self.depth):
+            h = nn.silu(nn.Dense(self.width)(h))
+        return nn.Dense(z.shape[1])(h)
+
+
+@flax.struct.dataclass
+class Field:
+    """A network of the velocity with its parameters. w: what a distilled one is asked for, scalar or [B]."""
+
+    params: Any
+    net: MLP = flax.struct.field(pytree_node=False)
+    w: Any = 0.0
+
+    @property
+    def null(self) -> int:
+        return self.net.num_classes
+
+    def predict(self, z: Float[Array, "b d"], logsnr: Float[Array, " b"], c: Int[Array, " b"]) -> Float[Array, "b d"]:
+        w: Array = jnp.broadcast_to(jnp.float32(self.w), c.shape)
+        return self.net.apply({"params": self.params}, z, logsnr, c, w)  # type: ignore[return-value]
+
+    def eps_fn(self, z: Float[Array, "b d"], logsnr: Float[Array, " b"], c: Int[Array, " b"]) -> Float[Array, "b d"]:
+        return loss.convert(self.predict(z, logsnr, c), z, logsnr, "velocity", "eps")
+
+
+def fit(key: Array, loss_fn: Callable, num_steps: int, start: Field | None = None, rate: float = 8e-3) -> Field:
+    """A field after num_steps of Adam, its rate a cosine down to 0. loss_fn: (field, key) -> [B]."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+
+    @jax.jit
+    def train(field, key):
+        def step(carry, key):
+            field, state = carry
+            grads = jax.grad(lambda params: loss_fn(field.replace(params=params), key).mean())(field.params)
+            updates, state = optimizer.update(grads, state)
+            return (field.replace(params=optax.apply_updates(field.params, updates)), state), None
+
+        return jax.lax.scan(step, (field, optimizer.init(field.params)), jax.random.split(key, num_steps))[0][0]
+
+    return train(start or untrained(), key)
+
+
+def untrained() -> Field:
+    net, one = MLP(), jnp.zeros(1)
+    return Field(net.init(jax.random.key(0), jnp.zeros((1, 2)), one, jnp.zeros(1, int), one)["params"], net)
+
+
+def of_data(law: Mixture, batch: int = 256, p_uncond: float = 1 / 3) -> Callable:
+    """Algorithm 1 on draws of a law: what trains a field of both halves."""
+
+    def loss_fn(field, key):
+        x_key, drop_key, key = jax.random.split(key, 3)
+        x, c = law.sample(x_key, batch)
+        z, logsnr, eps = OBJECTIVE.noised(key, x)
+        c = guidance.drop_labels(drop_key, c, p_uncond, law.null)
+        return OBJECTIVE.loss(field.predict, z, logsnr, c, x, eps)
+
+    return loss_fn
+
+
+def of_pairs(eps: Float[Array, "n d"], x: Float[Array, "n d"], c: Int[Array, " n"], batch: int = 256) -> Callable:
+    """Reflow: x - eps of a flow's own beginnings and ends. Liu et al. 2023, Equation 1."""
+
+    def loss_fn(field, key):
+        of_key, key = jax.random.split(key)
+        of = jax.random.randint(of_key, (batch,), 0, len(x))
+        z, logsnr, noise = OBJECTIVE.noised(key, x[of], eps[of])
+        return OBJECTIVE.loss(field.predict, z, logsnr, c[of], x[of], noise)
+
+    return loss_fn
+
+
+def of_teacher(law: Mixture, teacher: Field, w_max: float, batch: int = 256) -> Callable:
+    """Equation 6 of the teacher at w ~ U[0, w_max], in one pass of a field that is told w. Meng et al. 2023."""
+
+    def loss_fn(field, key):
+        x_key, w_key, key = jax.random.split(key, 3)
+        x, c = law.sample(x_key, batch)
+        z, logsnr, _ = OBJECTIVE.noised(key, x)
+        w = w_max * jax.random.uniform(w_key, c.shape)
+        target = guidance.guided(teacher.predict, w, teacher.null)(z, logsnr, c)
+        return OBJECTIVE.distance(field.replace(w=w).predict(z, logsnr, c), z, logsnr, target)
+
+    return loss_fn
+
+
+def velocity(model, w=0.0) -> Callable:
+    """The guided velocity of a law or a field: (z_t, t, c) -> [B, D]."""
+    return flow.velocity_fn(guidance.guided(model.eps_fn, w, model.null))
+
+
+def diffused(law: Mixture, key: Array, num: int, t) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+    """Points z_t of the straight path from noise to draws of the law, and their classes."""
+    x_key, key = jax.random.split(key)
+    x, c = law.sample(x_key, num)
+    return (1 - t) * jax.random.normal(key, x.shape) + t * x, c
+
+
+def off(found: Float[Array, "..."], wanted: Float[Array, "..."]) -> Array:
+    """The RMS of a difference, as a share of the RMS of what is wanted."""
+    return jnp.sqrt(jnp.square(found - wanted).mean() / jnp.square(wanted).mean())
+
+
+def tilted(law: Mixture, points: Float[Array, "n d"], t, c, w) -> Float[Array, " n"]:
+    """p(z_t | c)^(1 + w) p(z_t)^-w at points of a grid, with the sum 1 over them. w = 0 is p(z_t | c)."""
+    logsnr = flow.logsnr_of(t)
+    z = points * (process.alpha(logsnr) + process.sigma(logsnr))
+    cond, uncond = (law.log_density(z, logsnr, jnp.array(label)) for label in (c, law.null))
+    return jax.nn.softmax((1 + w) * cond - w * uncond)
+
+
+def labelled(model, label: int) -> Callable:
+    """A model's eps_fn of class c or, where label is null, of no class, whatever c it is given."""
+    return (
+        model.eps_fn if label != model.null else lambda z, logsnr, c: model.eps_fn(z, logsnr, jnp.full_like(c, label))
+    )

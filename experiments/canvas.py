@@ -16,23 +16,27 @@ SIDE = 2.9
 
 
 class Walker:
-    """A law or a field, compiled once for all weights. Arrays are numpy's.
+    """A velocity at w, compiled once for all weights. velocity_of: w -> (z, t, c) -> [B, 2]. Arrays out are numpy's."""
 
-    velocity: (z, t, c, w) -> [B, 2]. path: (z, c, w, g) -> [T, B, 2], the velocity times g, by Euler's steps in t.
-    """
-
-    def __init__(self, model, times):
-        self.times = times
-        self._velocity = jax.jit(lambda z, t, c, w: plane.velocity(model, w)(z, t, c))
+    def __init__(self, velocity_of, num_steps):
+        self.times = np.linspace(0, 1, num_steps + 1)
+        self._velocity = jax.jit(lambda z, t, c, w: velocity_of(w)(z, t, c))
         self._path = jax.jit(
-            lambda z, c, w, g: flow.euler(lambda z, t, c: g * plane.velocity(model, w)(z, t, c), z, c, times)
+            lambda z, c, w, g, times: flow.euler(lambda z, t, c: g * velocity_of(w)(z, t, c), z, c, times)
         )
+
+    @classmethod
+    def of(cls, model, num_steps):
+        """A law or a field, guided."""
+        return cls(lambda w: plane.velocity(model, w), num_steps)
 
     def velocity(self, z, t, c, w=0.0):
         return np.asarray(self._velocity(z, t, jnp.broadcast_to(c, len(z)), jnp.float32(w)))
 
-    def path(self, z, c, w=0.0, g=1.0):
-        return np.asarray(self._path(z, jnp.broadcast_to(c, len(z)), jnp.float32(w), jnp.float32(g)))
+    def path(self, z, c, w=0.0, g=1.0, times=None):
+        """[T, B, 2], by Euler's steps along g times the velocity."""
+        times = self.times if times is None else times
+        return np.asarray(self._path(z, jnp.broadcast_to(c, len(z)), jnp.float32(w), jnp.float32(g), times))
 
     def at(self, path, t):
         return path[np.abs(self.times - t).argmin()]
@@ -44,13 +48,17 @@ def panels(rows, columns, about, width=9.5):
     figure = matplotlib.figure.Figure(figsize=(width, side * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for ax in axes.flat:
-        ax.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), xticks=[], yticks=[], aspect="equal")
+        square(ax)
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize=9)
     for ax, label in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(label, fontsize=9)
     figure.supxlabel(about, fontsize=8)
     return figure, axes
+
+
+def square(ax):
+    ax.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), xticks=[], yticks=[], aspect="equal")
 
 
 def mesh(num):

@@ -103,14 +103,14 @@ def of_data(law: Mixture, batch: int = 256, p_uncond: float = 1 / 3) -> Callable
     return loss_fn
 
 
-def of_pairs(eps: Float[Array, "n d"], x: Float[Array, "n d"], c: Int[Array, " n"], batch: int = 256) -> Callable:
-    """Reflow: x - eps of a flow's own beginnings and ends. Liu et al. 2023, Equation 1."""
+def of_pairs(eps: Float[Array, "n d"], x: Float[Array, "n d"], c, w, batch: int = 256) -> Callable:
+    """Reflow: x - eps of a flow's own beginnings and ends, at labels c [N], guided at w [N]. Liu et al. 2023."""
 
     def loss_fn(field, key):
         of_key, key = jax.random.split(key)
         of = jax.random.randint(of_key, (batch,), 0, len(x))
         z, logsnr, noise = OBJECTIVE.noised(key, x[of], eps[of])
-        return OBJECTIVE.loss(field.predict, z, logsnr, c[of], x[of], noise)
+        return OBJECTIVE.loss(field.replace(w=w[of]).predict, z, logsnr, c[of], x[of], noise)
 
     return loss_fn
 

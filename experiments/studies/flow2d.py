@@ -6,8 +6,6 @@ on the way, and guidance beside a temperature and beside a classifier.
 python -m experiments.studies.flow2d --out=runs/studies
 """
 
-from functools import cached_property
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,14 +35,9 @@ class Studied:
     def __init__(self, name):
         self.name, self.law = name, plane.rings(name)
         self.field = plane.fit(jax.random.key(0), plane.of_data(self.law), TRAIN_STEPS.value)
-        times = np.linspace(0, 1, NUM_STEPS.value + 1)
-        self.exact, self.learned = (canvas.Walker(model, times) for model in (self.law, self.field))
+        self.exact, self.learned = (canvas.Walker.of(model, NUM_STEPS.value) for model in (self.law, self.field))
         self.noise, self.other = jax.random.normal(jax.random.key(1), (2, NUM_SAMPLES.value, 2))
-        self.walked = {}
-
-    @cached_property
-    def both(self):
-        return {"exact": self.exact, "learned": self.learned}
+        self.both, self.walked = {"exact": self.exact, "learned": self.learned}, {}
 
     def path(self, kind, c, w=0.0, g=1.0, spread=1.0):
         """[T, N, 2]; kind: exact, learned, or other, which is exact from other noise."""
@@ -101,12 +94,11 @@ def field_rows(studied, scales):
 
 
 def samples(studied):
-    kinds = {"other": "exact", "learned": "learned"}
     figure, axes = canvas.panels([of.name for of in studied], ["noise", "data", "exact flow", "learned flow"],
                                  "Unconditional generation.")  # fmt: skip
     for of, row in zip(studied, axes, strict=True):
         drawn = of.law.sample(jax.random.key(3), NUM_SAMPLES.value)[0]
-        ends = [of.path(kind, NULL)[-1] for kind in kinds]
+        ends = [of.path(kind, NULL)[-1] for kind in ("exact", "learned")]
         for ax, z in zip(row, (of.noise, drawn, *ends), strict=True):
             canvas.points(ax, z, canvas.COLORS[NULL], 1500)
     return figure

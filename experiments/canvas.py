@@ -1,9 +1,10 @@
 """What the studies of the plane draw with: panels, arrows, paths, points and contours. Not a command."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 
@@ -15,31 +16,51 @@ EXACT = "0.65"
 SIDE = 2.9
 
 
+def _guided(model, w, told):
+    return plane.velocity(model.replace(w=w)) if told else plane.velocity(model, w)
+
+
+@partial(jax.jit, static_argnames="told")
+def _velocity(model, z, t, c, w, told):
+    return _guided(model, w, told)(z, t, c)
+
+
+@partial(jax.jit, static_argnames="told")
+def _path(model, z, c, w, g, times, told):
+    velocity = _guided(model, w, told)
+    return flow.euler(lambda z, t, c: g * velocity(z, t, c), z, c, times)
+
+
+@dataclass(frozen=True)
 class Walker:
-    """A velocity at w, compiled once for all weights. velocity_of: w -> (z, t, c) -> [B, 2]. Arrays out are numpy's."""
+    """A law or a field, guided or, where it is told w, asked for it. Arrays out are numpy's.
 
-    def __init__(self, velocity_of, num_steps):
-        self.times = np.linspace(0, 1, num_steps + 1)
-        self._velocity = jax.jit(lambda z, t, c, w: velocity_of(w)(z, t, c))
-        self._path = jax.jit(
-            lambda z, c, w, g, times: flow.euler(lambda z, t, c: g * velocity_of(w)(z, t, c), z, c, times)
-        )
+    What is compiled serves every w, and every law and field of one shape.
+    """
 
-    @classmethod
-    def of(cls, model, num_steps):
-        """A law or a field, guided."""
-        return cls(lambda w: plane.velocity(model, w), num_steps)
+    model: Any
+    num_steps: int
+    told: bool = False
+
+    @property
+    def times(self):
+        return np.linspace(0, 1, self.num_steps + 1)
 
     def velocity(self, z, t, c, w=0.0):
-        return np.asarray(self._velocity(z, t, jnp.broadcast_to(c, len(z)), jnp.float32(w)))
+        c = np.broadcast_to(c, len(z))
+        return np.asarray(_velocity(self.model, z, np.float32(t), c, np.float32(w), self.told))
 
     def path(self, z, c, w=0.0, g=1.0, times=None):
         """[T, B, 2], by Euler's steps along g times the velocity."""
-        times = self.times if times is None else times
-        return np.asarray(self._path(z, jnp.broadcast_to(c, len(z)), jnp.float32(w), jnp.float32(g), times))
+        times, c = self.times if times is None else times, np.broadcast_to(c, len(z))
+        return np.asarray(_path(self.model, z, c, np.float32(w), np.float32(g), times, self.told))
 
     def at(self, path, t):
         return path[np.abs(self.times - t).argmin()]
+
+
+def rms(a, b=0.0):
+    return float(np.sqrt(np.square(a - b).mean()))
 
 
 def panels(rows, columns, about, width=9.5):
@@ -67,19 +88,17 @@ def mesh(num):
     return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
 
 
-@partial(jax.jit, static_argnums=0)
-def _tilted(of, points, t, c, w):
-    return plane.tilted(plane.rings(of), points, t, c, w)
+_tilted = jax.jit(plane.tilted)
 
 
-def density(name, t, c, w=0.0, num=80):
-    """p(z_t | c)^(1 + w) p(z_t)^-w on a mesh, [num^2], of the law of that name."""
-    return np.asarray(_tilted(name, mesh(num), jnp.float32(t), jnp.int32(c), jnp.float32(w)))
+def density(law, t, c, w=0.0, num=80):
+    """p(z_t | c)^(1 + w) p(z_t)^-w on a mesh, [num^2]."""
+    return np.asarray(_tilted(law, mesh(num), np.float32(t), np.int32(c), np.float32(w)))
 
 
-def contours(ax, name, t, c, w=0.0, masses=(0.9, 0.5), num=80, **style):
+def contours(ax, law, t, c, w=0.0, masses=(0.9, 0.5), num=80, **style):
     """Lines around these shares of the density's mass."""
-    values = density(name, t, c, w, num)
+    values = density(law, t, c, w, num)
     ordered = np.sort(values)[::-1]
     levels = [ordered[np.searchsorted(ordered.cumsum(), mass)] for mass in masses]
     x = np.linspace(-SIDE, SIDE, num)
@@ -99,14 +118,14 @@ def arrows(ax, at, by, color, width=0.006):
     ax.quiver(*at.T, *by.T, color=color, angles="xy", scale_units="xy", scale=1, width=width, headwidth=3, headlength=4)
 
 
-def field(ax, name, exact, learned, t, c, w=0.0, length=None):
+def field(ax, exact, learned, t, c, w=0.0, length=None):
     """Both velocities on a mesh, where class c has some of its mass: what nobody is, no network has learned.
 
     length: of a velocity of 1; else the longest arrow is as long as the mesh is wide.
     """
-    at, mass = mesh(15), density(name, t, c, num=15)
-    at = at[mass > 1e-3 * mass.max()]
-    found = [walker.velocity(at, t, c, w) for walker in (exact, learned)]
+    at, mass = mesh(15), density(exact.model, t, c, num=15)
+    some = mass > 1e-3 * mass.max()
+    found = [walker.velocity(at, t, c, w)[some] for walker in (exact, learned)]
     length = length or 2 * SIDE / 14 / np.linalg.norm(found[0], axis=1).max()
     for velocity, color, width in zip(found, (EXACT, COLORS[c]), (0.014, 0.006), strict=True):
-        arrows(ax, at, length * velocity, color, width)
+        arrows(ax, at[some], length * velocity, color, width)

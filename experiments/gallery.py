@@ -3,6 +3,7 @@
 Not a command. A study writes NAME.png and NAME.md, the table with its command, into one directory.
 """
 
+import io
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from PIL import Image
 
 from cfg_jax import checks
 from cfg_jax.diffusion import guidance, samplers
@@ -57,7 +59,9 @@ def write(out, study, figure, table, about, of="", more=None):
     if figure is not None:
         figure.savefig(out / f"{name}.png", dpi=110)
     for last, further in (more or {}).items():
-        further.savefig(out / f"{name}_{last}.png", dpi=110)
+        further.savefig(png := io.BytesIO(), dpi=110)
+        few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
+        few.save(out / f"{name}_{last}.png", optimize=True)
     seconds = time.perf_counter() - BEGAN
     text = f"    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
     write_atomic(out / f"{name}.md", text + "\n")

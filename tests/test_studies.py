@@ -17,6 +17,8 @@ SMALL = {
     "dimension": ["--D=1,16", "--num_steps=8", "--num_samples=32"],
     "sequences": ["--s=0,2"],
     "temperature": ["--g=1,2", "--tau=1,0.5"],
+    "flow2d": ["--s=2", "--train_steps=4", "--num_samples=32", "--num_steps=4"],
+    "rectified2d": ["--w=1", "--train_steps=4", "--num_pairs=32", "--num_samples=32", "--num_steps=4"],
 }
 
 
@@ -93,6 +95,8 @@ def test_a_study_writes_its_picture_and_its_table(name, command, tmp_path):
         ("temperature", "--tau=-1", "--tau=-1"),
         ("dimension", "--D=0", "--D=0: 0 is below 1"),
         ("sequences", "--s=-1", "--s=-1"),
+        ("flow2d", "--s=-1", "--s=-1: -1.0 is below 0"),
+        ("rectified2d", "--w=1,5", "--w=1,5: give weights from 0 to 4"),
         ("likelihood", "--run=nowhere", "nowhere"),
     ],
 )

@@ -4,6 +4,7 @@ A class is a ring of eight Gaussians. The rings stand apart ("separate") or are 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import flow, guidance, loss, process
 from cfg_jax.models.mixture import Mixture
 
 RINGS = {"separate": (1.4, 0.8), "overlapping": (0.6, 1.0)}  # a centre's distance from 0, and the radius
+BATCH, P_UNCOND = 256, 1 / 3
 OBJECTIVE = loss.Objective(predicts="velocity", error="velocity", density="uniform_t")
 
 
@@ -68,65 +71,59 @@ class Field:
         return loss.convert(self.predict(z, logsnr, c), z, logsnr, "velocity", "eps")
 
 
-def fit(key: Array, loss_fn: Callable, num_steps: int, start: Field | None = None, rate: float = 8e-3) -> Field:
-    """A field after num_steps of Adam, its rate a cosine down to 0. loss_fn: (field, key) -> [B]."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
-
-    @jax.jit
-    def train(field, key):
-        def step(carry, key):
-            field, state = carry
-            grads = jax.grad(lambda params: loss_fn(field.replace(params=params), key).mean())(field.params)
-            updates, state = optimizer.update(grads, state)
-            return (field.replace(params=optax.apply_updates(field.params, updates)), state), None
-
-        return jax.lax.scan(step, (field, optimizer.init(field.params)), jax.random.split(key, num_steps))[0][0]
-
-    return train(start or untrained(), key)
-
-
 def untrained() -> Field:
     net, one = MLP(), jnp.zeros(1)
-    return Field(net.init(jax.random.key(0), jnp.zeros((1, 2)), one, jnp.zeros(1, int), one)["params"], net)
+    return Field(jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 2)), one, jnp.zeros(1, int), one)["params"], net)
 
 
-def of_data(law: Mixture, batch: int = 256, p_uncond: float = 1 / 3) -> Callable:
+def fit(key: Array, loss_fn: Partial, num_steps: int, start: Field | None = None) -> Field:
+    """A field after num_steps of Adam, its rate a cosine down to 0.
+
+    loss_fn: one of the losses below with its first arguments, a pytree: laws of one shape share a program.
+    """
+    return _fit(key, loss_fn, start or untrained(), num_steps)
+
+
+@partial(jax.jit, static_argnames="num_steps")
+def _fit(key, loss_fn, field, num_steps):
+    optimizer = optax.adam(optax.cosine_decay_schedule(8e-3, num_steps))
+
+    def step(carry, key):
+        field, state = carry
+        grads = jax.grad(lambda params: loss_fn(field.replace(params=params), key).mean())(field.params)
+        updates, state = optimizer.update(grads, state)
+        return (field.replace(params=optax.apply_updates(field.params, updates)), state), None
+
+    return jax.lax.scan(step, (field, optimizer.init(field.params)), jax.random.split(key, num_steps))[0][0]
+
+
+def data_loss(law: Mixture, field: Field, key: Array) -> Float[Array, " b"]:
     """Algorithm 1 on draws of a law: what trains a field of both halves."""
-
-    def loss_fn(field, key):
-        x_key, drop_key, key = jax.random.split(key, 3)
-        x, c = law.sample(x_key, batch)
-        z, logsnr, eps = OBJECTIVE.noised(key, x)
-        c = guidance.drop_labels(drop_key, c, p_uncond, law.null)
-        return OBJECTIVE.loss(field.predict, z, logsnr, c, x, eps)
-
-    return loss_fn
+    x_key, drop_key, key = jax.random.split(key, 3)
+    x, c = law.sample(x_key, BATCH)
+    z, logsnr, eps = OBJECTIVE.noised(key, x)
+    c = guidance.drop_labels(drop_key, c, P_UNCOND, law.null)
+    return OBJECTIVE.loss(field.predict, z, logsnr, c, x, eps)
 
 
-def of_pairs(eps: Float[Array, "n d"], x: Float[Array, "n d"], c, w, batch: int = 256) -> Callable:
-    """Reflow: x - eps of a flow's own beginnings and ends, at labels c [N], guided at w [N]. Liu et al. 2023."""
-
-    def loss_fn(field, key):
-        of_key, key = jax.random.split(key)
-        of = jax.random.randint(of_key, (batch,), 0, len(x))
-        z, logsnr, noise = OBJECTIVE.noised(key, x[of], eps[of])
-        return OBJECTIVE.loss(field.replace(w=w[of]).predict, z, logsnr, c[of], x[of], noise)
-
-    return loss_fn
+def pair_loss(
+    eps: Float[Array, "n d"], x: Float[Array, "n d"], c: Int[Array, " n"], w: Float[Array, " n"], field: Field, key
+) -> Float[Array, " b"]:
+    """Reflow: x - eps of a flow's own beginnings and ends, at labels c, guided at w. Liu et al. 2023, Equation 1."""
+    of_key, key = jax.random.split(key)
+    of = jax.random.randint(of_key, (BATCH,), 0, len(x))
+    z, logsnr, noise = OBJECTIVE.noised(key, x[of], eps[of])
+    return OBJECTIVE.loss(field.replace(w=w[of]).predict, z, logsnr, c[of], x[of], noise)
 
 
-def of_teacher(law: Mixture, teacher: Field, w_max: float, batch: int = 256) -> Callable:
+def teacher_loss(law: Mixture, teacher: Field, w_max, field: Field, key: Array) -> Float[Array, " b"]:
     """Equation 6 of the teacher at w ~ U[0, w_max], in one pass of a field that is told w. Meng et al. 2023."""
-
-    def loss_fn(field, key):
-        x_key, w_key, key = jax.random.split(key, 3)
-        x, c = law.sample(x_key, batch)
-        z, logsnr, _ = OBJECTIVE.noised(key, x)
-        w = w_max * jax.random.uniform(w_key, c.shape)
-        target = guidance.guided(teacher.predict, w, teacher.null)(z, logsnr, c)
-        return OBJECTIVE.distance(field.replace(w=w).predict(z, logsnr, c), z, logsnr, target)
-
-    return loss_fn
+    x_key, w_key, key = jax.random.split(key, 3)
+    x, c = law.sample(x_key, BATCH)
+    z, logsnr, _ = OBJECTIVE.noised(key, x)
+    w = w_max * jax.random.uniform(w_key, c.shape)
+    target = guidance.guided(teacher.predict, w, teacher.null)(z, logsnr, c)
+    return OBJECTIVE.distance(field.replace(w=w).predict(z, logsnr, c), z, logsnr, target)
 
 
 def velocity(model, w=0.0) -> Callable:
@@ -141,11 +138,6 @@ def diffused(law: Mixture, key: Array, num: int, t) -> tuple[Float[Array, "n d"]
     return (1 - t) * jax.random.normal(key, x.shape) + t * x, c
 
 
-def off(found: Float[Array, "..."], wanted: Float[Array, "..."]) -> Array:
-    """The RMS of a difference, as a share of the RMS of what is wanted."""
-    return jnp.sqrt(jnp.square(found - wanted).mean() / jnp.square(wanted).mean())
-
-
 def tilted(law: Mixture, points: Float[Array, "n d"], t, c, w) -> Float[Array, " n"]:
     """p(z_t | c)^(1 + w) p(z_t)^-w at points of a grid, with the sum 1 over them. w = 0 is p(z_t | c)."""
     logsnr = flow.logsnr_of(t)
@@ -154,8 +146,6 @@ def tilted(law: Mixture, points: Float[Array, "n d"], t, c, w) -> Float[Array, "
     return jax.nn.softmax((1 + w) * cond - w * uncond)
 
 
-def labelled(model, label: int) -> Callable:
-    """A model's eps_fn of class c or, where label is null, of no class, whatever c it is given."""
-    return (
-        model.eps_fn if label != model.null else lambda z, logsnr, c: model.eps_fn(z, logsnr, jnp.full_like(c, label))
-    )
+def labelled(model, label) -> Callable:
+    """A model's eps_fn of one label, whatever c it is given."""
+    return lambda z, logsnr, c: model.eps_fn(z, logsnr, jnp.full_like(c, label))

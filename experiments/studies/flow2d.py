@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax.tree_util import Partial
 
 from cfg_jax.diffusion import flow, guidance
 from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.models import plane
+from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import canvas, cli, gallery
 
@@ -29,13 +31,16 @@ COOLED = {"unguided": {}, "velocity x 1.25": {"g": 1.25}, "noise variance x 1/4"
 OVER = "Thin and coloured: learned. Thick and grey: exact."
 
 
+log_prob = jax.jit(Mixture.log_prob)
+
+
 class Studied:
     """A law of the plane and a network trained on it, both walked from the same noise."""
 
     def __init__(self, name):
         self.name, self.law = name, plane.rings(name)
-        self.field = plane.fit(jax.random.key(0), plane.of_data(self.law), TRAIN_STEPS.value)
-        self.exact, self.learned = (canvas.Walker.of(model, NUM_STEPS.value) for model in (self.law, self.field))
+        self.field = plane.fit(jax.random.key(0), Partial(plane.data_loss, self.law), TRAIN_STEPS.value)
+        self.exact, self.learned = (canvas.Walker(model, NUM_STEPS.value) for model in (self.law, self.field))
         self.noise, self.other = jax.random.normal(jax.random.key(1), (2, NUM_SAMPLES.value, 2))
         self.both, self.walked = {"exact": self.exact, "learned": self.learned}, {}
 
@@ -50,26 +55,26 @@ class Studied:
     def compared(self, c, **how):
         """Ends, learned against exact: RMS from the same noise, energy distance from other noise, its floor."""
         exact, learned, other = (self.path(kind, c, **how)[-1] for kind in ("exact", "learned", "other"))
-        rms = np.sqrt(np.square(learned - exact).mean())
-        return [f"{v:.3f}" for v in (rms, energy_distance(learned, other), energy_distance(exact, other))]
+        off = canvas.rms(learned, exact)
+        return [f"{v:.3f}" for v in (off, energy_distance(learned, other), energy_distance(exact, other))]
 
     def velocity_off(self, c, w=0.0):
         """The learned velocity's error over the diffused data of class c, a share of the velocity's RMS."""
         shares = []
         for t in (0.1, 0.5, 0.9):
             z, of = plane.diffused(self.law, jax.random.key(2), 4000, t)
-            z = z if c == NULL else z[of == c]
-            shares.append(float(plane.off(*(walker.velocity(z, t, c, w) for walker in (self.learned, self.exact)))))
+            at = slice(None) if c == NULL else np.asarray(of) == c
+            exact, learned = (walker.velocity(z, t, c, w)[at] for walker in (self.exact, self.learned))
+            shares.append(canvas.rms(learned, exact) / canvas.rms(exact))
         return [f"{share:.1%}" for share in shares]
 
     def own(self, x, c):
         """The mean of p(c | x)."""
-        logsnr = jnp.full(len(x), flow.logsnr_of(1.0))
-        return float(jnp.exp(self.law.log_prob(x, logsnr, jnp.full(len(x), c))).mean())
+        return float(np.exp(log_prob(self.law, x, np.full(len(x), 20, np.float32), np.full(len(x), c))).mean())
 
     def tilted_draws(self, c, w):
         num = 160
-        p = canvas.density(self.name, 1.0, c, w, num)
+        p = canvas.density(self.law, 1.0, c, w, num)
         cells = np.random.default_rng(0).choice(len(p), NUM_SAMPLES.value, p=np.float64(p) / np.float64(p).sum())
         return canvas.mesh(num)[cells]
 
@@ -112,16 +117,15 @@ def one_pass(studied, c, at=0.4):
     figure, axes = canvas.panels([of.name for of in studied], titles, f"{label}. {OVER} A pass points to its x.")
     for of, (first, second, *rest) in zip(studied, axes, strict=True):
         z, classes = (np.asarray(a) for a in plane.diffused(of.law, jax.random.key(4), 80, at))
-        z = (z if c == NULL else z[classes == c])[:16]
-        canvas.contours(first, of.name, 1.0, c, masses=[0.9], colors="0.8")
+        some = np.flatnonzero((classes == c) | (c == NULL))[:16]
+        canvas.contours(first, of.law, 1.0, c, masses=[0.9], colors="0.8")
         for walker, color, width in ((of.exact, canvas.EXACT, 0.014), (of.learned, canvas.COLORS[c], 0.006)):
-            by = (1 - at) * walker.velocity(z, at, c)
-            canvas.arrows(first, z, by, color, width)
-        first.scatter(*z.T, s=6, color="k", zorder=3, lw=0)
+            canvas.arrows(first, z[some], (1 - at) * walker.velocity(z, at, c)[some], color, width)
+        first.scatter(*z[some].T, s=6, color="k", zorder=3, lw=0)
         canvas.paths(second, of.path("exact", c), canvas.EXACT, lw=2)
         canvas.paths(second, of.path("learned", c), canvas.COLORS[c])
         for ax, t in zip(rest, times, strict=True):
-            canvas.field(ax, of.name, of.exact, of.learned, t, c)
+            canvas.field(ax, of.exact, of.learned, t, c)
     return figure
 
 
@@ -138,7 +142,7 @@ def over_scales(studied, scales, draw, about):
 
 
 def guided_field(ax, of, c, w):
-    canvas.field(ax, of.name, of.exact, of.learned, 0.5, c, w, 0.15)
+    canvas.field(ax, of.exact, of.learned, 0.5, c, w, 0.15)
 
 
 def guided_paths(ax, of, c, w):
@@ -159,7 +163,7 @@ def probability_path(of, s):
         path = of.path(kind, c, scale - 1)
         for ax, t in zip(row, TIMES_SHOWN, strict=True):
             canvas.points(ax, of.exact.at(path, t), canvas.COLORS[c])
-            canvas.contours(ax, of.name, t, c, scale - 1)
+            canvas.contours(ax, of.law, t, c, scale - 1)
     return figure
 
 
@@ -179,7 +183,7 @@ def temperature(studied, scales):
             for kind, ax in zip(of.both, column, strict=True):
                 for c in CLASSES:
                     canvas.points(ax, of.path(kind, c, **how)[-1], canvas.COLORS[c], 500)
-                    canvas.contours(ax, of.name, 1.0, c, masses=[0.9])
+                    canvas.contours(ax, of.law, 1.0, c, masses=[0.9])
     return figure, rows
 
 
@@ -193,10 +197,10 @@ def by_classifier(studied, w=1.0):
     for of, row in zip(studied, axes, strict=True):
         exact, learned, other = (of.path(kind, 0, w) for kind in ("exact", "learned", "other"))
         for ax, (name, (label, scale)) in zip(row, bases.items(), strict=False):
-            path = classifier_path(of, of.field, label, scale)
-            apart = [np.sqrt(np.square(path[-1] - exact[-1]).mean()), energy_distance(path[-1], other[-1])]
+            path = np.asarray(classifier_path(of.law, of.field, of.noise, label, scale, of.exact.times))
+            apart = [canvas.rms(path[-1], exact[-1]), energy_distance(path[-1], other[-1])]
             apart = [f"{v:.3f}" for v in (*apart, energy_distance(exact[-1], other[-1]))]
-            rows.append([of.name, name, f"{identity(of.law, label, scale, w):.1e}", *apart])
+            rows.append([of.name, name, f"{float(identity(of.law, label, scale, w)):.1e}", *apart])
             canvas.paths(ax, path, canvas.COLORS[0])
         rows.append([of.name, "classifier-free", "", *of.compared(0, w=w)])
         canvas.paths(row[2], learned, canvas.COLORS[0])
@@ -204,21 +208,20 @@ def by_classifier(studied, w=1.0):
     return figure, rows
 
 
-def classifier_path(of, model, label, scale):
-    @jax.jit
-    def walk(z):
-        base = plane.labelled(model, label)
-        velocity = flow.velocity_fn(guidance.guided_by_classifier(base, of.law.log_prob, scale))
-        return flow.euler(velocity, z, jnp.zeros(len(z), int), of.exact.times)
-
-    return np.asarray(walk(of.noise))
+@jax.jit
+def classifier_path(law, model, z, label, scale, times):
+    """Euler's, of a model's label and scale times the exact classifier's gradient to class 0."""
+    eps_fn = guidance.guided_by_classifier(plane.labelled(model, label), law.log_prob, scale)
+    return flow.euler(flow.velocity_fn(eps_fn), z, jnp.zeros(len(z), int), times)
 
 
+@jax.jit
 def identity(law, label, scale, w):
+    """The greatest difference of a classifier's guided eps and Equation 6, over noised data."""
     z, logsnr = plane.diffused(law, jax.random.key(5), 1000, 0.5)[0], jnp.linspace(-6, 6, 1000)
     c = jnp.zeros(1000, int)
     by = guidance.guided_by_classifier(plane.labelled(law, label), law.log_prob, scale)(z, logsnr, c)
-    return float(jnp.abs(by - guidance.guided(law.eps_fn, w, law.null)(z, logsnr, c)).max())
+    return jnp.abs(by - guidance.guided(law.eps_fn, w, law.null)(z, logsnr, c)).max()
 
 
 def main():
@@ -237,7 +240,8 @@ def main():
         f"{TRAIN_STEPS.value:,} training steps, {NUM_SAMPLES.value:,} samples of {NUM_STEPS.value} Euler steps a row. "
         "Velocity off is the RMS of learned less exact over the class's diffused data, a share of the RMS of exact. "
         "Ends off is the RMS of learned less exact from the same noise. The energy distance is from learned to exact "
-        "from other noise, its floor from exact to that. Spread, p(c given x) and the mean are of the exact flow."
+        "from other noise, its floor from exact to that. "
+        "Spread, mean and p(c given x) of the second table are of class 0 of the exact flow."
     )
     gallery.write(OUT.value, "flow2d", first, table, about, more=more)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 from absl import flags
+from jax.tree_util import Partial
 
 from cfg_jax.diffusion import flow
 from cfg_jax.errors import require
@@ -39,13 +40,15 @@ class Studied:
     def __init__(self, name, ws):
         self.name, self.law = name, plane.rings(name)
         keys = jax.random.split(jax.random.key(0), 7)
-        teacher = self.fit(keys[0], plane.of_data(self.law), None)
-        self.exact, self.teacher = (canvas.Walker.of(model, NUM_STEPS.value) for model in (self.law, teacher))
+        teacher = self.fit(keys[0], Partial(plane.data_loss, self.law), None)
+        self.exact, self.teacher = (canvas.Walker(model, NUM_STEPS.value) for model in (self.law, teacher))
         rectified = self.fit(keys[1], self.pairs(keys[2], [0.0], 3), teacher)
         guided = self.fit(keys[3], self.pairs(keys[4], ws, 2), teacher)
-        distilled = self.fit(keys[5], plane.of_teacher(self.law, teacher, W_MAX), teacher)
-        self.rectified = canvas.Walker.of(rectified, NUM_STEPS.value)
-        self.guided, self.distilled = (told(field) for field in (guided, distilled))
+        distilled = self.fit(keys[5], Partial(plane.teacher_loss, self.law, teacher, W_MAX), teacher)
+        self.rectified = canvas.Walker(rectified, NUM_STEPS.value)
+        self.guided, self.distilled = (
+            canvas.Walker(field, NUM_STEPS.value, told=True) for field in (guided, distilled)
+        )
         self.noise, self.other = jax.random.normal(keys[6], (2, NUM_SAMPLES.value, 2))
         self.c = np.arange(NUM_SAMPLES.value) % 2
 
@@ -58,7 +61,7 @@ class Studied:
         c = jnp.arange(NUM_PAIRS.value) % labels
         x = np.concatenate([self.teacher.path(z, c, w)[-1] for z, w in zip(eps, ws, strict=True)])
         w = jnp.repeat(jnp.float32(ws), NUM_PAIRS.value)
-        return plane.of_pairs(eps.reshape(-1, 2), jnp.asarray(x), jnp.tile(c, len(ws)), w)
+        return Partial(plane.pair_loss, eps.reshape(-1, 2), jnp.asarray(x), jnp.tile(c, len(ws)), w)
 
     def straightness(self, walker, w=0.0, num=500):
         return float(flow.straightness(walker.path(self.noise[:num], self.c[:num], w), walker.times).mean())
@@ -68,15 +71,6 @@ class Studied:
         times = np.ones(REFERENCE + 1)
         times[: num_steps + 1] = np.linspace(0, 1, num_steps + 1)
         return walker.path(self.noise, self.c, w, times=times)[-1]
-
-
-def told(field):
-    """A walker of a field that is told w, and is not guided."""
-    return canvas.Walker(lambda w: plane.velocity(field.replace(w=w)), NUM_STEPS.value)
-
-
-def rms(a, b):
-    return float(np.sqrt(np.square(a - b).mean()))
 
 
 def reflow(studied):
@@ -90,15 +84,15 @@ def reflow(studied):
         floor = energy_distance(data, again)
         for ax, (name, walker) in zip(axes, {"before": of.teacher, "after": of.rectified}.items(), strict=False):
             ends = {n: of.end(walker, n) for n in (*STEPS, REFERENCE)}
-            off = [rms(ends[n], ends[REFERENCE]) for n in STEPS]
+            off = [canvas.rms(ends[n], ends[REFERENCE]) for n in STEPS]
             curve = [of.straightness(walker, w) for w in BENT]
             distances = [energy_distance(ends[n], data) for n in (1, REFERENCE)]
-            said = [f"{v:.3f}" for v in (*off, *distances, floor)]
+            said = [*(f"{v:.2g}" for v in off), *(f"{v:.3f}" for v in (*distances, floor))]
             rows.append([of.name, name, f"{curve[0]:.2g}", *said])
             bent.append([of.name, f"{name}, guided", *(f"{v:.2g}" for v in curve)])
             canvas.square(ax)
             for c in (0, 1):
-                canvas.paths(ax, walker.path(of.noise[:40], c), canvas.COLORS[c])
+                canvas.paths(ax, walker.path(of.noise, c), canvas.COLORS[c])
             ax.set_title(f"paths {name} reflow", fontsize=9)
             style = {"before": "o--", "after": "s-"}[name]
             axes[2].loglog(STEPS, off, style, color="k", ms=4, label=name)
@@ -128,8 +122,8 @@ def remedies(studied, ws):
             fields = {"guided, two passes": of.teacher, "rectified CFG": of.guided, "distilled": of.distilled}
             for name, walker in fields.items():
                 ends, one = walker.path(of.noise, of.c, w)[-1], of.end(walker, 1, w)
-                off = f"{float(plane.off(walker.velocity(z, 0.5, c, w), wanted)):.1%}"
-                said = rms(ends, exact), energy_distance(ends, other), energy_distance(exact, other)
+                off = f"{canvas.rms(walker.velocity(z, 0.5, c, w), wanted) / canvas.rms(wanted):.1%}"
+                said = canvas.rms(ends, exact), energy_distance(ends, other), energy_distance(exact, other)
                 rows.append([of.name, f"{w:g}", name, "2" if walker is of.teacher else "1",
                              "" if walker is of.guided else off, f"{of.straightness(walker, w):.2g}",
                              *(f"{v:.3f}" for v in said), f"{energy_distance(one, other):.3f}"])  # fmt: skip
@@ -140,11 +134,15 @@ def beside_exact(of, method, ws):
     """Paths and the probability path of a remedy and of the exact guided ODE, from the same noise."""
     walkers = {"exact": of.exact, METHODS[method]: getattr(of, method)}
     rows = [(name, walker, w) for w in ws for name, walker in walkers.items()]
-    titles = [f"{of.name}, paths", *(f"t = {t:g}" for t in TIMES_SHOWN)]
-    figure, axes = canvas.panels([f"w = {w:g}\n{name}" for name, _, w in rows], titles, "Both classes of one noise.")
+    titles, labels = (
+        [f"{of.name}, paths", *(f"t = {t:g}" for t in TIMES_SHOWN)],
+        [f"w = {w:g}\n{n}" for n, _, w in rows],
+    )
+    about = "All rows from one noise. What is rectified has the ends of the guided flow, and another way to them."
+    figure, axes = canvas.panels(labels, titles, about if method == "guided" else "All rows from one noise.")
     for (_, walker, w), (first, *rest) in zip(rows, axes, strict=True):
         for c in (0, 1):
-            path = walker.path(of.noise[:800], c, w)
+            path = walker.path(of.noise, c, w)
             canvas.paths(first, path, canvas.COLORS[c])
             for ax, t in zip(rest, TIMES_SHOWN, strict=True):
                 canvas.points(ax, walker.at(path, t), canvas.COLORS[c])
@@ -160,9 +158,10 @@ def main():
     more = {f"{method}_{of.name}": beside_exact(of, method, ws) for method in METHODS for of in studied}
     about = (
         f"{TRAIN_STEPS.value:,} training steps a field, {NUM_PAIRS.value:,} pairs, {NUM_SAMPLES.value:,} samples, "
-        f"{NUM_STEPS.value} Euler steps where no number is named. Ends off is the RMS from the same noise: in the first "
-        f"table to {REFERENCE} steps of the same flow, in the third to the exact guided ODE. Energy distances are to "
-        "draws of the data, in the third table to the exact guided ODE from other noise; a floor is of two exact draws."
+        f"{NUM_STEPS.value} Euler steps where no number is named. Ends off is the RMS from the same noise: in the "
+        f"first table to {REFERENCE} steps of the same flow, in the third to the exact guided ODE. Energy distances "
+        "are to draws of the data, in the third table to the exact guided ODE from other noise. A floor is of two "
+        "draws."
     )
     gallery.write(OUT.value, "rectified2d", figure, "\n".join(map(markdown, tables)), about, more=more)
 

@@ -1,7 +1,6 @@
 """Flow matching and guidance in the plane: a small network of the velocity beside the exact one.
 
-Two classes, each a ring of Gaussians, apart and linked: what is generated, one pass, the field, the paths, the density
-on the way, and guidance beside a temperature and beside a classifier.
+Two classes, rings apart and linked: samples, one pass, the field, paths, densities; a temperature and a classifier.
 
 python -m experiments.studies.flow2d --out=runs/studies
 """
@@ -79,22 +78,20 @@ class Studied:
         return canvas.mesh(num)[cells]
 
 
-def named(c, s=None):
-    return "unconditional" if c == NULL else f"class {c}, s = {s:g}"
-
-
 def field_rows(studied, scales):
     header = ["classes", "label", "velocity off at t = 0.1", "0.5", "0.9", "ends off", "energy distance", "its floor"]
     rows = [[*header, "p(c given x): exact", "learned", "energy distance, exact flow to tilted density"],
             ["---", "---", *["---:"] * 9]]  # fmt: skip
     for of in studied:
-        rows.append([of.name, named(NULL), *of.velocity_off(NULL), *of.compared(NULL), "", "", ""])
+        rows.append([of.name, "unconditional", *of.velocity_off(NULL), *of.compared(NULL), "", "", ""])
         for c in CLASSES:
             for s in scales:
                 w = s - 1
                 own = [f"{of.own(of.path(kind, c, w)[-1], c):.3f}" for kind in of.both]
                 tilted = f"{energy_distance(of.path('exact', c, w)[-1], of.tilted_draws(c, w)):.3f}"
-                rows.append([of.name, named(c, s), *of.velocity_off(c, w), *of.compared(c, w=w), *own, tilted])
+                rows.append(
+                    [of.name, f"class {c}, s = {s:g}", *of.velocity_off(c, w), *of.compared(c, w=w), *own, tilted]
+                )
     return rows
 
 
@@ -132,7 +129,7 @@ def one_pass(studied, c, at=0.4):
 def over_scales(studied, scales, draw, about):
     """draw(ax, of, label, w): a row for each law and class, a column for no class and each scale."""
     rows = [(of, c) for of in studied for c in CLASSES]
-    titles = [named(NULL), *(f"s = {s:g}" for s in scales)]
+    titles = ["unconditional", *(f"s = {s:g}" for s in scales)]
     figure, axes = canvas.panels([f"{of.name}, class {c}" for of, c in rows], titles, about, 8.5)
     for (of, c), row in zip(rows, axes, strict=True):
         draw(row[0], of, NULL, 0.0)

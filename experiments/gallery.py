@@ -100,3 +100,32 @@ class Scored:
         row = self.scorer(rule, sampler)
         self.names = {kind: claims.score_name(row, kind) for kind in ("fid", "is")}
         return {kind: (claims.score(row, kind), claims.spread(row, kind)) for kind in self.names}
+
+
+def scorer(run, out, num_images, bootstrap=100):
+    """A Scorer of classes in turn for models that share a run's data, with its feature network kept under `out`."""
+    return Scorer(
+        run, Path(out) / f"features-{Path(run).name}", num_images=num_images, batch_size=min(num_images, 256),
+        labels="balanced", splits=10, bootstrap=bootstrap, neighbours=0, reference=None, seed=0,
+    )  # fmt: skip
+
+
+def over_runs(scorer, models, w, **sampler):
+    """One row of the mean scores of several training seeds' models at w, drawn by these fields of config.sampler."""
+    scorer.config.sampler.update(sampler)
+    rows = []
+    for model in models:
+        scorer.model = model
+        rows.append(scorer(model.rule(scorer.config.guidance, np.float32(w))))
+    return claims.over_seeds(rows)
+
+
+def said(row, kind="fid"):
+    """ "9.57 ± 0.84", with the bootstrap standard error over images."""
+    return f"{claims.score(row, kind):.2f} ± {claims.spread(row, kind):.2f}"
+
+
+def gap(row, other, kind="fid"):
+    """ "+1.20 ± 0.30": a row's score less another's of the same noise, and its error over the same resamples."""
+    drawn = np.subtract(claims.resamples(row, kind), claims.resamples(other, kind))
+    return f"{claims.score(row, kind) - claims.score(other, kind):+.2f} ± {np.std(drawn, ddof=1):.2f}"

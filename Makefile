@@ -26,7 +26,7 @@ studies: $(VENV)/done
 test: $(VENV)/done
 	$(BIN)/python -m pytest -m "not slow and not faults"
 
-# what takes minutes: compiling the whole ImageNet-64 step
+# what takes minutes: compiling the whole ImageNet-64 step, studies that train
 test-slow: $(VENV)/done
 	$(BIN)/python -m pytest -m slow
 

@@ -213,3 +213,33 @@ def test_the_commands(command, runs, tmp_path):
     ):
         done = command(name, *args, f"--workdir={tmp_path}/wrong")
         assert done.returncode == 1 and said in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def table(done):
+    """The cells of a study's table."""
+    assert done.returncode == 0, done.stderr
+    return [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.slow
+def test_the_studies_of_students(command, runs, tmp_path):
+    small = [f"--runs={runs}/flow", f"--out={tmp_path}", "--num_images=40", "--train_steps=2"]
+    done = command("studies.rectified", *small, "--T=1,2", "--pairs=16", "--num_steps=2", timeout=600)
+    assert [row[0] for row in table(done)[2:]] == [
+        "flow", "rectified", "flow, w = 1", "rectified, w = 1", "rectified at w = 1"
+    ]  # fmt: skip
+    done = command("studies.onepass", *small, "--T=2", "--steps=1", "--halving_steps=2", "--w=0,1", timeout=600)
+    assert [row[:3] for row in table(done)[2:]] == [
+        ["teacher", "2", "4"], ["student", "2", "2"], ["halved", "1", "1"],
+        ["model guidance, omega = 0.5", "2", "2"],
+    ]  # fmt: skip
+    assert {"rectified_digits.png", "onepass_digits.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_study_of_objectives(command, tmp_path):
+    tiny = ["--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()"]
+    tiny += ["--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.checkpoint_every=2"]
+    asked = [f"--out={tmp_path}", "--seeds=0", "--w=0,1", "--passes=4", "--num_images=40"]
+    done = command("studies.objectives", "--config=configs/digits.py", *tiny, *asked, timeout=600)
+    assert len(table(done)) == 2 + 3 * 4 and "of v" in done.stdout

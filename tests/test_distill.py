@@ -203,6 +203,7 @@ def test_the_commands(command, runs, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(path.read_text()) for path in (tmp_path / "sweep" / "cells").glob("*.json")]
     assert len(rows) == 4 and {row["passes"] for row in rows} == {2} and {row["w"] for row in rows} == {0.0, 2.0}
+    assert {row["guidance"] for row in rows} == {"w as an input"} and "guidance w as an input" in done.stdout
     for name, args, said in (
         ("distill", [f"--run={tmp_path}/few-2", "--steps=3"], "--steps=3 is not half of the teacher's 2"),
         ("distill", [f"--run={runs}/student", "--steps=4,3"], "each must be half of the one before"),

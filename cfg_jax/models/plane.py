@@ -1,6 +1,6 @@
 """Two classes in the plane whose eps is exact, and a small network of their velocity, trained, rectified, distilled.
 
-A class is a ring of eight Gaussians. The rings stand apart ("separate") or are linked ("overlapping").
+A class is a ring of twelve Gaussians. The rings stand apart ("separate") or are linked ("overlapping").
 """
 
 from collections.abc import Callable

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a report needs neither orbax nor a network
 
 LETTERS = {"sampler.variance_interp": "v"}
 PAPER = "classifier-free"
+ONE_PASS = "w as an input"  # of a student
 # {field of a row: field of Reference.about}; None where the reference is another project's file
 REFERENCE_FIELDS = {
     "scored_on": "card", "data": "data", "source": "source", "complete": "complete", "resize": "resize",
@@ -94,6 +95,7 @@ def identity(
         "w": w,
         "s": None if guides.classifier else 1 + w,
         **drawn_by(config, guides.name),
+        **({"guidance": ONE_PASS} if build.takes_w(model.config) else {}),
         "seed": config.eval.seed,
         **settings(config),
         "step": model.step,

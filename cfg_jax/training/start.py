@@ -16,6 +16,7 @@ from cfg_jax import __version__
 from cfg_jax import config as configs
 from cfg_jax.data import cards
 from cfg_jax.data.sources import Source
+from cfg_jax.diffusion.distill import fixed_point
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
@@ -73,6 +74,8 @@ def describe(workdir: Path, config: ConfigDict, state: TrainState, source: Sourc
     device = f"{mesh.size} x {jax.devices()[0].device_kind}"
     log.info("%s from step %d on %s", workdir, int(state.step), device)
     log.info("%s parameters, one by one in parameters.txt", f"{parameter_overview.count_parameters(state.params):,}")
+    if omega := config.objective.omega:
+        log.info("model guidance, omega = %g: w = 0 of it ends at the guidance of w = %g", omega, fixed_point(omega))
     if jax.process_index() == 0:
         overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
         write_atomic(workdir / "parameters.txt", overview + "\n")

@@ -130,9 +130,10 @@ class Guides:
         if other_label and self.uncond:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
-        if build.takes_w(model.config):
-            return checks.student_guidance(model.config, section, ws, field, bool(self.uncond))
-        for w in ws:
+        student = build.takes_w(model.config)
+        if student:
+            checks.student_guidance(model.config, section, ws, field, bool(self.uncond))
+        for w in ws if not student else ():
             if section.name == "unconditional":
                 checks.finite(float(w), field)
             elif w or classes or not self.classifier:

@@ -144,6 +144,16 @@ def test_a_teacher_that_has_changed_is_not_gone_on_with(runs, tmp_path):
         trainer.train(config, tmp_path / "other")
 
 
+def test_pairs_of_another_shape_and_what_holds_none_end_in_a_line(runs, tmp_path):
+    config = students.rectified(weights.read(runs / "flow")[0], "flow", str(runs / "pairs.npz"), 0.0)
+    config.data.update(name="synthetic", image_size=16, card=None)
+    with pytest.raises(InputError, match=r"has pairs of \(8, 8, 1\), config.data says \(16, 16, 1\)"):
+        trainer.train(config, tmp_path / "other")
+    np.savez(tmp_path / "images.npz", arr_0=np.zeros(3))
+    with pytest.raises(InputError, match="holds no pairs"):
+        pairs.read(tmp_path / "images.npz")
+
+
 def test_pairs_are_the_odes_and_a_third_of_them_have_no_label(runs):
     flow = cfg_jax.load(runs / "flow")
     made = pairs.read(runs / "pairs.npz")

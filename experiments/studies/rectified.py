@@ -50,7 +50,7 @@ def main():
     for name, (models, at) in curves.items():
         rows = [gallery.over_runs(scorer, models, at, name="ddim", grid="t", num_steps=n) for n in steps]
         lines.append([name, f"{straight(models, at):.3f}", *map(gallery.said, rows)])
-        style = "--" if "w" in name else "-"
+        style = "--" if "w =" in name else "-"
         left.plot(steps, [claims.score(row, "fid") for row in rows], style, marker="o", ms=4, label=name)
     left.set(xlabel="T, Euler's steps", ylabel=claims.score_name(rows[0], "fid"), xscale="log", yscale="log")
     left.set_xticks(steps, steps)

@@ -209,7 +209,11 @@ def teacher(config: ConfigDict) -> None:
 
 
 def student_walk(config: ConfigDict, section: ConfigDict) -> None:
-    """Check that a config.sampler is the one that a halved student was trained for. config: the student's."""
+    """Check that a student, whose config this is, can be walked by a config.sampler: a halved one by its own alone."""
+    require(
+        config.teacher.how not in STUDENTS or section.particles is None,
+        f"config.sampler.particles={section.particles} weighs two halves, and a student has one: set it to None",
+    )
     if config.teacher.how != "halved":
         return
     steps = config.teacher.num_steps

@@ -116,6 +116,7 @@ def test_what_a_student_cannot_do_is_said_in_a_line(runs):
         ({"w": -1.0}, "w=-1 is outside"),
         ({"w": 1.0, "guidance": "apg"}, "a student takes w itself"),
         ({"w": 1.0, "rescale": 0.5}, "a student takes w itself"),
+        ({"w": 1.0, "sampler": "ancestral", "particles": 2}, "weighs two halves"),
     ):
         with pytest.raises(InputError, match=said):
             student.sample([1], **settings)

@@ -27,7 +27,10 @@ def pairs(model: Model, num: int, w: float, num_steps: int, seed: int = 0, batch
     unlabelled = np.random.default_rng(seed).random(num) < (0 if w else config.p_uncond)
     labels = np.where(unlabelled, config.data.num_classes, labels).astype(np.int32)
     rule = model.rule(config.guidance, np.full(num, w, np.float32))
-    walk = samplers.Walk(samplers.FlowHeun(), schedule.grid(num_steps, config.logsnr_min, config.logsnr_max, "t"))
+    grid = schedule.grid(num_steps, config.logsnr_min, config.logsnr_max, "t")
+    # where noise is all, the error of an eps makes any x: such a run is held to its sampler's threshold
+    threshold = config.sampler.threshold if config.objective.predicts == "eps" else "none"
+    walk = samplers.Walk(samplers.FlowHeun(), grid, samplers.THRESHOLDS[threshold])
     whole = Guides().beside(rule, config.guidance)
     x = list(draw.batches(
         model.denoiser, labels, whole, walk, shape=model.image_shape, seed=seed, batch_size=batch_size

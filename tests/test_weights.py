@@ -143,3 +143,17 @@ def test_a_step_that_was_not_kept_is_refused_with_the_kept(run):
     path, _, _ = run
     with pytest.raises(InputError, match=r"has no checkpoint of step 3: choose one of \[\d"):
         cfg_jax.load(*run_and_step(f"{path}@3"))
+
+
+def test_weights_come_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cfg_jax.pretrained() == ["digits", "fashion_mnist_16"]
+    for name, side in (("digits", 8), ("fashion_mnist_16", 16)):
+        file = weights.PRETRAINED / f"{name}.safetensors"
+        assert file.stat().st_size < 2e6 and f'cfg_jax.load("{name}")' in file.with_suffix(".md").read_text()
+        assert cfg_jax.load(name).image_shape == (side, side, 1)
+    with pytest.raises(InputError, match=r"digts is no run directory .* the package: digits, fashion_mnist_16"):
+        cfg_jax.load("digts")
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(InputError, match="digits is no run directory"):  # what is there comes first
+        cfg_jax.load("digits")

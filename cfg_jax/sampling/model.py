@@ -168,7 +168,7 @@ class Guides:
 
 
 def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: str | None = None) -> Model:
-    """The Model of a run directory or an exported file, on any number of devices.
+    """The Model of a run directory, an exported file, or a name of pretrained(), on any number of devices.
 
     `params` is "ema", "params" (not averaged), or the length of an EMA that is made of config.train.averages, such as
     0.075 of the steps; `dtype` is "float32" or "bfloat16", what the network's body computes

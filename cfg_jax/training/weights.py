@@ -21,24 +21,29 @@ from cfg_jax.files import digest, write_atomic
 from cfg_jax.models import build
 from cfg_jax.training.checkpoint import average, restore_params
 
+PRETRAINED = Path(__file__).with_name("pretrained")
+
 
 def read(
     path: str | Path, step: int | None = None, item: str | float = "ema", *, classifier: bool = False
 ) -> tuple[ConfigDict, int, Any]:
-    """Return (config, step, params) of a run directory or of an export.
+    """Return (config, step, params) of a run directory, of an export, or of a name of pretrained().
 
     `step` and `item` are as in restore_params, or `item` is the length of an EMA, a share of the steps, as in
     averages.py; an export holds the EMA weights of one step and ignores both but a length. Raises
     InputError for files that cannot be read and for weights of another network than the config's. It also does for a
     classifier in the place of a diffusion model, and the other way round.
     """
-    path = Path(path)
+    path = located(path)
     if path.is_file():
         if not isinstance(item, str):
             raise InputError(f"{path} holds one average: an EMA of length {item:g} is made of a run's checkpoints")
         config, step, params = _read_export(path)
     elif not (path / "config.json").exists():
-        raise InputError(f"{path} is no run directory (it has no config.json): name one that experiments.train wrote")
+        raise InputError(
+            f"{path} is no run directory (it has no config.json): name one that experiments.train wrote, a file of "
+            f"experiments.export, or what comes with the package: {', '.join(pretrained())}"
+        )
     else:
         step, params = restore_params(path, step, item) if isinstance(item, str) else average(path, item, step)
         config = configs.load(path / "config.json")
@@ -56,6 +61,17 @@ def read(
             "was saved there"
         )
     return config, step, params
+
+
+def pretrained() -> list[str]:
+    """Return the names of the weights that come with the package. Their cards lie beside them."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+
+
+def located(path: str | Path) -> Path:
+    """Return the path itself where something is there, or else the file of pretrained weights of that name."""
+    path = Path(path)
+    return PRETRAINED / f"{path}.safetensors" if not path.exists() and str(path) in pretrained() else path
 
 
 def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: str = "float32") -> None:

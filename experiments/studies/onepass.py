@@ -71,7 +71,8 @@ def main():
     about = (
         f"{claims.score_name(rows[0], 'fid')}, means of {len(runs)} training seeds; {NUM_IMAGES.value} images, ± the "
         f"bootstrap standard error over images. The student's at T = {steps[-1]} less its teacher's, at each w: "
-        f"{', '.join(gaps)}. Halved students are drawn by DDIM on the grid shifted, the others by Euler's steps."
+        f"{', '.join(gaps)}. Halved students are drawn by DDIM on the grid shifted, the others by Euler's steps; "
+        "passes are those of w above 0."
     )
     gallery.write(OUT.value, "onepass", figure, markdown(lines), about, scorer.config.data.name)
 

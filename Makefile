@@ -21,7 +21,7 @@ studies: $(VENV)/done
 	for run in $(STUDIED); do \
 	    $(BIN)/python -m experiments.studies.temperature --run=$$run --num_images=400 --num_steps=32 --out=$(STUDIES) && \
 	    $(BIN)/python -m experiments.studies.likelihood --run=$$run --num_images=16 --w=0,1,4 --out=$(STUDIES) && \
-	    $(BIN)/python -m experiments.studies.curl --run=$$run --num_images=32 --out=$(STUDIES) || exit 1; done
+	    $(BIN)/python -m experiments.studies.curl --run=$$run --num_images=16 --out=$(STUDIES) || exit 1; done
 
 test: $(VENV)/done
 	$(BIN)/python -m pytest -m "not slow and not faults"

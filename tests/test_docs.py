@@ -1,4 +1,4 @@
-"""What docs/extending.md quotes is what stands in the files that it names."""
+"""What docs/extending.md and CONTRIBUTING.md quote is what stands in the files that they name."""
 
 import re
 from pathlib import Path
@@ -21,9 +21,9 @@ def lines(text):
 
 
 def test_the_code_in_the_recipes_is_there():
-    found = list(quoted((ROOT / "docs" / "extending.md").read_text()))
-    assert len(found) >= 12
-    for path, block in found:
+    recipes, style = (list(quoted((ROOT / name).read_text())) for name in ("docs/extending.md", "CONTRIBUTING.md"))
+    assert len(recipes) >= 12 and len(style) >= 3
+    for path, block in recipes + style:
         assert lines(block) in lines((ROOT / path).read_text()), f"{path} has no longer\n{block}"
 
 

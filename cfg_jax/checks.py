@@ -182,9 +182,9 @@ def teacher(config: ConfigDict) -> None:
     section, omega = config.teacher, config.objective.omega
     require(0 <= omega < 1, f"config.objective.omega={omega} must lie in [0, 1): w = omega / (1 - omega)")
     require(
-        not omega or (config.p_uncond > 0 and not section.how),
-        f"config.objective.omega={omega} needs an unconditional half and no teacher: set config.p_uncond above 0, and "
-        "config.teacher.how to None",
+        not omega or (0 < config.p_uncond < 1 and config.data.num_classes > 0 and not section.how),
+        f"config.objective.omega={omega} needs classes, both halves and no teacher: set config.p_uncond between 0 "
+        "and 1, and config.teacher.how to None",
     )
     if not section.how:
         return
@@ -195,16 +195,17 @@ def teacher(config: ConfigDict) -> None:
     require(config.p_uncond == 0, f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0")
     low, high = section.w_low, section.w_high
     require(
-        -1 <= low < high < math.inf,
-        f"config.teacher.w_low={low:g} must be -1 or more and below config.teacher.w_high={high:g}",
+        -1 <= low <= 0 < high < math.inf,
+        f"config.teacher.w_low={low:g} must lie in [-1, 0] and config.teacher.w_high={high:g} be above 0: w = 0 is "
+        "asked for where nothing guides",
     )
     if section.how == "halved":
         steps, predicts = section.num_steps, config.objective.predicts
         require(steps and steps >= 1, f"config.teacher.num_steps={steps} of a halved student must be 1 or more")
         require(
             predicts != "eps" and config.objective.error != "eps",
-            "config.objective is in eps, which says nothing of x where few steps begin: distil a run that predicts v, "
-            "x or velocity, such as one of configs/digits_flow.py",
+            "config.objective is in eps, from which x cannot be told at the first, noisiest step: distil a run that "
+            "predicts v, x or velocity, such as one of configs/digits_flow.py",
         )
 
 
@@ -231,6 +232,16 @@ def student_guidance(config: ConfigDict, section: ConfigDict, ws, field: str = "
     for w in ws:
         finite(float(w), field)
         require(low <= w <= high, f"{field}={w:g} is outside of what this student was trained for: {low:g} to {high:g}")
+        for factor in section.schedule_w or ():
+            require(
+                low <= factor * w <= high,
+                f"config.guidance.schedule_w has {factor:g}, which asks this student for w={factor * w:g}: it was "
+                f"trained for {low:g} to {high:g}",
+            )
+    require(
+        config.teacher.how != "halved" or section.rounds is None,
+        f"config.guidance.rounds={section.rounds} goes back where a halved student was never trained: set it to None",
+    )
     plain = section.name == "classifier-free" and section.uncond == "null" and section.rescale is None
     require(
         plain and not second_model,

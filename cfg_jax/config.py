@@ -1,5 +1,6 @@
 """A run's config as a file: saved beside the weights, read as what it was, compared on resume."""
 
+import copy
 from typing import Any
 
 import ml_collections
@@ -81,7 +82,7 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
     for later in range(version + 1, VERSION + 1):
         for field, value in ADDED[later].items():
             group, _, name = field.rpartition(".")
-            (fields[group] if group else fields)[name] = value
+            (fields[group] if group else fields)[name] = copy.deepcopy(value)
     if fields["model"].pop("pool", None):  # of a classifier before version 3
         fields["model"]["name"] = "noisy_classifier"
     return ml_collections.ConfigDict(fields)

@@ -19,20 +19,22 @@ from experiments import cli
 
 RUN = flags.DEFINE_string("run", None, "the teacher: run directory or export")
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the student; with --steps, the beginning of their names")
-W = flags.DEFINE_string("w", "0:4", "the lowest and the highest w that the student is to take")
+W = flags.DEFINE_string("w", None, "default 0:4: the lowest and the highest w that the student is to take")
 STEPS = flags.DEFINE_string("steps", None, "numbers of steps, each half of the one before; the first may be any")
 TRAINING = cli.define_training()
+cli.define_hosts()
 flags.mark_flags_as_required(["run", "workdir"])
 
 
 def main():
     if not STEPS.value:
-        bounds = cli.numbers(W.value, tuple, "w")[0]
+        bounds = [bound for part in cli.numbers(W.value or "0:4", tuple, "w") for bound in part]
         require(len(bounds) == 2, f"--w={W.value}: give the lowest and the highest w, such as 0:4")
         config, _, _ = weights.read(RUN.value)
         student = cli.training(students.distilled(config, RUN.value, *bounds), TRAINING)
         trainer.train(student, WORKDIR.value)
         return print(f"{WORKDIR.value} takes w from {bounds[0]:g} to {bounds[1]:g}, one pass a step")
+    require(W.value is None, f"--w={W.value} goes without --steps: halved students take the w of their teacher")
     steps = cli.numbers(STEPS.value, int, "steps")
     halves = all(a == 2 * b for a, b in itertools.pairwise(steps))
     require(halves and steps[-1] >= 1, f"--steps={STEPS.value}: each must be half of the one before, such as 16,8,4")

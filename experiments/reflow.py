@@ -3,9 +3,9 @@
 python -m experiments.reflow --run=runs/digits-flow --workdir=runs/digits-reflow
 python -m experiments.reflow --run=runs/digits-flow --workdir=runs/digits-reflow-w1 --w=1
 
-Its paths are straighter, so that few steps do (Liu et al. 2023). At w = 0 the new run can be guided like another. With
---w the guided ODE is what it learns, and w = 0 of the new run draws that in one pass a step. Any run will do; one that
-does not predict a velocity lends no weights to start from.
+Its paths are straighter, so that few steps do (Liu et al. 2023). At w = 0 the new run can be guided as the old one.
+With --w the guided ODE is what it learns, and w = 0 of the new run draws that in one pass a step. Any run will do but a
+halved student; one that does not predict a velocity lends no weights to start from. Pairs are made by one process.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from absl import flags
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.data import pairs
-from cfg_jax.files import digest_json
+from cfg_jax.errors import InputError
 from cfg_jax.sampling import ode
 from cfg_jax.training import students, trainer
 from experiments import cli
@@ -32,13 +32,17 @@ flags.mark_flags_as_required(["run", "workdir"])
 
 def main():
     model = cfg_jax.load(RUN.value)
-    asked = [model.digest, PAIRS.value, W.value, NUM_STEPS.value, SEED.value]
-    path = Path(WORKDIR.value) / f"pairs-{digest_json(asked)}.npz"
+    ode.check(model, W.value)
+    asked = PAIRS.value, W.value, NUM_STEPS.value, SEED.value
+    path = ode.path_of_pairs(WORKDIR.value, model, *asked)
     config = cli.training(students.rectified(model.config, RUN.value, str(path), W.value), TRAINING)
     config.seed = SEED.value
     checks.everything(config)
+    saved = Path(WORKDIR.value) / "config.json"
+    if not path.exists() and saved.exists():
+        raise InputError(f"{WORKDIR.value} holds another run: choose another --workdir, or the flags it was made with")
     if not path.exists():
-        pairs.write(path, ode.pairs(model, PAIRS.value, W.value, NUM_STEPS.value, SEED.value))
+        pairs.write(path, ode.pairs(model, *asked))
     trainer.train(config, WORKDIR.value)
     print(f"{WORKDIR.value} is rectified: its w = 0 draws what w = {W.value:g} of {RUN.value} does")
 

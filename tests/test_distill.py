@@ -1,6 +1,7 @@
 """Guidance in one pass and in fewer steps, rectified flow: what they are held to, and the runs that come of it."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from cfg_jax.models import build
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.sampling import draw, ode
 from cfg_jax.training import students, targets, trainer, weights
+from tests.conftest import fill
 
 PLANE = Mixture(jnp.float32([[-1.0, 0.3], [0.8, 0.0]]), jnp.float32([0.3, 0.5]), jnp.float32([0.4, 0.6]))
 
@@ -116,11 +118,19 @@ def test_what_a_student_cannot_do_is_said_in_a_line(runs):
         ({"w": -1.0}, "w=-1 is outside"),
         ({"w": 1.0, "guidance": "apg"}, "a student takes w itself"),
         ({"w": 1.0, "rescale": 0.5}, "a student takes w itself"),
+        ({"w": 2.0, "guidance": guidance.ClassifierFree(2.0)}, "guidance of your own: a student takes w itself"),
+        ({"w": 2.0, "schedule_logsnr": (0.0, 1.0), "schedule_w": (0.0, 3.0)}, "asks this student for w=6"),
         ({"w": 1.0, "sampler": "ancestral", "particles": 2}, "weighs two halves"),
     ):
         with pytest.raises(InputError, match=said):
             student.sample([1], **settings)
     few.sample([1], w=2.0)
+    with pytest.raises(InputError, match="sampler of your own"):
+        few.sample([1], sampler=samplers.Heun())
+    with pytest.raises(InputError, match="rounds=1 goes back where a halved student"):
+        few.sample([1], rounds=1, renoise_logsnr=0.0)
+    with pytest.raises(InputError, match="this model takes no w"):
+        cfg_jax.load(runs / "flow").eps_fn(np.zeros((1, 8, 8, 1)), np.zeros(1), np.zeros(1, int), np.ones(1))
     with pytest.raises(InputError, match=r"halved to 2 steps: set .*num_steps=2, not ddim, 0, shifted and 4"):
         few.sample([1], num_steps=4)
     flow = weights.read(runs / "flow")[0]
@@ -151,11 +161,38 @@ def test_pairs_of_another_shape_and_what_holds_none_end_in_a_line(runs, tmp_path
     with pytest.raises(InputError, match=r"has pairs of \(8, 8, 1\), config.data says \(16, 16, 1\)"):
         trainer.train(config, tmp_path / "other")
     np.savez(tmp_path / "images.npz", arr_0=np.zeros(3))
-    with pytest.raises(InputError, match="holds no pairs"):
-        pairs.read(tmp_path / "images.npz")
+    np.save(tmp_path / "images.npy", np.zeros(3))
+    (tmp_path / "short.npz").write_bytes((runs / "pairs.npz").read_bytes()[:2000])
+    for name in ("images.npz", "images.npy", "short.npz", "none.npz"):
+        with pytest.raises(InputError, match="holds no pairs"):
+            pairs.read(tmp_path / name)
 
 
-def test_pairs_are_the_odes_and_a_third_of_them_have_no_label(runs):
+def test_a_run_that_is_taught_is_gone_on_with_where_its_teacher_has_moved(runs, tmp_path):
+    """Bit for bit as one that was never stopped, in parts of a batch as well."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flow = weights.read(runs / "flow")[0]
+    shutil.copytree(runs / "flow", tmp_path / "moved")
+    for workdir, teacher, steps in ((whole, "flow", 4), (parts, "flow", 2), (parts, "moved", 4)):
+        config = students.distilled(flow, str((tmp_path if teacher == "moved" else runs) / teacher), 0, 4)
+        config.train.num_steps, config.train.accumulate = steps, 2
+        trainer.train(config, workdir)
+    there, here = (weights.read(run)[2] for run in (whole, parts))
+    jax.tree.map(np.testing.assert_array_equal, there, here)
+
+
+def test_model_guidance_asks_the_network_itself(tiny):
+    tiny.objective.omega = 0.5
+    params = fill(jax.eval_shape(lambda: build.parameters(tiny, jax.random.key(0))))
+    own, image = build.denoiser(tiny, params), np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
+    of = targets.drawn(tiny, jnp.asarray(image), jnp.int32([3, 10]), jax.random.key(1))
+    found = targets.target(tiny, own, None, of)
+    cond, uncond = (own.predict(of.z, of.logsnr, jnp.int32(c)) for c in ([3, 10], [10, 10]))
+    np.testing.assert_allclose(found, of.eps + 0.5 * (cond - uncond), atol=1e-5)
+    assert np.abs(found[0] - of.eps[0]).max() > 1e-3 and np.abs(found[1] - of.eps[1]).max() < 1e-5
+
+
+def test_pairs_are_the_odes_and_some_of_them_have_no_label(runs):
     flow = cfg_jax.load(runs / "flow")
     made = pairs.read(runs / "pairs.npz")
     x, eps = np.split(made.images, 2, axis=-1)
@@ -179,12 +216,12 @@ def test_a_rectified_run_is_a_run_with_both_halves(runs):
 def test_bad_fields_of_a_teacher_end_in_a_line(tiny):
     for fields, said in (
         ({"objective.omega": 1.0}, "omega=1.0 must lie in"),
-        ({"objective.omega": 0.5, "p_uncond": 0.0}, "needs an unconditional half"),
+        ({"objective.omega": 0.5, "p_uncond": 0.0}, "needs classes, both halves"),
         ({"teacher.how": "tutored"}, "config.teacher.how='tutored' is unknown"),
         ({"teacher.how": "guided"}, "needs config.teacher.run"),
         ({"teacher.how": "guided", "teacher.run": "x"}, "a student of guidance has no null label: set 0"),
-        ({"teacher.how": "guided", "teacher.run": "x", "p_uncond": 0.0, "teacher.w_low": 5.0}, "w_low=5"),
-        ({"teacher.how": "halved", "teacher.run": "x", "p_uncond": 0.0, "teacher.num_steps": 2}, "in eps"),
+        ({"teacher.how": "guided", "teacher.run": "x", "p_uncond": 0.0, "teacher.w_low": 1.0}, "w_low=1"),
+        ({"teacher.how": "halved", "teacher.run": "x", "p_uncond": 0.0, "teacher.num_steps": 2}, "x cannot be told"),
     ):
         config = tiny.copy_and_resolve_references()
         config.update_from_flattened_dict(fields)
@@ -219,6 +256,8 @@ def test_the_commands(command, runs, tmp_path):
         ("distill", [f"--run={tmp_path}/few-2", "--steps=3"], "--steps=3 is not half of the teacher's 2"),
         ("distill", [f"--run={runs}/student", "--steps=4,3"], "each must be half of the one before"),
         ("distill", [f"--run={runs}/flow", "--w=3:1"], "config.teacher.w_low=3"),
+        ("distill", [f"--run={runs}/flow", "--w=0:4,5:6"], "give the lowest and the highest w"),
+        ("distill", [f"--run={runs}/student", "--w=0:2", "--steps=2"], "goes without --steps"),
         ("reflow", [f"--run={runs}/flow", "--w=nan"], "nan"),
         ("reflow", [f"--run={tmp_path}/none"], "none is no run directory"),
         ("reflow", [f"--run={tmp_path}/few-2", "--w=3"], "outside of what this student was trained for"),

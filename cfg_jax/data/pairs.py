@@ -3,9 +3,9 @@
 Liu et al. 2023. A pair is (x, z_1) with z_1 ~ N(0, I) at the noisy end of the grid, and the label it was drawn with.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from cfg_jax.files import digest, write_npz
 @dataclass(frozen=True)
 class Pairs:
     images: np.ndarray  # float32 [N, H, W, 2 C], x and then its noise
-    labels: np.ndarray  # int32 [N]
-    made: dict  # of what and how
+    labels: np.ndarray  # int32 [N], the null label where there is none
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -31,15 +30,15 @@ class Pairs:
 
 
 def write(path: str | Path, pairs: Pairs) -> None:
-    write_npz(path, {"images": pairs.images, "labels": pairs.labels, "made": np.array(json.dumps(pairs.made))})
+    write_npz(path, {"images": pairs.images, "labels": pairs.labels})
 
 
 def read(path: str | Path) -> Pairs:
     """Raises InputError for a file that holds no pairs."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            pairs = Pairs(file["images"], file["labels"], json.loads(str(file["made"])))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+            pairs = Pairs(file["images"], file["labels"])
+    except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise InputError(f"{path} holds no pairs ({error}): make them with experiments.reflow") from error
     images, labels = pairs.images, pairs.labels
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[-1] % 2 or labels.shape != images.shape[:1]:

@@ -1,4 +1,4 @@
-"""What a network is trained to where that is not the data's own noise: guidance in one pass, and in fewer steps.
+"""Training targets that come of a network instead of the data: guidance in one pass, and in fewer steps.
 
 A field is a network's prediction as a function of (z [B, ...], logsnr [B], c [B]), in any of loss.PREDICTIONS: the
 weights of Equation 6 sum to 1, so that guidance is the same in all of them.

@@ -52,8 +52,10 @@ class Model:
     def eps_fn(self, z, logsnr, c, w=None):
         """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C].
 
-        w [B] is of a student, see experiments.distill.
+        w [B] is of a student, see experiments.distill. Raises InputError where the network takes none.
         """
+        if w is not None and not build.takes_w(self.config):
+            raise InputError("this model takes no w: ask it for both halves, or distil it with experiments.distill")
         return self.denoiser.eps_fn(z, logsnr, c, w)
 
     def rule(self, section: ConfigDict, w):
@@ -73,6 +75,9 @@ class Model:
         labels = draw.check_labels(labels, config.data.num_classes)
         checks.sampling(config)
         checks.student_walk(self.config, config.sampler)
+        fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
+        if own := values.keys() & fixed:
+            raise InputError(f"{' and '.join(own)} of your own: a student takes w itself, a halved one its own steps")
         w = np.asarray(w, np.float32)
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")

@@ -95,7 +95,7 @@ def identity(
         "w": w,
         "s": None if guides.classifier else 1 + w,
         **drawn_by(config, guides.name),
-        **({"guidance": ONE_PASS} if build.takes_w(model.config) else {}),
+        **({"guidance": ONE_PASS} if build.takes_w(model.config) and not guides.classifier else {}),
         "seed": config.eval.seed,
         **settings(config),
         "step": model.step,

@@ -37,6 +37,8 @@ def claim(workdir: Path, config: ConfigDict, latest: int | None) -> None:
     path = workdir / "config.json"
     if latest is not None and path.exists():
         fields = configs.differences(configs.load(path), config)
+        if config.teacher.how:  # which may have moved; its digest says that it is the same
+            fields = [field for field in fields if not field.startswith("init_from")]
         if fields:
             raise InputError(
                 f"{workdir} holds a run of another config ({'; '.join(fields)}): choose another workdir or those values"
@@ -83,6 +85,8 @@ def describe(workdir: Path, config: ConfigDict, state: TrainState, source: Sourc
         machine = {"device": device, "processes": jax.process_count()}
         machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}
         write_json(workdir / "machine.json", machine)
+    if config.teacher.how == "pairs":
+        log.info("taught by %d pairs of %s", len(source), config.teacher.run)
     log.info("%s: %d images, resize %s, card %s", config.data.name, len(source), source.card.resize, source.card.digest)
     log.info("classes: %s", source.card.class_table())
     if not source.card.complete:

@@ -46,16 +46,18 @@ def train_step(
     c = batch["label"]
     if config.teacher.how != "pairs":  # those have null labels of their own
         c = guidance.drop_labels(drop_key, c, p_uncond, null=config.data.num_classes)
-    own = build.denoiser(config, jax.lax.stop_gradient(whole)) if config.objective.omega else None
-    examples = targets.of_batch(config, batch["image"], c, loss_key, own, teacher)
+    examples = targets.drawn(config, batch["image"], c, loss_key)
 
-    def mean_loss(params, dropout_key, z, logsnr, c, w, target):
+    def mean_loss(params, dropout_key, *examples):
+        of = targets.Examples(*examples)
         if classifies:
-            log_probs = build.noisy_classifier(config, params).log_probs(z, logsnr)
-            loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, c)
-            return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == c).astype(loss.dtype)}
-        predicted = build.denoiser(config, params).predict(z, logsnr, c, w, train=True, rngs={"dropout": dropout_key})
-        loss = objective.distance(predicted, z, logsnr, target)
+            log_probs = build.noisy_classifier(config, params).log_probs(of.z, of.logsnr)
+            loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, of.c)
+            return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == of.c).astype(loss.dtype)}
+        model = build.denoiser(config, params)
+        predicted = model.predict(of.z, of.logsnr, of.c, of.w, train=True, rngs={"dropout": dropout_key})
+        target = jax.lax.stop_gradient(targets.target(config, model, teacher, of))
+        loss = objective.distance(predicted, of.z, of.logsnr, target)
         return loss.mean(), {"loss": loss}
 
     gradient, per_image = mean_gradient(mean_loss, whole, dropout_key, examples, config.train.accumulate)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from cfg_jax import images
+from cfg_jax import checks, images
 from cfg_jax.data import pairs
 from cfg_jax.data.sources import Source
 from cfg_jax.diffusion import distill, process, schedule
@@ -22,44 +22,53 @@ from cfg_jax.training import weights
 
 
 class Examples(NamedTuple):
+    """Of a batch. What a run does not have is None."""
+
+    x: Array  # [B, H, W, C]
+    eps: Array  # [B, H, W, C]
     z: Array  # [B, H, W, C]
     logsnr: Array  # [B]
     c: Array  # [B]
-    w: Array | None  # [B] of a student
-    target: Array  # [B, H, W, C], what the objective's error is taken to
+    w: Array | None = None  # [B] of a student
+    middle: Array | None = None  # [B] of a halved one, the log-SNR of its teacher's second step
+    after: Array | None = None  # [B], where both end
 
 
-def of_batch(
-    config: ConfigDict, image: Array, c: Array, key: Array, own: Denoiser, teacher: Denoiser | None
-) -> Examples:
-    """The examples of a batch's images [B, H, W, C]. Algorithm 1, lines 4 to 6, and what config.teacher changes.
-
-    own: the network as it is now, which model guidance asks.
-    """
-    objective, how = build.objective(config), config.teacher.how
-    if how == "pairs":
+def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
+    """The examples of a batch's images [B, H, W, C]. Algorithm 1, lines 4 to 6, and what config.teacher changes."""
+    objective, section = build.objective(config), config.teacher
+    if section.how == "pairs":
         x, eps = jnp.split(image, 2, axis=-1)
         z, logsnr, eps = objective.noised(key, x, eps)
     else:
         x = images.to_float(image)
         z, logsnr, eps = objective.noised(key, x)
-    if not teacher:
-        target = objective.target(x, eps, logsnr)
-        if objective.omega:
-            field = partial(_field, own, objective.error)
-            target = distill.model_guided(target, field, own.null, objective.omega, z, logsnr, c)
-        return Examples(z, logsnr, c, None, target)
-
+    if section.how not in checks.STUDENTS:
+        return Examples(x, eps, z, logsnr, c)
     w_key, step_key = jax.random.split(jax.random.fold_in(key, 2))
-    w = jax.random.uniform(w_key, c.shape, minval=config.teacher.w_low, maxval=config.teacher.w_high)
+    w = jax.random.uniform(w_key, c.shape, minval=section.w_low, maxval=section.w_high)
+    if section.how == "guided":
+        return Examples(x, eps, z, logsnr, c, w)
+    step = jax.random.randint(step_key, c.shape, 0, section.num_steps)
+    logsnr, middle, after = (jnp.asarray(a)[step] for a in two_steps(config))
+    return Examples(x, eps, process.diffuse(x, eps, logsnr), logsnr, c, w, middle, after)
+
+
+def target(config: ConfigDict, own: Denoiser, teacher: Denoiser | None, of: Examples) -> Array:
+    """What the network's output is compared with, [B, H, W, C]. own: the network, which model guidance asks."""
+    objective, how = build.objective(config), config.teacher.how
     if how == "guided":
         field = partial(_field, teacher, objective.error)
-        return Examples(z, logsnr, c, w, distill.guided(field, teacher.null, w, z, logsnr, c))
-    step = jax.random.randint(step_key, c.shape, 0, config.teacher.num_steps)
-    logsnr, middle, after = (jnp.asarray(a)[step] for a in two_steps(config))
-    z = process.diffuse(x, eps, logsnr)
-    x = distill.halved(lambda z, logsnr, c: teacher.eps_fn(z, logsnr, c, w), z, logsnr, middle, after, c)
-    return Examples(z, logsnr, c, w, objective.target(x, process.predict_eps(z, x, logsnr), logsnr))
+        return distill.guided(field, teacher.null, of.w, of.z, of.logsnr, of.c)
+    if how == "halved":
+        eps_fn = lambda z, logsnr, c: teacher.eps_fn(z, logsnr, c, of.w)  # noqa: E731
+        x = distill.halved(eps_fn, of.z, of.logsnr, of.middle, of.after, of.c)
+        return objective.target(x, process.predict_eps(of.z, x, of.logsnr), of.logsnr)
+    known = objective.target(of.x, of.eps, of.logsnr)
+    if not objective.omega:
+        return known
+    field = partial(_field, own, objective.error)
+    return distill.model_guided(known, field, own.null, objective.omega, of.z, of.logsnr, of.c)
 
 
 def two_steps(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,6 +96,11 @@ def load(config: ConfigDict, source: Source) -> tuple[Denoiser | None, Source, C
             made.shape == shape,
             f"config.teacher.run={section.run} has pairs of {made.shape}, config.data says {shape}: name pairs of the "
             "same shape",
+        )
+        last = config.data.num_classes - (not config.model.null_label)
+        require(
+            made.labels.min() >= 0 and made.labels.max() <= last,
+            f"config.teacher.run={section.run} has labels that are not 0 to {last}: name pairs of these classes",
         )
         teacher, found, source = None, made.digest, replace(source, images=made.images, labels=made.labels)
     else:

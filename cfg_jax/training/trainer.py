@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -104,7 +105,7 @@ def _train(
 
     # on every device once, not sent there at every step
     constants = jax.jit(constants_of_run, out_shardings=meshes.replicated(mesh))()
-    constants = *constants, jax.device_put(teacher, meshes.replicated(mesh))
+    constants = *constants, jax.device_put(jax.tree.map(np.asarray, teacher), meshes.replicated(mesh))
     step_fn, flops, seconds = steps.compile_step(config, mesh, state, meshes.put(batches[begin], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
     peak_flops = meshes.peak_flops()

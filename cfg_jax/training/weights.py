@@ -69,9 +69,10 @@ def pretrained() -> list[str]:
 
 
 def located(path: str | Path) -> Path:
-    """Return the path itself where something is there, or else the file of pretrained weights of that name."""
+    """Return the path itself where a run or a file is there, or else the file of pretrained weights of that name."""
     path = Path(path)
-    return PRETRAINED / f"{path}.safetensors" if not path.exists() and str(path) in pretrained() else path
+    there = path.is_file() or (path / "config.json").exists()
+    return PRETRAINED / f"{path}.safetensors" if not there and str(path) in pretrained() else path
 
 
 def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: str = "float32") -> None:

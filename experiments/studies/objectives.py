@@ -70,7 +70,8 @@ def main():
     about = (
         f"{claims.score_name(found[0], 'fid')}, {config.train.num_steps} steps, training seeds {SEEDS.value}, mean; "
         f"{NUM_IMAGES.value} images, {PASSES.value} passes through each half, ± the bootstrap standard error over "
-        f"images. Each objective's least distance, less the paper's: {others}."
+        f"images. Each objective's least distance, less the paper's: {others}; that each is "
+        "the least of its rows is not in the error."
     )
     gallery.write(OUT.value, "objectives", figure, markdown(lines), about, config.data.name)
 

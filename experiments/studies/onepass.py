@@ -5,6 +5,7 @@ It trains them of every run, by experiments.distill's recipe, and goes on from w
 python -m experiments.studies.onepass --runs=runs/digits-flow,runs/digits-flow-seed1 --out=runs/studies
 """
 
+import itertools
 from pathlib import Path
 
 import matplotlib.figure
@@ -13,6 +14,7 @@ from absl import flags
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.diffusion import distill
+from cfg_jax.errors import require
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from cfg_jax.training import students, trainer
@@ -32,7 +34,9 @@ flags.mark_flag_as_required("runs")
 
 def main():
     runs: list[str] = RUNS.value  # type: ignore[assignment]
-    ws, steps = gallery.weights(W.value), gallery.positive(T.value, "T")
+    ws, steps, halved = gallery.weights(W.value), gallery.positive(T.value, "T"), gallery.positive(STEPS.value, "steps")
+    require(all(0 <= w <= 4 for w in ws), f"--w={W.value}: students are trained for 0 to 4")
+    require(all(a == 2 * b for a, b in itertools.pairwise(halved)), f"--steps={STEPS.value}: each is half of the last")
     teachers = [cfg_jax.load(run) for run in runs]
     for w in ws:
         checks.guidance_weight(w, teachers[0].config.p_uncond, "--w")
@@ -43,7 +47,7 @@ def main():
     for n in steps:
         for name, models in (("teacher", teachers), ("student", [of["student"] for of in taught])):
             found[name, n] = [gallery.over_runs(scorer, models, w, num_steps=n, **euler) for w in ws]
-    for n in gallery.positive(STEPS.value, "steps"):
+    for n in halved:
         models = [of[n] for of in taught]
         found["halved", n] = [
             gallery.over_runs(scorer, models, w, num_steps=n, **euler | {"grid": "shifted"}) for w in ws
@@ -67,12 +71,15 @@ def main():
         if not i:
             ax.set_ylabel(claims.score_name(rows[0], "fid"))
             ax.legend(fontsize=7)
-    gaps = [gallery.gap(a, b) for a, b in zip(found["student", steps[-1]], found["teacher", steps[-1]], strict=True)]
+    lines.append([f"less the teacher's at T = {steps[-1]}", "", "", *[""] * len(ws)])
+    for (name, n), rows in found.items():
+        if name == "halved" or (name, n) == ("student", steps[-1]):
+            gaps = [gallery.gap(a, b) for a, b in zip(rows, found["teacher", steps[-1]], strict=True)]
+            lines.append([name, str(n), str(rows[-1]["passes"]), *gaps])
     about = (
         f"{claims.score_name(rows[0], 'fid')}, means of {len(runs)} training seeds; {NUM_IMAGES.value} images, ± the "
-        f"bootstrap standard error over images. The student's at T = {steps[-1]} less its teacher's, at each w: "
-        f"{', '.join(gaps)}. Halved students are drawn by DDIM on the grid shifted, the others by Euler's steps; "
-        "passes are those of w above 0."
+        "bootstrap standard error over images, of a difference over the same images. Halved students are drawn by DDIM "
+        "on the grid shifted, the others by Euler's steps; passes are those of w above 0."
     )
     gallery.write(OUT.value, "onepass", figure, markdown(lines), about, scorer.config.data.name)
 

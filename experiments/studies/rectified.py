@@ -76,9 +76,10 @@ def straight(models, w):
 def reflowed(run, model, w):
     """The rectified model of a run, at w."""
     workdir = Path(OUT.value) / f"rectified-{model.config.data.name}" / f"{Path(run).name}-w{w:g}"
-    path = workdir / f"pairs-{PAIRS.value}-{NUM_STEPS.value}.npz"
+    asked = PAIRS.value, w, NUM_STEPS.value
+    path = ode.path_of_pairs(workdir, model, *asked)
     if not path.exists():
-        pairs.write(path, ode.pairs(model, PAIRS.value, w, NUM_STEPS.value))
+        pairs.write(path, ode.pairs(model, *asked))
     config = cli.training(students.rectified(model.config, run, str(path), w), TRAINING)
     trainer.train(config, workdir)
     return cfg_jax.load(workdir)

@@ -36,7 +36,7 @@ def write(path: str | Path, pairs: Pairs) -> None:
 def read(path: str | Path) -> Pairs:
     """Raises InputError for a file that holds no pairs."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             pairs = Pairs(file["images"], file["labels"])
     except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise InputError(f"{path} holds no pairs ({error}): make them with experiments.reflow") from error

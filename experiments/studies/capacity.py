@@ -55,19 +55,20 @@ def main():
         ["model", "distance at w = 0", "unconditional (w = -1)", "least", "at w", "IS there"],
         ["---", *["---:"] * 5],
     ]
-    figure = matplotlib.figure.Figure(figsize=(5.4, 3.8), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(8, 3.8), layout="constrained")
     axes = figure.subplots()
-    for width, name, cells in rows:
+    for i, (width, name, cells) in enumerate(rows):
         curve = claims.Curve([row for w, row in cells.items() if w >= 0])
         least = min(curve.rows, key=lambda row: claims.score(row, "fid"))
         there = lambda row: f"{claims.score(row, 'fid'):.2f} ± {claims.spread(row, 'fid'):.2f}" if row else ""  # noqa: E731
         inception = f"{claims.score(least, 'is'):.3f}"
         said.append([name, there(cells[0.0]), there(cells.get(-1.0)), there(least), f"{least['w']:g}", inception])
         style = {"linestyle": "-" if width == widths[0] else "--", "marker": "o", "markersize": 3, "linewidth": 1}
+        style["color"] = f"C{i % (len(rows) // len(widths))}"  # the same of a model at either width
         axes.plot(curve.values("is"), curve.values("fid"), **style, label=name)
     first = rows[0][2][0.0]
     axes.set(xlabel=claims.score_name(first, "is"), ylabel=claims.score_name(first, "fid"), yscale="log")
-    axes.legend(fontsize=6)
+    figure.legend(loc="outside right center", fontsize=6)
     evaluation = config.eval
     about = (
         f"{config.data.name}, {num_steps} steps, one training seed, N = {evaluation.num_images}, "

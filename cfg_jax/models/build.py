@@ -30,11 +30,13 @@ def network(config: ConfigDict) -> nn.Module:
     known = NOT_FIELDS | cls.__annotations__.keys() - FROM_DATA
     if "out_channels" in cls.__annotations__:
         known = known | {"learned_variance"}
-        of_data = {
-            "out_channels": data.channels * (2 if model.get("learned_variance") else 1), "takes_w": takes_w(config)
-        }  # fmt: skip
+        of_data = {"out_channels": data.channels * (2 if model.get("learned_variance") else 1)}
     else:
         of_data = {}
+    if "takes_w" in cls.__annotations__:
+        of_data["takes_w"] = takes_w(config)
+    elif takes_w(config):
+        raise InputError(f"config.model.name={model['name']} takes no w as an input: give it a field takes_w")
     if other := sorted(known ^ model.keys()):
         word, names = "lacks" if set(other) <= known else "has an unknown", ", model.".join(other)
         raise InputError(f"the run's config {word} model.{names}: another version of this code wrote it")

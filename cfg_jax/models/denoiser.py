@@ -34,7 +34,8 @@ class Denoiser:
 
         w [B] is of a network that takes it. kwargs go to the network's call.
         """
-        out: Array = self.net.apply({"params": self.params}, z, logsnr, c, w, **kwargs)  # type: ignore[assignment]
+        taken = () if w is None else (w,)
+        out: Array = self.net.apply({"params": self.params}, z, logsnr, c, *taken, **kwargs)  # type: ignore[assignment]
         return out[..., : z.shape[-1]]
 
     def eps_fn(

@@ -8,11 +8,8 @@ second trains one student after another, runs/digits-student-16 and so on, each 
 does two (Salimans & Ho 2022). Students are runs like others: sample, sweep, export and report take them.
 """
 
-import itertools
-
 from absl import flags
 
-from cfg_jax import checks
 from cfg_jax.errors import require
 from cfg_jax.training import students, trainer, weights
 from experiments import cli
@@ -36,13 +33,11 @@ def main():
         return print(f"{WORKDIR.value} takes w from {bounds[0]:g} to {bounds[1]:g}, one pass a step")
     require(W.value is None, f"--w={W.value} goes without --steps: halved students take the w of their teacher")
     steps = cli.numbers(STEPS.value, int, "steps")
-    halves = all(a == 2 * b for a, b in itertools.pairwise(steps))
-    require(halves and steps[-1] >= 1, f"--steps={STEPS.value}: each must be half of the one before, such as 16,8,4")
+    students.check_halvings(steps)
     run = RUN.value
     for num_steps in steps:
         config, _, _ = weights.read(run)
         student = cli.training(students.halved(config, run, num_steps), TRAINING)
-        checks.everything(student)
         run = f"{WORKDIR.value}-{num_steps}"
         trainer.train(student, run)
         print(f"{run} takes {num_steps} steps of one pass")

@@ -86,11 +86,7 @@ class Scored:
     """Frechet distance and IS of what a trained model samples, as a sweep takes them, with bootstrap errors."""
 
     def __init__(self, run, num_images, num_steps, out, bootstrap=20):
-        directory = Path(out) / f"features-{Path(run).name}"
-        self.scorer = Scorer(
-            run, directory, num_steps, num_images=num_images, batch_size=min(num_images, 256), labels="balanced",
-            splits=1, bootstrap=bootstrap, neighbours=0, reference=None, seed=0,
-        )  # fmt: skip
+        self.scorer = scorer(run, out, num_images, num_steps, bootstrap=bootstrap, splits=1)
         self.name, num_classes = self.scorer.config.data.name, self.scorer.config.data.num_classes
         require(num_classes > 1, f"--run={run} has no classes to guide to")
         self.names = {}
@@ -102,11 +98,11 @@ class Scored:
         return {kind: (claims.score(row, kind), claims.spread(row, kind)) for kind in self.names}
 
 
-def scorer(run, out, num_images, bootstrap=100):
+def scorer(run, out, num_images, num_steps=None, *, bootstrap=100, splits=10):
     """A Scorer of classes in turn for models that share a run's data, with its feature network kept under `out`."""
     return Scorer(
-        run, Path(out) / f"features-{Path(run).name}", num_images=num_images, batch_size=min(num_images, 256),
-        labels="balanced", splits=10, bootstrap=bootstrap, neighbours=0, reference=None, seed=0,
+        run, Path(out) / f"features-{Path(run).name}", num_steps, num_images=num_images, labels="balanced",
+        batch_size=min(num_images, 256), splits=splits, bootstrap=bootstrap, neighbours=0, reference=None, seed=0,
     )  # fmt: skip
 
 

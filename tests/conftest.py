@@ -1,5 +1,6 @@
 """Four XLA devices on the CPU; small configs whose few programs every test shares."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -45,6 +46,20 @@ def command():
     commands = Commands()
     yield commands.run
     commands.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real one; the test is skipped where there is none."""
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = p.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
 
 
 SURVIVED = {}

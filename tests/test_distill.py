@@ -24,7 +24,7 @@ PLANE = Mixture(jnp.float32([[-1.0, 0.3], [0.8, 0.0]]), jnp.float32([0.3, 0.5]),
 
 def test_a_students_target_is_equation_6_of_each_images_own_w():
     z, logsnr, c = jnp.float32([[0.4, -0.2], [-1.5, 0.9]]), jnp.float32([-1.0, 2.0]), jnp.int32([0, 1])
-    found = distill.guided(PLANE.eps_fn, PLANE.null, jnp.float32([0.0, 3.0]), z, logsnr, c)
+    found = guidance.guided(PLANE.eps_fn, jnp.float32([0.0, 3.0]), PLANE.null)(z, logsnr, c)
     cond, uncond = PLANE.eps_fn(z, logsnr, c), PLANE.eps_fn(z, logsnr, jnp.full(2, PLANE.null))
     np.testing.assert_allclose(found[0], cond[0], rtol=1e-5)
     np.testing.assert_allclose(found[1], 4 * cond[1] - 3 * uncond[1], rtol=1e-4)

@@ -1,7 +1,6 @@
 """docs/plane.html in a real browser: its velocities against ours, its knobs, its width."""
 
 import re
-import shutil
 from pathlib import Path
 
 import jax
@@ -15,19 +14,6 @@ from cfg_jax.models.mixture import Mixture
 PAGE = Path(__file__).parents[1] / "docs" / "plane.html"
 NONE = 2
 DEFAULTS = {"s": "3", "t": "0.5", "steps": "32", "distance": "1.6"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if not path:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as p:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import csv
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -202,19 +201,6 @@ def test_the_page_is_whole_and_escapes_what_it_shows(sweep_dir):
 def test_no_cells_no_report(tmp_path, sweep_dir):
     with pytest.raises(InputError, match="no finished cells"):
         report.write(tmp_path / "nothing")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if not path:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as p:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
 
 
 def test_the_slider_in_a_real_browser(sweep_dir, browser):

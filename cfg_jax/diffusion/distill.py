@@ -1,7 +1,8 @@
 """Training targets that come of a network instead of the data: guidance in one pass, and in fewer steps.
 
 A field is a network's prediction as a function of (z [B, ...], logsnr [B], c [B]), in any of loss.PREDICTIONS: the
-weights of Equation 6 sum to 1, so that guidance is the same in all of them.
+weights of Equation 6 sum to 1, so that guidance is the same in all of them. What a student that takes w is held to is
+guidance.guided of a field: Meng et al. 2023, Equation 3.
 """
 
 from collections.abc import Callable
@@ -9,12 +10,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process
-from cfg_jax.diffusion.guidance import both_halves, guide
-
-
-def guided(field: Callable, null: int, w: Float[Array, " b"], z, logsnr, c) -> Float[Array, "b ..."]:
-    """(1 + w) f(z, c) - w f(z), what a student that takes w is held to. Meng et al. 2023, Equation 3."""
-    return guide(*both_halves(field, null, z, logsnr, c), w)
+from cfg_jax.diffusion.guidance import both_halves
 
 
 def model_guided(target, field: Callable, null: int, omega, z, logsnr, c) -> Float[Array, "b ..."]:

@@ -135,14 +135,14 @@ class Guides:
         if other_label and self.uncond:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
-        student = build.takes_w(model.config)
-        if student:
+        if build.takes_w(model.config):
             checks.student_guidance(model.config, section, ws, field, bool(self.uncond))
-        for w in ws if not student else ():
-            if section.name == "unconditional":
-                checks.finite(float(w), field)
-            elif w or classes or not self.classifier:
-                checks.guidance_weight(float(w), p_uncond, field, bool(self.uncond) or other_label)
+        else:
+            for w in ws:
+                if section.name == "unconditional":
+                    checks.finite(float(w), field)
+                elif w or classes or not self.classifier:
+                    checks.guidance_weight(float(w), p_uncond, field, bool(self.uncond) or other_label)
         always = not getattr(rules.RULES[section.name], "unguided_at_0", True)
         if always and classes and not (p_uncond or self.uncond or other_label):
             raise InputError(

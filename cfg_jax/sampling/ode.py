@@ -1,6 +1,5 @@
 """What a run's probability-flow ODE makes of noise, in flow matching's time: pairs to train on, and straightness."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -27,17 +26,23 @@ def pairs(model: Model, num: int, w: float, num_steps: int, seed: int = 0, batch
     labels = draw.labels_by_rule("balanced", num, config.data.num_classes, seed)
     unlabelled = np.random.default_rng(seed).random(num) < (0 if w else config.p_uncond)
     labels = np.where(unlabelled, config.data.num_classes, labels).astype(np.int32)
-    rule = guidance.InOnePass if build.takes_w(config) else guidance.ClassifierFree
-    rule = rule(np.full(num, w, np.float32)) if w else guidance.Unguided()
     grid = schedule.grid(num_steps, config.logsnr_min, config.logsnr_max, "t")
     # where noise is all, the error of an eps makes any x: such a run is held to its sampler's threshold
     threshold = config.sampler.threshold if config.objective.predicts == "eps" else "none"
     walk = samplers.Walk(samplers.FlowHeun(), grid, samplers.THRESHOLDS[threshold])
+    whole = guidance.Guidance(equation_6(model, w))
     x = list(draw.batches(
-        model.denoiser, labels, guidance.Guidance(rule), walk, shape=model.image_shape, seed=seed, batch_size=batch_size
+        model.denoiser, labels, whole, walk, shape=model.image_shape, seed=seed, batch_size=batch_size
     ))  # fmt: skip
     _, z = samplers.start(seed, np.arange(num), model.image_shape)
     return Pairs(np.concatenate([np.concatenate(x), np.asarray(z)], axis=-1), labels)
+
+
+def equation_6(model: Model, w: float):
+    """The rule of Equation 6 at w, by a student in one pass."""
+    if not w:
+        return guidance.Unguided()
+    return (guidance.InOnePass if build.takes_w(model.config) else guidance.ClassifierFree)(np.float32(w))
 
 
 def path_of_pairs(directory, model: Model, *asked) -> Path:
@@ -60,13 +65,12 @@ def straightness(model: Model, labels, w: float, num_steps: int = 64, seed: int 
     check(model, w)
     c = draw.check_labels(labels, model.config.data.num_classes)
     _, z = samplers.start(seed, np.arange(len(c)), model.image_shape)
-    how = "in one pass" if build.takes_w(model.config) else "guided" if w else "unguided"
-    return np.asarray(_straightness(model.denoiser, jnp.float32(w), z, c, jnp.linspace(0, 1, num_steps + 1), how))
+    times = jnp.linspace(0, 1, num_steps + 1)
+    return np.asarray(_straightness(model.denoiser, equation_6(model, w), z, c, times))
 
 
-@partial(jax.jit, static_argnames="how")
-def _straightness(denoiser: Denoiser, w, z, c, times, how):
-    eps_fn = guidance.guided(denoiser.eps_fn, w, denoiser.null) if how == "guided" else denoiser.eps_fn
-    if how == "in one pass":
-        eps_fn = lambda z, logsnr, c: denoiser.eps_fn(z, logsnr, c, jnp.broadcast_to(w, c.shape))  # noqa: E731
+@jax.jit
+def _straightness(denoiser: Denoiser, rule, z, c, times):
+    guided = guidance.Guidance(rule).on(denoiser)
+    eps_fn = lambda z, logsnr, c: guided(z, logsnr, c, guidance.STATELESS)[0].eps  # noqa: E731
     return flow.straightness(flow.euler(flow.velocity_fn(eps_fn), z, c, times), times)

@@ -1,5 +1,8 @@
 """Configs of runs that another run teaches: guidance in one pass, fewer steps, rectified flow."""
 
+import itertools
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
 from cfg_jax.errors import require
@@ -25,6 +28,13 @@ def halved(teacher: ConfigDict, run: str, num_steps: int) -> ConfigDict:
     require(own in (None, 2 * num_steps), f"--steps={num_steps} is not half of the teacher's {own}: halve one by one")
     targets.check_teacher(teacher, config)
     return config
+
+
+def check_halvings(steps: Sequence[int]) -> None:
+    """Raise InputError unless each number of steps is half of the one before."""
+    halves = all(a == 2 * b for a, b in itertools.pairwise(steps)) and steps[-1] >= 1
+    given = ",".join(map(str, steps))
+    require(halves, f"--steps={given}: each must be half of the one before, such as 16,8,4")
 
 
 def rectified(teacher: ConfigDict, run: str, pairs: str, w: float) -> ConfigDict:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from cfg_jax import checks, images
 from cfg_jax.data import pairs
 from cfg_jax.data.sources import Source
-from cfg_jax.diffusion import distill, process, schedule
+from cfg_jax.diffusion import distill, guidance, process, schedule
 from cfg_jax.diffusion.loss import convert
 from cfg_jax.errors import InputError, require
 from cfg_jax.models import build
@@ -59,7 +59,7 @@ def target(config: ConfigDict, own: Denoiser, teacher: Denoiser | None, of: Exam
     objective, how = build.objective(config), config.teacher.how
     if how == "guided":
         field = partial(_field, teacher, objective.error)
-        return distill.guided(field, teacher.null, of.w, of.z, of.logsnr, of.c)
+        return guidance.guided(field, of.w, teacher.null)(of.z, of.logsnr, of.c)
     if how == "halved":
         eps_fn = lambda z, logsnr, c: teacher.eps_fn(z, logsnr, c, of.w)  # noqa: E731
         x = distill.halved(eps_fn, of.z, of.logsnr, of.middle, of.after, of.c)

@@ -60,7 +60,7 @@ def main():
     for i, (width, name, cells) in enumerate(rows):
         curve = claims.Curve([row for w, row in cells.items() if w >= 0])
         least = min(curve.rows, key=lambda row: claims.score(row, "fid"))
-        there = lambda row: f"{claims.score(row, 'fid'):.2f} ± {claims.spread(row, 'fid'):.2f}" if row else ""  # noqa: E731
+        there = lambda row: gallery.said(row) if row else ""  # noqa: E731
         inception = f"{claims.score(least, 'is'):.3f}"
         said.append([name, there(cells[0.0]), there(cells.get(-1.0)), there(least), f"{least['w']:g}", inception])
         style = {"linestyle": "-" if width == widths[0] else "--", "marker": "o", "markersize": 3, "linewidth": 1}

@@ -15,7 +15,6 @@ import cfg_jax
 from cfg_jax import checks
 from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
 from cfg_jax.sweep import claims
-from cfg_jax.sweep.score import Scorer
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
@@ -35,10 +34,7 @@ def main():
     for model in averaged.values():
         for w in ws:
             checks.guidance_weight(w, model.config.p_uncond, "--w")
-    scorer = Scorer(
-        runs[0], f"{OUT.value}/features-ema", NUM_STEPS.value, num_images=NUM_IMAGES.value,
-        batch_size=min(NUM_IMAGES.value, 256), labels="balanced", neighbours=0, bootstrap=50,
-    )  # fmt: skip
+    scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value, NUM_STEPS.value, bootstrap=50)
     found = {}
     for (run, length), model in averaged.items():
         scorer.model = model

@@ -5,7 +5,6 @@ It trains them of every run, by experiments.distill's recipe, and goes on from w
 python -m experiments.studies.onepass --runs=runs/digits-flow,runs/digits-flow-seed1 --out=runs/studies
 """
 
-import itertools
 from pathlib import Path
 
 import matplotlib.figure
@@ -36,11 +35,11 @@ def main():
     runs: list[str] = RUNS.value  # type: ignore[assignment]
     ws, steps, halved = gallery.weights(W.value), gallery.positive(T.value, "T"), gallery.positive(STEPS.value, "steps")
     require(all(0 <= w <= 4 for w in ws), f"--w={W.value}: students are trained for 0 to 4")
-    require(all(a == 2 * b for a, b in itertools.pairwise(halved)), f"--steps={STEPS.value}: each is half of the last")
+    students.check_halvings(halved)
     teachers = [cfg_jax.load(run) for run in runs]
     for w in ws:
         checks.guidance_weight(w, teachers[0].config.p_uncond, "--w")
-    taught = [family(run, model) for run, model in zip(runs, teachers, strict=True)]
+    taught = [family(run, model, halved) for run, model in zip(runs, teachers, strict=True)]
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value)
     euler = {"name": "ddim", "eta": 0.0, "grid": "t"}
     found = {}  # (name, T): a row of each w
@@ -84,14 +83,14 @@ def main():
     gallery.write(OUT.value, "onepass", figure, markdown(lines), about, scorer.config.data.name)
 
 
-def family(run, model):
+def family(run, model, steps):
     """{"student": a model, N: a halved one, "omega": one by model guidance} of a run."""
     out = Path(OUT.value) / f"onepass-{model.config.data.name}"
     found, last = {}, str(out / f"{Path(run).name}-student")
     config = cli.training(students.distilled(model.config, run, 0, 4), TRAINING)
     trainer.train(config, last)
     found["student"] = cfg_jax.load(last)
-    for n in gallery.positive(STEPS.value, "steps"):
+    for n in steps:
         config = students.halved(cfg_jax.load(last).config, last, n)
         config.train.num_steps = HALVING.value
         last = str(out / f"{Path(run).name}-{n}")

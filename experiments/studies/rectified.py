@@ -6,6 +6,7 @@ there.
 python -m experiments.studies.rectified --runs=runs/digits-flow,runs/digits-flow-seed1 --out=runs/studies
 """
 
+from functools import cache
 from pathlib import Path
 
 import matplotlib.figure
@@ -39,25 +40,28 @@ def main():
     for model in flows:
         checks.guidance_weight(w, model.config.p_uncond, "--w")
     plain, folded = ([reflowed(run, model, of) for run, model in zip(runs, flows, strict=True)] for of in (0.0, w))
+    last = f"rectified at w = {w:g}"
+    families = {"flow": flows, "rectified": plain, last: folded}
+    straight = cache(lambda name, at: straightness(families[name], at))  # for the table and the figure
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value)
     curves = {
-        "flow": (flows, 0.0), "rectified": (plain, 0.0), f"flow, w = {w:g}": (flows, w),
-        f"rectified, w = {w:g}": (plain, w), f"rectified at w = {w:g}": (folded, 0.0),
+        "flow": ("flow", 0.0), "rectified": ("rectified", 0.0), f"flow, w = {w:g}": ("flow", w),
+        f"rectified, w = {w:g}": ("rectified", w), last: (last, 0.0),
     }  # fmt: skip
     lines = [["", "straightness", *(f"T = {n}" for n in steps)], ["---", *["---:"] * (len(steps) + 1)]]
     figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name, (models, at) in curves.items():
-        rows = [gallery.over_runs(scorer, models, at, name="ddim", grid="t", num_steps=n) for n in steps]
-        lines.append([name, f"{straight(models, at):.3f}", *map(gallery.said, rows)])
-        style = "--" if "w =" in name else "-"
-        left.plot(steps, [claims.score(row, "fid") for row in rows], style, marker="o", ms=4, label=name)
+    for label, (name, at) in curves.items():
+        rows = [gallery.over_runs(scorer, families[name], at, name="ddim", grid="t", num_steps=n) for n in steps]
+        lines.append([label, f"{straight(name, at):.3f}", *map(gallery.said, rows)])
+        style = "--" if "w =" in label else "-"
+        left.plot(steps, [claims.score(row, "fid") for row in rows], style, marker="o", ms=4, label=label)
     left.set(xlabel="T, Euler's steps", ylabel=claims.score_name(rows[0], "fid"), xscale="log", yscale="log")
     left.set_xticks(steps, steps)
     left.legend(fontsize=7)
     ws = [0.0, 0.5, 1.0, 2.0, 4.0]
-    for name, models in (("flow", flows), ("rectified", plain)):
-        right.plot(ws, [straight(models, at) for at in ws], "o-", ms=4, label=name)
+    for name in ("flow", "rectified"):
+        right.plot(ws, [straight(name, at) for at in ws], "o-", ms=4, label=name)
     right.set(xlabel="w", ylabel="straightness (0: a line)", yscale="log")
     right.legend(fontsize=7)
     about = (
@@ -68,7 +72,8 @@ def main():
     gallery.write(OUT.value, "rectified", figure, markdown(lines), about, scorer.config.data.name)
 
 
-def straight(models, w):
+def straightness(models, w):
+    """The mean over training seeds and 200 paths."""
     labels = np.arange(200) % models[0].config.data.num_classes
     return np.mean([ode.straightness(model, labels, w) for model in models])
 

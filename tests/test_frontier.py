@@ -14,7 +14,7 @@ from cfg_jax.sweep.score import Scorer
 from cfg_jax.training import weights
 from tests.conftest import fill
 from tests.test_house import TINY, run
-from tests.test_report import browser, cell  # noqa: F401, a fixture
+from tests.test_report import cell
 
 WS = (0.0, 0.5, 1.0, 2.0)
 
@@ -101,7 +101,7 @@ def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
     }
 
 
-def test_the_command_and_its_page(model, tmp_path, browser):  # noqa: F811
+def test_the_command_and_its_page(model, tmp_path, browser):
     names = "CFG,interval,autoguidance,CFG++,again,<b>mine"
     args = [
         "--config=configs/digits.py", f"--runs={model}", f"--out={tmp_path / 'f'}", "--w=0,1,2", "--seeds=0,1",

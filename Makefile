@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits studies test test-slow test-faults smoke lint lock
+.PHONY: digits studies docs test test-slow test-faults smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
@@ -45,6 +45,10 @@ lint: $(VENV)/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# the site, docs/_build/html/index.html; the notebooks are run for it, a warning is an error
+docs: $(VENV)/done
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -c docs . docs/_build/html
 
 # exact pins for every supported Python, from the ranges in pyproject.toml
 lock: $(VENV)/done

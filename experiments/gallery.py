@@ -63,7 +63,8 @@ def write(out, study, figure, table, about, of="", more=None):
         few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
         few.save(out / f"{name}_{last}.png", optimize=True)
     seconds = time.perf_counter() - BEGAN
-    text = f"    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
+    title = f"{study}, {of}" if of else study
+    text = f"# {title}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
     write_atomic(out / f"{name}.md", text + "\n")
     print(text)
     print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))

@@ -58,7 +58,7 @@ def main():
             rows.append(row(what, field, values, seconds, [of["program_bytes_per_device"] for of in found]))
     for raised, values, others in SCORES:
         rows.append(row("scores", raised, values, [scored(raised, value, **others) for value in values], None))
-    text = f"    {cli.command_line('bench.growth')}\n\n{markdown(rows)}\n"
+    text = f"# Growth with N, T and batch\n\n    {cli.command_line('bench.growth')}\n\n{markdown(rows)}\n"
     print(text)
     if OUT.value:
         write_atomic(OUT.value, text)

@@ -1,4 +1,4 @@
-"""The documentation's site: `make docs`. Its pages are the repository's own files, so that GitHub shows the same ones."""
+"""The site of `make docs`. Its pages are the repository's own files, so that GitHub shows the same ones."""
 
 import importlib.metadata
 import os

@@ -83,7 +83,8 @@ def main():
     )
     errors = "± is the bootstrap standard error over images, a gap's for each seed alone."
     table = frontier.table(found, BASELINE)
-    text = f"# Rules of guidance on {config.data.name}\n\n    {cli.command_line('frontier')}\n\n{about}. {errors}\n\n{table}\n"
+    head = f"# Rules of guidance on {config.data.name}\n\n    {cli.command_line('frontier')}"
+    text = f"{head}\n\n{about}. {errors}\n\n{table}\n"
     text += frontier.claims_text(judged)
     frontier.plot(found, about).savefig(out / "frontier.png", dpi=110)
     write_atomic(out / "frontier.md", text)

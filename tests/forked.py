@@ -23,7 +23,7 @@ class Done:
 
 
 class Commands:
-    """run(name, *args) as python -m experiments.NAME in the root of the repository; on one XLA device."""
+    """run(name, *args) as python -m experiments.NAME, in the root of the repository or in cwd; on one XLA device."""
 
     def __init__(self):
         self.server = subprocess.Popen(
@@ -31,9 +31,9 @@ class Commands:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, name, *args, timeout=120):
+    def run(self, name, *args, timeout=120, cwd=ROOT):
         with tempfile.TemporaryDirectory() as said:
-            given = {"name": name, "args": [*map(str, args)], "timeout": timeout, "said": said}
+            given = {"name": name, "args": [*map(str, args)], "timeout": timeout, "said": said, "cwd": str(cwd)}
             self.server.stdin.write(json.dumps(given) + "\n")
             self.server.stdin.flush()
             status = int(self.server.stdout.readline())
@@ -73,6 +73,7 @@ def run(given):
     ):
         with open(path, mode) as file:
             os.dup2(file.fileno(), number)
+    os.chdir(given["cwd"])
     sys.argv = [f"experiments/{given['name'].replace('.', '/')}.py", *given["args"]]
     status = 0
     try:

@@ -1,4 +1,4 @@
-"""What docs/extending.md and CONTRIBUTING.md quote is what stands in the files that they name."""
+"""What extending.md and CONTRIBUTING.md quote stands in the files that they name; the reference has every module."""
 
 import re
 from pathlib import Path
@@ -35,3 +35,14 @@ def test_the_files_and_names_in_the_table_are_there():
     for row in rows:
         path = ROOT / re.search(r"`(cfg_jax/[\w/.]+)`", row[2])[1]
         assert path.exists() and (ROOT / re.search(r"`(tests/\w+\.py)`", row[6])[1]).exists()
+
+
+def test_the_reference_has_every_module():
+    pages = "".join(page.read_text() for page in sorted((ROOT / "docs" / "api").glob("*.md")))
+    named = re.findall(r"automodule:: (\S+)", pages)
+    modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "cfg_jax").rglob("*.py")]
+    assert sorted(named) == sorted(name for name in modules if not name.endswith("__init__"))
+
+
+def test_the_first_page_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

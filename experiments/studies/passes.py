@@ -64,7 +64,8 @@ def main():
     )
     command = cli.command_line("studies.passes")
     text = (
-        f"# Error over T\n\n    {command}\n\n{NUM_SAMPLES.value:,} samples of one seed a cell; as many exact draws of the Gaussian are "
+        f"# Error over T\n\n    {command}\n\n"
+        f"{NUM_SAMPLES.value:,} samples of one seed a cell; as many exact draws of the Gaussian are "
     )
     text += f"{floor.mean():.4f} from their law. The columns without a grid's name are on the paper's.\n"
     for w in cli.numbers(W.value, float, "w"):

@@ -16,7 +16,7 @@ from cfg_jax.models import build
 from cfg_jax.training import weights
 from experiments import cli
 
-RUN = flags.DEFINE_string("run", None, "run directory")
+RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 EMA = cli.define_ema()
 OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md")

@@ -13,7 +13,7 @@ from cfg_jax.files import write_npz
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments import cli
 
-RUN = flags.DEFINE_string("run", None, "run directory")
+RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
 LABELS = flags.DEFINE_string("labels", None, "classes, with commas between them; default: each class once")
 W = flags.DEFINE_string(
     "w", "0", "guidance weight w of the paper (s = 1 + w); -1 is the unconditional model; several: a column each"

@@ -173,7 +173,10 @@ class Guides:
 
 
 def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: str | None = None) -> Model:
-    """The Model of a run directory, an exported file, or a name of pretrained(), on any number of devices.
+    """The Model of a run directory, an exported file, or a name, on any number of devices.
+
+    A name is one of pretrained(), or of the Hugging Face Hub: hf://OWNER/NAME, hf://OWNER/NAME@REVISION or
+    hf://OWNER/NAME/FILE.safetensors.
 
     `params` is "ema", "params" (not averaged), or the length of an EMA that is made of config.train.averages, such as
     0.075 of the steps; `dtype` is "float32" or "bfloat16", what the network's body computes
@@ -210,7 +213,8 @@ def load_guides(guide=None, classifier_run=None, dtype: str | None = None) -> Gu
 def run_and_step(text: str) -> tuple[str, int | None]:
     """ "runs/a@300" -> ("runs/a", 300), a checkpoint of a run; without one, None for the newest."""
     run, at, step = str(text).rpartition("@")
-    return (run, int(step)) if at and step.isdecimal() and not Path(text).exists() else (str(text), None)
+    whole = Path(text).exists() or run.startswith("hf://")  # there the number is a revision
+    return (run, int(step)) if at and step.isdecimal() and not whole else (str(text), None)
 
 
 def changed(config: ConfigDict, settings: dict) -> ConfigDict:

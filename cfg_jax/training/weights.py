@@ -1,4 +1,4 @@
-"""Weights with their config: from a run directory or an exported .safetensors file, and into either.
+"""Weights with their config: from a run directory or an exported .safetensors file, or into either.
 
 Nothing read here is executed, and neither needs the devices that trained the run.
 """
@@ -19,6 +19,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest, write_atomic
 from cfg_jax.models import build
+from cfg_jax.training import hub
 from cfg_jax.training.checkpoint import average, restore_params
 
 PRETRAINED = Path(__file__).with_name("pretrained")
@@ -27,7 +28,7 @@ PRETRAINED = Path(__file__).with_name("pretrained")
 def read(
     path: str | Path, step: int | None = None, item: str | float = "ema", *, classifier: bool = False
 ) -> tuple[ConfigDict, int, Any]:
-    """Return (config, step, params) of a run directory, of an export, or of a name of pretrained().
+    """Return (config, step, params) of a run directory, of an export, or of a name of pretrained() or hf://OWNER/NAME.
 
     `step` and `item` are as in restore_params, or `item` is the length of an EMA, a share of the steps, as in
     averages.py; an export holds the EMA weights of one step and ignores both but a length. Raises
@@ -69,7 +70,12 @@ def pretrained() -> list[str]:
 
 
 def located(path: str | Path) -> Path:
-    """Return the path itself where a run or a file is there, or else the file of pretrained weights of that name."""
+    """Return the path itself where a run or a file is there, or else the file of pretrained weights of that name.
+
+    The file of an hf:// name is fetched.
+    """
+    if str(path).startswith(hub.SCHEME):
+        return hub.fetch(str(path))
     path = Path(path)
     there = path.is_file() or (path / "config.json").exists()
     return PRETRAINED / f"{path}.safetensors" if not there and str(path) in pretrained() else path

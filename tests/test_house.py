@@ -15,7 +15,8 @@ from PIL import Image
 from cfg_jax.files import shared
 
 ROOT = Path(__file__).parents[1]
-NO_COMMANDS = ("__init__", "canvas", "cli", "finished", "gallery", "inception_state", "pages", "queue", "unpack")
+NO_COMMANDS = ("__init__", "canvas", "cli", "finished", "gallery", "inception_state", "model_card", "pages",
+               "queue", "unpack")  # fmt: skip
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
     for path in (ROOT / "experiments").rglob("*.py")

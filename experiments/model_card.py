@@ -1,0 +1,125 @@
+"""A model's card as the hub reads it: YAML for its index, then text for people."""
+
+import csv
+from pathlib import Path
+
+import jax
+import yaml
+
+from cfg_jax import __version__
+from cfg_jax import config as configs
+from cfg_jax.data import cards
+from cfg_jax.errors import InputError
+from cfg_jax.models import build
+from cfg_jax.text import markdown
+from cfg_jax.training import weights
+
+LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # of a data card, as the hub names them
+TAGS = ["diffusion", "classifier-free-guidance", "image-generation", "jax", "flax"]
+# of a score, beside w
+SETTINGS = ("N", "T", "sampler", "v", "threshold", "grid", "guidance", "labels", "seed", "weights", "reference_N")
+
+TEXT = """
+# {name}
+
+EMA weights{length} of a U-Net {made} by cfg_jax {version}, step {step}.
+Ho & Salimans, Classifier-Free Diffusion Guidance.
+
+    import cfg_jax
+    model = cfg_jax.load("{load}")
+    images = model.sample([0, 1], w={w:.1f})    # uint8 [2, {size}, {size}, {config.data.channels}]
+
+- Data: {data}
+- p_uncond: {config.p_uncond:g}; {guidance}
+- Parameters: {count:,}, {dtype}. Config {digest}, whole in the file's header.
+- Network: {config.model.channels} channels times ({levels}), blocks a level: {config.model.num_blocks}.
+- Sampling, unless told: {config.sampler.name}, T = {config.sampler.num_steps}.{more}
+
+## Scores
+
+{scores}"""
+ROUNDED = "Measured before the parameters were rounded to bfloat16.\n"
+UNSCORED = "Not measured here. Score it with experiments.sweep before quoting any number.\n"
+
+
+def card(
+    path: Path, config, step: int, params, *, dtype: str, data: cards.Card | None = None, license: str | None = None,
+    datasets=(), rows=(), rounded=False, length="", made="trained", more="",
+) -> str:  # fmt: skip
+    """The card of the weights in `path`.
+
+    data is the card of what they were trained on, where it is known. license and datasets are names of the hub. Without
+    a license it is that of the data. rows are what scores() read, rounded whether the weights were rounded since.
+    """
+    size = config.data.image_size
+    guidance, w = "w > 0 guides it.", 1.0
+    if build.takes_w(config):
+        w = config.teacher.w_high
+        guidance = f"a student, it takes w itself, from {config.teacher.w_low:g} to {w:g}."
+    elif not config.p_uncond:
+        guidance, w = "it has no unconditional half: w must be 0.", 0.0
+    text = TEXT.format(
+        config=config, name=path.stem, version=__version__, step=step, size=size, length=length, made=made, more=more,
+        load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, w=w, guidance=guidance,
+        data=about(config.data, data, datasets), count=sum(a.size for a in jax.tree.leaves(params)), dtype=dtype,
+        digest=configs.digest(config), levels=", ".join(map(str, config.model.multipliers)),
+        scores=(table(rows) + ROUNDED * rounded) if rows else UNSCORED,
+    )  # fmt: skip
+    index = {"license": license or (LICENCES.get(data.licence) if data else None) or "other"}
+    if index["license"] == "other":
+        index["license_name"] = "see-card"
+    index |= {"library_name": "cfg_jax", "tags": TAGS} | ({"datasets": list(datasets)} if datasets else {})
+    if rows:
+        task = {"type": "other", "name": "class-conditional image generation"}
+        of = {"type": (*datasets, config.data.name)[0], "name": f"{config.data.name}, {size}x{size}", "split": "train"}
+        result = {"task": task, "dataset": of, "metrics": metrics(rows)}
+        index["model-index"] = [{"name": path.stem, "results": [result]}]
+    return f"---\n{yaml.safe_dump(index, sort_keys=False)}---\n{text}"
+
+
+def about(config, data, datasets):
+    """What the weights were trained on."""
+    shape = f"{config.image_size}x{config.image_size}x{config.channels}, {config.num_classes} classes"
+    named = f"{config.name}{' of ' + ', '.join(datasets) if datasets else ''}, {shape}, card {config.card}"
+    if data is None:
+        return f"{named}; use is subject to the licence of these data."
+    return f"{named}: {data.source}, {data.counts['train']:,} pictures, resize {data.resize}. Licence: {data.licence}."
+
+
+def scores(directory: Path, params) -> list[dict[str, str]]:
+    """The rows of a sweep's results.csv that were measured with these very weights, in its order."""
+    try:
+        with open(directory / "results.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"--scores={directory} has no results.csv: name what experiments.sweep wrote") from error
+    own = weights.digest_of(params)
+    if mine := [row for row in rows if row.get("parameters") == own]:
+        return mine
+    seen = ", ".join(sorted({row.get("parameters", "") for row in rows})) or "none"
+    raise InputError(f"--scores={directory} has no scores of these weights, {own}, but of {seen}: sweep these")
+
+
+def columns(row):
+    return [name for name in row if name.startswith(("fid_", "is_")) and not name.endswith(("_se", "_std"))]
+
+
+def metrics(rows):
+    """FID and IS where the first seed's FID is least, each with what it was measured with in its name."""
+    of_seed = [row for row in rows if row["seed"] == rows[0]["seed"]]
+    row = min(of_seed, key=lambda row: float(row[columns(row)[0]]))
+    at = f"w={float(row['w']):g}, T={row['T']}, seed {row['seed']}"
+    return [{"type": name, "name": f"{name} at {at}", "value": round(float(row[name]), 2)} for name in columns(row)]
+
+
+def table(rows):
+    """w down, then the settings that vary; FID and IS with the bootstrap's standard error. Below it what all share."""
+    settings = {name: list(dict.fromkeys(row[name] for row in rows)) for name in SETTINGS if rows[0].get(name)}
+    varied = [name for name, values in settings.items() if len(values) > 1]
+    lines = [["w", *varied, *columns(rows[0])]]
+    lines.append(["---:"] * len(lines[0]))
+    for row in rows:
+        measured = [f"{float(row[name]):.2f} ± {float(row[name + '_se']):.2f}" for name in columns(row)]
+        lines.append([f"{float(row['w']):g}", *(row[name] for name in varied), *measured])
+    shared = ", ".join(f"{name} {values[0]}" for name, values in settings.items() if len(values) == 1)
+    return f"{markdown(lines)}\n{shared}. ± is the bootstrap's standard error over images.\n"

@@ -324,7 +324,10 @@ def test_a_file_mended_at_equal_size_is_read_again(tmp_path):
         (lambda s: [p.unlink() for p in (s / "train" / "bee").iterdir()], "train/bee is empty"),
         (lambda s: shutil.rmtree(s / "val" / "bee"), "validation has no picture of 1 of the 2 classes (bee)"),
         (lambda s: (s / "val" / "bee").rename(s / "val" / "cow"), "validation has classes that are none of this set's"),
-        (lambda s: [shutil.rmtree(s / t / "bee") for t in ("train", "val")], "are of one class, ant: name the folder"),
+        (
+            lambda s: [shutil.rmtree(s / t / "bee") for t in ("train", "val")],
+            "one class, ant, and guidance needs two or more: name the folder",
+        ),
         (lambda s: tarfile.open(s / "x.tar", "w").close(), "has folders and archives (x.tar)"),
         (lambda s: (s / "classes.txt").write_bytes(b"ant \xe9"), "is not UTF-8"),
         (lambda s: (s / "train" / "bee").rename(s / "train" / "\u00b2"), "validation has classes that are none"),

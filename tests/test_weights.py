@@ -152,7 +152,15 @@ def test_weights_come_with_the_package(tmp_path, monkeypatch):
         file = weights.PRETRAINED / f"{name}.safetensors"
         assert file.stat().st_size < 2e6 and f'cfg_jax.load("{name}")' in file.with_suffix(".md").read_text()
         assert cfg_jax.load(name).image_shape == (side, side, 1)
-    with pytest.raises(InputError, match=r"digts is no run directory .* the package: digits, fashion_mnist_16"):
-        cfg_jax.load("digts")
+    for wrong, meant in (
+        ("digit", "did you mean digits? "),
+        ("fashion_mnist", "did you mean fashion_mnist_16? "),
+        ("x", ""),
+    ):
+        with pytest.raises(InputError) as error:
+            cfg_jax.load(wrong)
+        said = str(error.value)
+        assert said.startswith(f"{wrong} is no run directory (it has no config.json): {meant}name one that ")
+        assert said.endswith("what comes with the package: digits, fashion_mnist_16") and "\n" not in said
     (tmp_path / "digits").mkdir()
     assert cfg_jax.load("digits").image_shape == (8, 8, 1)  # a folder that is no run hides nothing

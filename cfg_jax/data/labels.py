@@ -54,8 +54,9 @@ def of_all(
         class_names = tuple(words.get(c, c) for c in known)
         if len(known) == 1 and not partial_set:
             raise InputError(
-                f"all training pictures are of one class, {class_names[0]}: name the folder whose folders are the "
-                "classes, or take it as it is with --partial"
+                f"all training pictures are of one class, {class_names[0]}, and guidance needs two or more: name the "
+                "folder whose folders are the classes, or take it as it is with --partial and set "
+                "config.data.num_classes=0, which trains without labels"
             )
     for split, of in classes.items():
         if strange := sorted(set(of) - known.keys()):

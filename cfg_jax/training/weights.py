@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from cfg_jax import checks
 from cfg_jax import config as configs
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest, write_atomic
 from cfg_jax.models import build
 from cfg_jax.training import hub
@@ -42,8 +42,9 @@ def read(
         config, step, params = _read_export(path)
     elif not (path / "config.json").exists():
         raise InputError(
-            f"{path} is no run directory (it has no config.json): name one that experiments.train wrote, a file of "
-            f"experiments.export, or what comes with the package: {', '.join(pretrained())}"
+            f"{path} is no run directory (it has no config.json): {did_you_mean(path, pretrained())}name one that "
+            "experiments.train wrote, a file of experiments.export, hf://OWNER/NAME, or what comes with the package: "
+            + ", ".join(pretrained())
         )
     else:
         step, params = restore_params(path, step, item) if isinstance(item, str) else average(path, item, step)

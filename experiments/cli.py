@@ -228,18 +228,23 @@ def print_failure(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
-def start_logging():
-    class Handler(logging.Handler):
-        def emit(self, record):
-            write = tqdm.write if sys.stderr.isatty() else print  # above the bar, where there is one
-            write(self.format(record), file=sys.stderr)
+class Lines(logging.Handler):
+    """A line for each record on stderr. A warning is marked, on a terminal in colour unless NO_COLOR is set."""
 
+    def emit(self, record):
+        terminal = sys.stderr.isatty()
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        if mark and terminal and not os.environ.get("NO_COLOR"):
+            mark = f"\033[1;33m{mark}\033[0m"
+        write = tqdm.write if terminal else print  # above the bar, where there is one
+        write(f"{time.strftime('%H:%M:%S')} {mark}{record.getMessage()}", file=sys.stderr)
+
+
+def start_logging():
     threading.excepthook = print_failure
     sys.unraisablehook = lambda error: end(f"stopped; {GO_ON}", 130) if error.exc_type is KeyboardInterrupt else None
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
-    handler = Handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("cfg_jax")
-    logger.addHandler(handler)
+    logger.addHandler(Lines())
     logger.setLevel(logging.INFO)
     logger.propagate = False

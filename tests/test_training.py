@@ -241,6 +241,7 @@ def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_t
     ):
         trainer.train(tiny, tmp_path)
     assert caplog.text.count("back to the last checkpoint, once") == 1
+    assert caplog.text.count("2 of the 2 steps up to 2 skipped") == 2
     [row] = records(tmp_path)
     assert (row["skipped"], row["rollbacks"], row["loss"]) == (2, 1, None)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]

@@ -42,6 +42,26 @@ def rates(seconds: float, batch_size: int, flops: float, peak_flops: float | Non
     return {"images_per_s": batch_size / seconds, "tflops": flops / seconds / 1e12} | mfu
 
 
+def line(step: int, num_steps: int, values: dict[str, Any], left: float) -> str:
+    """Say a record in one line: "step 1,200 of 3,000  loss 0.0835  147 img/s  41.3% of peak  left 0:12:15".
+
+    `left` is in seconds. The share of the peak is left out where that is not known, and the loss where all steps were
+    skipped.
+    """
+    rate, minutes = values["images_per_s"], round(left) // 60
+    parts = [f"step {step:{len(f'{num_steps:,}')},} of {num_steps:,}"]
+    parts += [f"loss {values['loss']:.4f}"] if values["loss"] is not None else []
+    parts += [f"{rate:,.0f} img/s" if rate >= 10 else f"{rate:.2g} img/s"]
+    parts += [f"{values['mfu']:.1%} of peak"] if "mfu" in values else []
+    return "  ".join([*parts, f"left {minutes // 60}:{minutes % 60:02}:{round(left) % 60:02}"])
+
+
+def warn_of_skipped(step: int, skipped: int, taken: int) -> None:
+    """Log a warning where some of the last `taken` steps were skipped."""
+    if skipped:
+        log.warning("%d of the %d steps up to %d skipped: loss or gradient not finite", skipped, taken, step)
+
+
 def warn_of_spike(step: int, loss: float | None, recent: MutableSequence[float]) -> None:
     """Log a warning where the loss is more than SPIKE times the median of the recent records', then append it to them.
 

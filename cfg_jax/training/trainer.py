@@ -21,7 +21,6 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
-from cfg_jax.progress import progress
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import records, samples, start, targets
 from cfg_jax.training import step as steps
@@ -106,6 +105,7 @@ def _train(
     # on every device once, not sent there at every step
     constants = jax.jit(constants_of_run, out_shardings=meshes.replicated(mesh))()
     constants = *constants, jax.device_put(jax.tree.map(np.asarray, teacher), meshes.replicated(mesh))
+    log.info("compiling a step")
     step_fn, flops, seconds = steps.compile_step(config, mesh, state, meshes.put(batches[begin], mesh), *constants)
     log.info("compiled in %.1f s, %.3g GFLOP per image", seconds, flops / batch_size / 1e9)
     peak_flops = meshes.peak_flops()
@@ -113,10 +113,14 @@ def _train(
 
     # Loop
     writer = records.Writer(workdir, begin) if first else None
-    pending, since = [], time.perf_counter()  # the metrics of the steps since the last record, and when they began
+    started = since = time.perf_counter()
+    pending = []  # the metrics of the steps since the last record, which began at `since`
     losses = deque(maxlen=10)  # of the last records
     skipped, accepted = 0, 0  # steps since the last checkpoint
-    bar = progress(total=num_steps, initial=begin, desc=f"train {workdir.name}", unit="step", disable=not first)
+    bar = tqdm(  # on a terminal alone, below the lines of the records: it says nothing that they say
+        total=num_steps, initial=begin, desc=f"train {workdir.name}", bar_format="{desc} |{bar}| {n_fmt}", leave=False,
+        dynamic_ncols=True, disable=None if first else True,
+    )  # fmt: skip
     with writing(writer, checkpoints, bar), signals:
         for step in range(begin, num_steps):
             # One step
@@ -139,13 +143,15 @@ def _train(
                 seconds = (time.perf_counter() - since) / len(pending)
                 values |= records.rates(seconds, batch_size, flops, peak_flops)
                 if writer:
+                    left = (time.perf_counter() - started) / (done - begin) * (num_steps - done)
                     writer.write(done, values)
+                    log.info(records.line(done, num_steps, values, left))
+                    records.warn_of_skipped(done, values["skipped"], len(pending))
+                    records.warn_of_spike(done, values["loss"], losses)
                 skipped += agreed(values["skipped"])
                 accepted += len(pending) - values["skipped"]
                 if skipped > config.train.max_skipped:
                     raise NonFinite(f"{skipped} steps before step {done} had a loss or gradient that is not finite")
-                records.warn_of_spike(done, values["loss"], losses)
-                bar.set_postfix(loss=values["loss"], refresh=False)
                 pending, since = [], time.perf_counter()
 
             # Check

@@ -1,4 +1,6 @@
 import importlib
+import math
+import re
 from functools import partial
 
 import jax
@@ -55,6 +57,11 @@ def test_the_command():
     assert "295,900,035" in done.stdout and "219.3 GFLOP" in done.stdout and "5.39e+20" in done.stdout
     h100 = next(line.split() for line in done.stdout.splitlines() if line.startswith("H100"))
     assert float(h100[3].strip("()")) == pytest.approx(5.39e20 / (989e12 * 0.35) / 3600, rel=1e-2)
+    digits = run("bench.cost", "--config=configs/digits.py", "--parameters").stdout
+    rows = re.findall(r"^\| (\w+(?:/\w+)*) +\| \(([\d, ]+)\) +\| float32 \| ([\d,]+) +\|$", digits, re.MULTILINE)
+    sizes = {name: math.prod(map(int, shape.strip(",").split(","))) for name, shape, _ in rows}
+    assert sizes["out_conv/kernel"] == 3 * 3 * 32 * 1 and f"Total: {sum(sizes.values()):,} --" in digits
+    assert all(f"{sizes[name]:,}" == size for name, _, size in rows)
     assert run("bench.cost", "--config=configs/imagenet64.py", "--utilisation=0").stderr.startswith(
         "error: --utilisation=0"
     )

@@ -18,7 +18,7 @@ from cfg_jax.data import cards
 from cfg_jax.data.sources import Source
 from cfg_jax.diffusion.distill import fixed_point
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_atomic, write_json
+from cfg_jax.files import write_json
 from cfg_jax.models import build
 from cfg_jax.training import averages, records, weights
 from cfg_jax.training import mesh as meshes
@@ -71,16 +71,14 @@ def initial_state(config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints) -> T
 def describe(workdir: Path, config: ConfigDict, state: TrainState, source: Source, mesh: Mesh) -> None:
     """Log what is trained, on what data and devices; the first process writes it to files in workdir.
 
-    These are parameters.txt, data.json and machine.json.
+    These are data.json and machine.json.
     """
     device = f"{mesh.size} x {jax.devices()[0].device_kind}"
     log.info("%s from step %d on %s", workdir, int(state.step), device)
-    log.info("%s parameters, one by one in parameters.txt", f"{parameter_overview.count_parameters(state.params):,}")
+    log.info("%s parameters", f"{parameter_overview.count_parameters(state.params):,}")
     if omega := config.objective.omega:
         log.info("model guidance, omega = %g: w = 0 of it ends at the guidance of w = %g", omega, fixed_point(omega))
     if jax.process_index() == 0:
-        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-        write_atomic(workdir / "parameters.txt", overview + "\n")
         cards.save(workdir / "data.json", source.card)
         machine = {"device": device, "processes": jax.process_count()}
         machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}

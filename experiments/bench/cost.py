@@ -1,9 +1,12 @@
 """What a config will cost: parameters, FLOP, memory, and hours on named accelerators at a stated utilisation.
 
 python -m experiments.bench.cost --config=configs/imagenet64.py --devices=8 --utilisation=0.35
+
+--parameters prints the name, shape and number of each array of the network instead.
 """
 
 from absl import flags
+from clu import parameter_overview
 
 from cfg_jax import checks
 from cfg_jax.errors import require
@@ -17,12 +20,15 @@ UTILISATION = flags.DEFINE_float(
     "utilisation", cost.UTILISATION, "share of the peak that is reached; measure yours with experiments.bench.speed"
 )
 P_UNCOND = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
+PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
 flags.mark_flags_as_required(["config"])
 
 
 def main():
     config, devices = CONFIG.value, DEVICES.value
     checks.everything(config)
+    if PARAMETERS.value:
+        return print(parameter_overview.get_parameter_overview(cost.abstract(config, 1)[1], include_stats=False))
     require(0 < UTILISATION.value <= 1, f"--utilisation={UTILISATION.value} must lie in (0, 1]")
     batch = config.train.batch_size
     require(batch % devices == 0, f"--devices={devices} does not divide config.train.batch_size={batch}")

@@ -1,7 +1,9 @@
 """What a user can put right: shown as one line, without a traceback."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class InputError(ValueError):
@@ -17,3 +19,11 @@ def did_you_mean(name: object, known: Iterable) -> str:
 def require(condition, message: str) -> None:
     if not condition:
         raise InputError(message)
+
+
+def installed(module: str, extra: str) -> ModuleType:
+    """Import a module of an optional dependency. Raises InputError where the extra that brings it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: python -m pip install 'cfg_jax[{extra}]'") from error

@@ -12,12 +12,13 @@ from experiments import cli
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl, samples/")
+WANDB = flags.DEFINE_string("wandb", None, "project of Weights & Biases to log to as well, by the extra cfg_jax[wandb]")
 cli.define_hosts()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main():
-    trainer.train(CONFIG.value, WORKDIR.value)
+    trainer.train(CONFIG.value, WORKDIR.value, WANDB.value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run records of its steps, in metrics.jsonl and as TensorBoard events, and how that is read again."""
+"""What a run records of its steps, what of it is said at once, and how it is read again from metrics.jsonl."""
 
 import json
 import logging
@@ -8,10 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_atomic
 from cfg_jax.training.metrics import TrainMetrics
 
 log = logging.getLogger(__name__)
@@ -104,31 +102,3 @@ def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
                 ) from error
             found.append((line.decode(), row))
     return found
-
-
-class Writer:
-    """Appends to metrics.jsonl and TensorBoard's events."""
-
-    def __init__(self, workdir: str | Path, step: int) -> None:
-        """Drop the records past `step` first: they are of a run that was killed after it had written them."""
-        self.path = Path(workdir) / "metrics.jsonl"
-        if kept := read(self.path):
-            write_atomic(self.path, "".join(line for line, row in kept if row["step"] <= step))
-        self.events = SummaryWriter(str(workdir), purge_step=step + 1)
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        """Write one record; a value is a number, None, or {name: number}."""
-        with open(self.path, "a") as f:
-            f.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            scalars = value.items() if isinstance(value, dict) else [("", value)]
-            for key, scalar in scalars:
-                if scalar is not None:
-                    self.events.add_scalar(f"{name}/{key}".rstrip("/"), scalar, step)
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Write a picture, uint8 [H, W] or [H, W, C], as an event."""
-        self.events.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
-
-    def close(self) -> None:
-        self.events.close()

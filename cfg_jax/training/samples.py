@@ -14,8 +14,8 @@ from cfg_jax import images
 from cfg_jax.diffusion import samplers
 from cfg_jax.models import build
 from cfg_jax.training import mesh as meshes
-from cfg_jax.training.records import Writer
 from cfg_jax.training.state import TrainState
+from cfg_jax.training.writers import Writer
 
 GRID_COLUMNS = 8
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cfg_jax import checks
 from cfg_jax.data import pipeline, sources
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, installed
 from cfg_jax.files import only_one
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
@@ -26,6 +26,7 @@ from cfg_jax.training import records, samples, start, targets
 from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
+from cfg_jax.training.writers import Writer
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +35,18 @@ class NonFinite(Exception):
     """The state is not finite, or more steps since the last checkpoint are not than config.train.max_skipped allows."""
 
 
-def train(config: ConfigDict, workdir: str | Path) -> None:
+def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> None:
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
     SIGTERM, SIGUSR1 and Ctrl-C save and raise KeyboardInterrupt. Everything drawn is a function of (config.seed,
-    step), so a run that was stopped ends as one that was not. With several processes, each calls this. Raises
-    InputError for what the user can mend, and where steps are not finite again after one rollback.
+    step), so a run that was stopped ends as one that was not. With several processes, each calls this. `wandb` is a
+    project of Weights & Biases to write the records to as well. Raises InputError for what the user can mend, and
+    where steps are not finite again after one rollback.
     """
     # Config and data, before anything is written or compiled
     checks.everything(config)
+    if wandb and jax.process_index() == 0:
+        installed("wandb", extra="wandb")
     build.network(config)
     source, config = sources.load(config)
     teacher, source, config = targets.load(config, source)
@@ -51,7 +55,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         signals = Signals()
         for rollbacks in (0, 1):
             try:
-                return _train(config, Path(workdir), source, teacher, mesh, rollbacks, signals)
+                return _train(config, Path(workdir), source, teacher, mesh, rollbacks, signals, wandb)
             except NonFinite as error:
                 if agreed(signals.received):
                     raise KeyboardInterrupt(f"{error}; stopped, the last checkpoint is kept") from error
@@ -71,6 +75,7 @@ def _train(
     mesh: Mesh,
     rollbacks: int,
     signals: Signals,
+    wandb: str | None,
 ) -> None:
     """Train once. Raises NonFinite where the run should go back to its last checkpoint."""
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
@@ -85,9 +90,10 @@ def _train(
         return checkpoints.close()
     state = start.initial_state(config, mesh, checkpoints)
     start.describe(workdir, config, state, source, mesh)
+    begin = int(state.step)
+    writer = Writer(workdir, begin, config, wandb) if first else None
 
     # Data
-    begin = int(state.step)
     batches = pipeline.batches(
         source,
         batch_size=batch_size,
@@ -112,7 +118,6 @@ def _train(
     draw = jax.jit(partial(samples.sample_grid, config=config, mesh=mesh), out_shardings=meshes.replicated(mesh))
 
     # Loop
-    writer = records.Writer(workdir, begin) if first else None
     started = since = time.perf_counter()
     pending = []  # the metrics of the steps since the last record, which began at `since`
     losses = deque(maxlen=10)  # of the last records
@@ -176,7 +181,7 @@ def _train(
 
 
 @contextmanager
-def writing(writer: records.Writer | None, checkpoints: Checkpoints, bar: tqdm) -> Iterator[None]:
+def writing(writer: Writer | None, checkpoints: Checkpoints, bar: tqdm) -> Iterator[None]:
     """Whatever ends the loop, write out what was begun and close all three. Raises the last save's InputError."""
     try:
         yield

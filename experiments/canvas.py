@@ -5,13 +5,14 @@ from functools import partial
 from typing import Any
 
 import jax
-import matplotlib.figure
 import numpy as np
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import flow
 from cfg_jax.models import plane
 
-COLORS = ("#0072B2", "#D55E00", "#333333")  # class 0, class 1, no class; the colour-blind tell them apart
+COLORS = (*plots.COLORS[:2], plots.COLORS[-1])  # class 0, class 1, no class
 EXACT = "0.65"
 SIDE = 2.9
 
@@ -66,20 +67,21 @@ def rms(a, b=0.0):
 def panels(rows, columns, about, width=9.5):
     """A figure and its axes [rows, columns], all of the same square of the plane."""
     side = (width - 0.3) / len(columns)
-    figure = matplotlib.figure.Figure(figsize=(width, side * len(rows) + 0.6), layout="constrained")
+    figure = Figure(figsize=(width, side * len(rows) + 0.6))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for ax in axes.flat:
         square(ax)
     for ax, title in zip(axes[0], columns, strict=True):
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title)
     for ax, label in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel(label, fontsize=9)
-    figure.supxlabel(about, fontsize=8)
+        ax.set_ylabel(label)
+    figure.supxlabel(about)
     return figure, axes
 
 
 def square(ax):
     ax.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set_visible(True)
 
 
 def mesh(num):

@@ -6,7 +6,7 @@ python -m experiments.frontier --config=configs/digits.py --runs=runs/digits-p0.
 --runs are training seeds of one model. --guides has one for each run, and --classifiers one for all or one for each;
 without them their curves are left out. A curve of your own: --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64",
 with guide=RUN or classifier=RUN among the fields for one that another model guides.
-Cells are those of experiments.sweep, and are kept. It writes frontier.html, frontier.md, frontier.png, frontier.json.
+Cells are those of experiments.sweep, and are kept. It writes frontier.html, .md, .png, .svg and .json.
 """
 
 import base64
@@ -16,6 +16,7 @@ from pathlib import Path
 import jinja2
 from absl import flags
 
+from cfg_jax import plots
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.sweep import claims, frontier, spec
@@ -86,7 +87,7 @@ def main():
     head = f"# Rules of guidance on {config.data.name}\n\n    {cli.command_line('frontier')}"
     text = f"{head}\n\n{about}. {errors}\n\n{table}\n"
     text += frontier.claims_text(judged)
-    frontier.plot(found, about).savefig(out / "frontier.png", dpi=110)
+    plots.save(out / "frontier", frontier.plot(found, about))
     write_atomic(out / "frontier.md", text)
     write_json(out / "frontier.json", found)
     write_atomic(out / "frontier.html", page(found, judged, table, about, out))

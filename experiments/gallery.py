@@ -1,6 +1,6 @@
 """What the studies share: where they write, and the page of all of them.
 
-Not a command. A study writes NAME.png and NAME.md, the table with its command, into one directory.
+Not a command. A study writes NAME.png, NAME.svg and NAME.md, the table with its command, into one directory.
 """
 
 import io
@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, samplers
 from cfg_jax.errors import require
 from cfg_jax.files import write_atomic
@@ -50,16 +50,16 @@ def error(values):
 
 
 def write(out, study, figure, table, about, of="", more=None):
-    """Save the picture, and print and save the table with its command and seconds. of: the data, in the names.
+    """Save the plot, and print and save the table with its command and seconds. of: the data, in the names.
 
     more: {NAME: a further picture}, saved beside it with NAME at the end of its name.
     """
     out, name = Path(out), f"{study}_{of}" if of else study
     out.mkdir(parents=True, exist_ok=True)
     if figure is not None:
-        figure.savefig(out / f"{name}.png", dpi=110)
+        plots.save(out / name, figure)
     for last, further in (more or {}).items():
-        further.savefig(png := io.BytesIO(), dpi=110)
+        png = io.BytesIO(plots.image(further, "png"))
         few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
         few.save(out / f"{name}_{last}.png", optimize=True)
     seconds = time.perf_counter() - BEGAN

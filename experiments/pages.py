@@ -14,7 +14,8 @@ from cfg_jax.sweep import report
 from cfg_jax.text import markdown
 from cfg_jax.training import records
 
-COPIED = ("results.csv", "curves.png", "curves_T.png", "samples.png", "config.json")
+PLOTS = ("curves.png", "curves.svg", "curves_T.png", "curves_T.svg")
+COPIED = ("results.csv", *PLOTS, "samples.png", "config.json")
 
 
 def table(base, scale: str, sweep: Path, runs: Path, out: Path) -> None:

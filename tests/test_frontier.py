@@ -78,6 +78,7 @@ def test_table_and_plot_have_every_rule_once():
     drawn = frontier.plot(curves, "digits")
     assert [text.get_text() for text in drawn.axes[5].get_legend().get_texts()] == list(curves)
     assert len(drawn.axes[0].lines) == 3
+    assert {"0", "0.5", "2"} <= {text.get_text() for text in drawn.axes[0].texts}  # w of the first
 
 
 @pytest.fixture
@@ -118,6 +119,7 @@ def test_the_command_and_its_page(model, tmp_path, browser):
     assert len(list((tmp_path / "f" / "cells").glob("*.json"))) == 2 * (3 + 2 + 2 + 5 + 2)
     again = run("frontier", *args)
     assert again.returncode == 0 and "seconds" not in again.stdout and "3 of 3 cells are done" in again.stderr
+    assert "</text>" in (tmp_path / "f" / "frontier.svg").read_text()
     text = (tmp_path / "f" / "frontier.html").read_text()
     assert "<b>mine" not in text.replace("\\u003cb\\u003emine", "") and not re.search(r'(src|href)="(https?:)?//', text)
     page = browser.new_page(viewport={"width": 390, "height": 800})

@@ -171,7 +171,7 @@ def test_the_main_job_from_training_to_report(digits_dir):
     runs, done = digits_dir
     sweep = runs / "digits-sweep"
     assert "digits-p0.1 is done: step 6 of 6" in done.stderr
-    for name in ("results.csv", "table.md", "curves.png", "samples.png", "report.html"):
+    for name in ("results.csv", "table.md", "curves.png", "curves.svg", "samples.png", "report.html"):
         assert (sweep / name).stat().st_size > 0
     assert len(list((sweep / "cells").glob("*.json"))) == 21
     assert "| w | s = 1 + w | fid_digits@40, p=0.1 |" in done.stdout and "The paper's claims" in done.stdout
@@ -321,7 +321,7 @@ def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
     made = json.loads((tmp_path / "digits" / "runs.json").read_text())["digits-p0.2"]
     assert (made["steps"], made["batch_size"], made["skipped_steps"], made["processes"]) == (6, 8, 0, 1)
     assert 0 < made["hours"] < 0.1 and made["images_per_s"] > 0 and "x cpu" in made["device"]
-    assert (tmp_path / "digits" / "samples.png").exists() and (tmp_path / "digits" / "config.json").exists()
+    assert {"samples.png", "curves.svg", "config.json"} <= {path.name for path in (tmp_path / "digits").iterdir()}
     wrong = run("results", *args, f"--runs={tmp_path}")
     assert wrong.returncode == 1 and "has no metrics.jsonl" in wrong.stderr
 

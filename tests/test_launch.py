@@ -110,7 +110,8 @@ def test_what_is_packed_is_put_in_place(tmp_path):
         done = unpacked(tmp_path / "carry", tmp_path / "there")
         assert done.returncode == 0 and f"cd {tmp_path / 'there'}" in done.stdout, done.stderr
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
-    carried = [name for name in tracked if not name.startswith("experiments/results/") and not name.endswith(".png")]
+    pictures = (".png", ".svg")
+    carried = [name for name in tracked if not name.startswith("experiments/results/") and not name.endswith(pictures)]
     for name in carried:
         if (ROOT / name).is_file():
             assert (tmp_path / "there" / name).read_bytes() == (ROOT / name).read_bytes(), name

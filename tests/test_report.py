@@ -185,9 +185,18 @@ def test_every_file_of_the_report(sweep_dir):
     with open(sweep_dir / "results.csv") as f:
         lines = list(csv.DictReader(f))
     assert len(lines) == 15 and float(lines[0]["fid_digits@8"]) == 1.8 and float(lines[0]["fid_digits@8_se"]) > 0
-    for name, width in (("curves.png", 900), ("samples.png", 5 * 33 + 4 * 12)):
+    for name, width in (("curves.png", 960), ("samples.png", 5 * 33 + 4 * 12)):
         assert images.read_png(sweep_dir / name).width == width
+    svg = (sweep_dir / "curves.svg").read_text()
+    assert "digits: N = 8 images a point, T = 16, seed 0" in svg and svg.count(">0.3</text>") == 3  # w of each curve
     assert "supported" in text and "not tested" in text
+
+
+def test_the_report_again_changes_no_file(sweep_dir):
+    report.write(sweep_dir)
+    before = {path: path.read_bytes() for path in sweep_dir.iterdir() if path.is_file()}
+    report.write(sweep_dir)
+    assert {path: path.read_bytes() for path in sweep_dir.iterdir() if path.is_file()} == before
 
 
 def test_the_page_is_whole_and_escapes_what_it_shows(sweep_dir):

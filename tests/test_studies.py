@@ -84,6 +84,7 @@ def test_a_study_writes_its_picture_and_its_table(name, command, tmp_path):
     text = (tmp_path / f"{name}.md").read_text()
     assert text.startswith(f"    python -m experiments.studies.{name} ") and "| ---" in text and "nan" not in text
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert "</text>" in (tmp_path / f"{name}.svg").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ A curve is {training run: [row of each strength]}. Every comparison is made with
 and a difference counts where all runs have it beyond twice its bootstrap standard error.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
-import matplotlib.figure
 import numpy as np
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.claims import OPEN, REFUTED, SUPPORTED, UNTESTED, Claim, Curve
 from cfg_jax.text import markdown
@@ -153,31 +155,36 @@ def claims_text(judged: list[Claim]) -> str:
     return "\n".join(f"- {c.text}: **{c.verdict}**. {c.figure}." for c in judged) + "\n"
 
 
-def plot(curves: dict[str, Rows], title: str = "") -> matplotlib.figure.Figure:
+@plots.styled
+def plot(curves: dict[str, Rows], title: str = "") -> Figure:
     """Scores against IS, a curve a rule over its strength, with the bootstrap standard error as a band.
 
-    The axes show what lies around the first curve; what is far from it is outside.
+    The axes show what lies around the first curve, and w at its points; what is far from it is outside.
     """
     first = next(iter(next(iter(curves.values())).values()))[0]
     panels = [(name, scale) for name, scale in PANELS if claims.score_name(first, name)]
-    figure = matplotlib.figure.Figure(figsize=(15, 3.2 * -(-(len(panels) + 1) // 3)), layout="constrained")
-    axes = figure.subplots(-(-(len(panels) + 1) // 3), 3).ravel()
-    styles = [(f"C{i % 10}", "o^sDv"[i // 10 % 5]) for i in range(len(curves))]
+    height = -(-(len(panels) + 1) // 3)
+    figure = Figure(figsize=(11, 3 * height))
+    axes = figure.subplots(height, 3).ravel()
+    styles = dict(zip(curves, itertools.cycle(itertools.product(plots.MARKERS, plots.COLORS)), strict=False))
+    base = merged(next(iter(curves.values())))
     for ax, (name, scale) in zip(axes, panels, strict=False):
-        for (rule, runs), (color, marker) in zip(curves.items(), styles, strict=True):
-            curve = merged(runs)
+        for rule, runs in curves.items():
+            curve, (marker, color) = merged(runs), styles[rule]
             x, y = curve.values("is"), curve.values(name)
             spread = np.array([claims.spread(row, name) for row in curve.rows])
-            ax.plot(x, y, marker=marker, markersize=3, linewidth=1, color=color, label=rule)
+            ax.plot(x, y, marker=marker, color=color, label=rule)
             if np.isfinite(spread).all():
-                ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.15, linewidth=0)
+                ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.12, linewidth=0)
         ax.set(xlabel=claims.score_name(first, "is"), ylabel=claims.score_name(first, name), yscale=scale)
-        base = merged(next(iter(curves.values())))
         for values, zoom in ((base.values("is"), ax.set_xlim), (base.values(name), ax.set_ylim)):
             margin = 0.3 * np.ptp(values) + 1e-3
             zoom(max(values.min() - margin, 0.6 * values.min()), values.max() + margin)
+        ax.lines[0].set(linewidth=2, zorder=3)
     for ax in axes[len(panels) :]:
         ax.axis("off")
-    axes[len(panels)].legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, fontsize=8, loc="center")
-    figure.suptitle(title, fontsize=10)
+    axes[len(panels)].legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="center")
+    figure.suptitle(f"{title}. At the points of {next(iter(curves))}: w")
+    for ax in axes[: len(panels)]:
+        plots.name_points({ax.lines[0]: [f"{w:g}" for w in base.along]})
     return figure

@@ -1,17 +1,19 @@
-"""What a sweep says, for people: results.csv, table.md, curves.png, samples.png, report.html."""
+"""What a sweep says, for people: results.csv, table.md, curves.png and .svg, samples.png, report.html."""
 
 import base64
 import csv
 import io
+import itertools
 import math
 from pathlib import Path
 
 import jinja2
-import matplotlib.figure
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cfg_jax import config as configs
+from cfg_jax import plots
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
 from cfg_jax.images import mosaic, read_png, save_png
@@ -43,10 +45,9 @@ def write(workdir: str | Path) -> str:
     text = table(rows) + unsteady(rows) + "\n" + claims_text(judged)
     write_atomic(workdir / "results.csv", results_csv(list(found.values())))
     write_atomic(workdir / "table.md", "\n".join([text, more_scores(rows), *map(table, others)]))
-    write_atomic(workdir / "curves.png", curves_png(rows, "p_uncond"))
-    steps = curves_of_steps(by_steps)
-    if steps:
-        write_atomic(workdir / "curves_T.png", curves_png(steps, "T"))
+    plots.save(workdir / "curves", curves(rows, "p_uncond"))
+    if steps := curves_of_steps(by_steps):
+        plots.save(workdir / "curves_T", curves(steps, "T"))
     save_png(workdir / "samples.png", strip(main))
     write_atomic(workdir / "report.html", page(main, list(found.values()), judged))
     return text
@@ -174,27 +175,37 @@ def claims_text(judged: list[claims.Claim]) -> str:
     return "The paper's claims, on this run:\n\n" + "\n".join(lines) + "\n"
 
 
-def curves_png(rows: list[dict], key: str) -> bytes:
-    """Draw FID against IS as w grows as a PNG.
+@plots.styled
+def curves(rows: list[dict], key: str) -> Figure:
+    """Draw FID against IS as w grows, w beside its point.
 
     There is a curve for each value of the key: p_uncond as in the paper's Figure 4, or T as in its Figure 5.
     """
-    figure = matplotlib.figure.Figure(figsize=(6, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.4))
     axes = figure.subplots()
-    curves = {}
+    of, named = {}, {}
     for row in rows:
-        curves.setdefault((row[key], row["run"]), []).append(row)
-    for (value, _), of_curve in sorted(curves.items()):
+        of.setdefault((row[key], row["run"]), []).append(row)
+    for ((value, _), of_curve), marker in zip(sorted(of.items()), itertools.cycle(plots.MARKERS), strict=False):
         curve = claims.Curve(of_curve)
         x, y = curve.values("is"), curve.values("fid")
         errors = {f"{axis}err": [claims.spread(r, n) for r in curve.rows] for axis, n in (("x", "is"), ("y", "fid"))}
-        axes.errorbar(x, y, **errors, marker="o", markersize=3.5, linewidth=1, label=f"{key} = {value:g}")
-    axes.set(xlabel=claims.score_name(rows[0], "is"), ylabel=claims.score_name(rows[0], "fid"))
-    axes.set_title(f"w from {min(r['w'] for r in rows):g} to {max(r['w'] for r in rows):g}", fontsize=10)
-    axes.legend(frameon=False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=150)
-    return out.getvalue()
+        line, *_ = axes.errorbar(x, y, **errors, marker=marker, elinewidth=0.7, label=f"{key} = {value:g}")
+        named[line] = [f"{w:g}" for w in curve.along]
+    inception, distance = (claims.score_name(rows[0], name) for name in ("is", "fid"))
+    axes.set(xlabel=f"IS ({inception})", ylabel=f"FID ({distance})", title=title(rows[0], key))
+    axes.legend()
+    axes.margins(0.08)
+    plots.name_points(named)
+    return figure
+
+
+def title(row: dict, key: str) -> str:
+    """Say what a plot of curves over w was measured on and with, but for the key, and how to read it."""
+    seeds = ("seed " if len(row["seeds"]) == 1 else "seeds ") + ", ".join(map(str, row["seeds"]))
+    fixed = "".join(f"{name} = {row[name]:g}, " for name in ("p_uncond", "T") if name != key)
+    measured = f"{row['data']}: N = {row['N']:,} images a point, {fixed}{seeds}"
+    return f"{measured}\nw is beside its point, bars are ± its standard error"
 
 
 def strip(cells: dict[Path, dict]) -> Image.Image:

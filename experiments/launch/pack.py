@@ -117,7 +117,7 @@ def code(stage):
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     require(listed.returncode == 0, "this is no git checkout: pass --nocode, and carry the project's files yourself")
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and not re.match(r"experiments/results/|docs/.*\.png", name):
+        if (ROOT / name).is_file() and not re.match(r"experiments/results/|docs/.*\.(png|svg)", name):
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, stage / name)
 

@@ -7,10 +7,11 @@ Held-out pictures are as good as samples can be, so what the distance adds at sm
 
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.data import sources
 from cfg_jax.errors import require
 from cfg_jax.evaluation import measure, references
@@ -24,10 +25,11 @@ CONFIG = cli.define_config()
 COUNTS = flags.DEFINE_string("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures")
 DRAWS = flags.DEFINE_integer("draws", 5, "subsets of each number, for the spread", lower_bound=2)
 WORKDIR = flags.DEFINE_string("workdir", "runs/bias", "where the reference and the classifier are kept")
-OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write, and the numbers beside it as JSON")
+OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write, and beside it the plot as SVG and the numbers as JSON")
 flags.mark_flags_as_required(["config"])
 
 
+@plots.styled
 def main():
     source, config = sources.load(CONFIG.value)
     held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")
@@ -53,19 +55,22 @@ def main():
             rows.append({"N": count} | {name.partition("@")[0]: float(value[0]) for name, value in measured.items()})
     main_distance = features.distances[0]
     inception_score = next(name for name in rows[0] if name.startswith("is_"))
-    figure = matplotlib.figure.Figure(figsize=(8, 3.4), layout="constrained")
+    figure = Figure(figsize=(8, 3.4))
     axes = figure.subplots(1, 2)
     for ax, name in zip(axes, (main_distance, inception_score), strict=True):
         mean, std = (np.array([f([r[name] for r in rows if r["N"] == n]) for n in counts]) for f in (np.mean, np.std))
-        ax.errorbar(counts, mean, std, marker="o", markersize=3.5, linewidth=1)
+        ax.errorbar(counts, mean, std, marker="o")
         ax.set(xscale="log", xlabel="N", ylabel=name)
         for n, m, s in zip(counts, mean, std, strict=True):
             print(f"{name}@{n}: {m:.3f} ± {s:.3f}")
     axes[0].set(yscale="log")
     taken_from = f"{reference.about['N']:,} training pictures" if reference.about else config.eval.reference
-    figure.suptitle(f"held-out {config.data.name} against {taken_from}", fontsize=10)
+    figure.suptitle(
+        f"held-out {config.data.name} against {taken_from}; N of them {DRAWS.value} times, seed {config.eval.seed}, "
+        "bars are ± the standard deviation"
+    )
     Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(OUT.value, dpi=150)
+    plots.save(Path(OUT.value).with_suffix(""), figure)
     write_json(Path(OUT.value).with_suffix(".json"), {"reference": reference.about, "rows": rows})
 
 

@@ -7,9 +7,10 @@ python -m experiments.studies.capacity --config=configs/digits.py --out=runs/stu
 
 from pathlib import Path
 
-import matplotlib.figure
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.run import sweep
 from cfg_jax.text import markdown
@@ -25,6 +26,7 @@ TUNED = flags.DEFINE_integer("tuned", 200, "steps of p_uncond = 0.1 that a model
 flags.mark_flag_as_required("config")
 
 
+@plots.styled
 def main():
     widths, ps = gallery.positive(CHANNELS.value, "channels"), gallery.positive(P_UNCOND.value, "p_uncond", 1e-3, float)
     ws, config = gallery.weights(W.value), CONFIG.value
@@ -55,21 +57,27 @@ def main():
         ["model", "distance at w = 0", "unconditional (w = -1)", "least", "at w", "IS there"],
         ["---", *["---:"] * 5],
     ]
-    figure = matplotlib.figure.Figure(figsize=(8, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9, 4.4))
+    axes, named = figure.subplots(), {}
     for i, (width, name, cells) in enumerate(rows):
         curve = claims.Curve([row for w, row in cells.items() if w >= 0])
         least = min(curve.rows, key=lambda row: claims.score(row, "fid"))
         there = lambda row: gallery.said(row) if row else ""  # noqa: E731
         inception = f"{claims.score(least, 'is'):.3f}"
         said.append([name, there(cells[0.0]), there(cells.get(-1.0)), there(least), f"{least['w']:g}", inception])
-        style = {"linestyle": "-" if width == widths[0] else "--", "marker": "o", "markersize": 3, "linewidth": 1}
+        style = {"linestyle": "-" if width == widths[0] else "--", "marker": "o"}
         style["color"] = f"C{i % (len(rows) // len(widths))}"  # the same of a model at either width
-        axes.plot(curve.values("is"), curve.values("fid"), **style, label=name)
+        [line] = axes.plot(curve.values("is"), curve.values("fid"), **style, label=name)
+        named[line] = [f"{w:g}" for w in curve.along]
     first = rows[0][2][0.0]
     axes.set(xlabel=claims.score_name(first, "is"), ylabel=claims.score_name(first, "fid"), yscale="log")
-    figure.legend(loc="outside right center", fontsize=6)
     evaluation = config.eval
+    axes.set_title(
+        f"{config.data.name}: N = {evaluation.num_images:,} images a point, T = {config.sampler.num_steps}, "
+        f"training seed {config.seed}; w is beside its point"
+    )
+    figure.legend(loc="outside right center")
+    plots.name_points(named)
     about = (
         f"{config.data.name}, {num_steps} steps, one training seed, N = {evaluation.num_images}, "
         f"T = {config.sampler.num_steps}, ± the bootstrap standard error over images."

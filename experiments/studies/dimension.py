@@ -8,10 +8,11 @@ python -m experiments.studies.dimension --out=runs/studies
 """
 
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
@@ -39,6 +40,7 @@ def drawn(dim, num_classes, w):
     return along.mean(), along.std() * dim**0.5 / SPREAD
 
 
+@plots.styled
 def main():
     dims, w = gallery.positive(D.value, "D"), gallery.weights(str(W.value))[0]
     kinds = {"2 classes": lambda d: 2, "16 classes": lambda d: 16, "2^D classes": lambda d: 2**d if d <= 10 else 0,
@@ -53,12 +55,13 @@ def main():
             found[kind].append(at[0] - 1)
             cells += [f"{value:.3f}" if np.isfinite(value) else "" for value in at]
         rows.append(cells)
-    figure = matplotlib.figure.Figure(figsize=(5, 3.4), layout="constrained")
+    figure = Figure()
     axes = figure.subplots()
     for kind, moved in found.items():
-        axes.plot(dims, moved, "o-", ms=3, label=kind)
-    axes.set(xscale="log", xlabel="D", ylabel="mean along the class, less 1", title=f"w = {w:g}")
-    axes.legend(fontsize=7)
+        axes.plot(dims, moved, "o-", label=kind)
+    axes.set(xscale="log", xlabel="D", ylabel="mean along the class, less 1")
+    axes.set_title(f"Gaussians: w = {w:g}, T = {NUM_STEPS.value}, N = {NUM_SAMPLES.value:,}, seed 0")
+    axes.legend()
     about = (
         f"w = {w:g}, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples of one class; std is a share of the class's."
     )

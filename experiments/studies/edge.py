@@ -7,10 +7,11 @@ python -m experiments.studies.edge --out=runs/studies
 """
 
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import guidance, process, samplers, schedule
 from cfg_jax.models.mixture import Uniforms
 from cfg_jax.text import markdown
@@ -41,11 +42,12 @@ def drawn(model, sampler, w):
     return gallery.drawn(model, guidance.ClassifierFree(w), sampler, grid, NUM_SAMPLES.value, c=1)[0][:, 0]
 
 
+@plots.styled
 def main():
     ws = gallery.weights(W.value)
     rows = [["w", "ODE: mean", "beyond 0.9", "beyond 1", "with an error: beyond 1", "greatest", "Algorithm 2: mean"],
             ["---:"] * 7]  # fmt: skip
-    figure = matplotlib.figure.Figure(figsize=(2.2 * len(ws), 2.4), layout="constrained")
+    figure = Figure(figsize=(2.2 * len(ws), 2.6))
     for ax, w in zip(figure.subplots(1, len(ws), squeeze=False)[0], ws, strict=True):
         ode, wrong = (drawn(model, samplers.Heun(), w) for model in (Uniforms(), Wrong(ERROR.value)))
         sde = drawn(Uniforms(), samplers.Ancestral(0.3), w)
@@ -56,7 +58,8 @@ def main():
             ax.hist(x, np.linspace(-0.1, 1.3, 57), density=True, histtype="step", label=label)
         ax.axvspan(0, 1, alpha=0.1)
         ax.set(title=f"w = {w:g}", yticks=[])
-    figure.axes[0].legend(fontsize=6)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(f"Two uniforms, class 1: N = {NUM_SAMPLES.value:,}, T = {NUM_STEPS.value}, seed 0")
     about = (
         f"Class 1, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples; beyond 1 by more than two of the last noise."
     )

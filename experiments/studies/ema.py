@@ -7,12 +7,12 @@ python -m experiments.train --config=configs/digits.py --workdir=runs/digits-ema
 python -m experiments.studies.ema --runs=runs/digits-ema --out=runs/studies
 """
 
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import cfg_jax
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
@@ -27,6 +27,7 @@ NUM_STEPS = flags.DEFINE_integer("num_steps", 32, "T", lower_bound=2)
 flags.mark_flag_as_required("runs")
 
 
+@plots.styled
 def main():
     runs: list[str] = RUNS.value  # type: ignore[assignment]
     lengths, ws = gallery.positive(LENGTHS.value, "lengths", 0.01, float), gallery.weights(W.value)
@@ -51,12 +52,17 @@ def main():
         lines.append(
             [f"{length:g}", *(f"**{c}**" if least[w] == length else c for c, w in zip(cells, ws, strict=True))]
         )
-    figure = matplotlib.figure.Figure(figsize=(5, 3.6), layout="constrained")
+    figure = Figure()
     axes = figure.subplots()
     for w in ws:
-        axes.plot(lengths, [mean(length, w) for length in lengths], "o-", ms=4, label=f"w = {w:g}")
+        axes.plot(lengths, [mean(length, w) for length in lengths], "o-", label=f"w = {w:g}")
     axes.set(xlabel="length of the average", ylabel=name, xscale="log", yscale="log")
-    axes.legend(fontsize=7)
+    axes.set_xticks(lengths, map(str, lengths), minor=False)
+    axes.set_title(
+        f"{scorer.config.data.name}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} images a point, "
+        f"T = {NUM_STEPS.value}, seed 0"
+    )
+    axes.legend()
     gallery.write(
         OUT.value, "ema", figure, markdown(lines), about(name, runs, found, least, ws), scorer.config.data.name
     )

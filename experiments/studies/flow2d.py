@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 from jax.tree_util import Partial
 
+from cfg_jax import plots
 from cfg_jax.diffusion import flow, guidance
 from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.models import plane
@@ -221,6 +222,7 @@ def identity(law, label, scale, w):
     return jnp.abs(by - guidance.guided(law.eps_fn, w, law.null)(z, logsnr, c)).max()
 
 
+@plots.styled
 def main():
     scales = gallery.positive(S.value, "s", 0.0, float)
     studied = [Studied(name) for name in plane.RINGS]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.errors import require
-from cfg_jax.files import write_json
+from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models.mixture import Mixture
 from experiments import cli, gallery
 
@@ -55,11 +56,12 @@ def guided_samples(mixture, c, w, num, num_steps, particles=0):
     return gallery.drawn(mixture, guidance.ClassifierFree(w), sampler, schedule.grid(num_steps), num, 2, c)[0]
 
 
+@plots.styled
 def main():
     ws, num, steps = gallery.weights(W.value), NUM_SAMPLES.value, NUM_STEPS.value
     require(num % GROUPS == 0, f"--num_samples={num} is no multiple of the {GROUPS} groups of particles: take one")
     mixture = three_gaussians()
-    figure = matplotlib.figure.Figure(figsize=(2.1 * len(ws), 6.7), layout="constrained")
+    figure = Figure(figsize=(2.1 * len(ws), 6.7))
     axes = figure.subplots(3, len(ws), squeeze=False)
     rows = []
     for column, w in enumerate(ws):
@@ -80,19 +82,20 @@ def main():
             total = total + density / mixture.null
             cloud.append(x)
             weighed.append(particles)
-        axes[0, column].imshow(total, origin="lower", extent=[-EXTENT, EXTENT] * 2, cmap="magma")
+        axes[0, column].imshow(total, origin="lower", extent=[-EXTENT, EXTENT] * 2)
         for ax, points in ((axes[1, column], cloud), (axes[2, column], weighed)):
-            ax.hist2d(*np.concatenate(points).T, bins=80, range=[[-EXTENT, EXTENT]] * 2, cmap="magma")
+            ax.hist2d(*np.concatenate(points).T, bins=80, range=[[-EXTENT, EXTENT]] * 2)
             ax.set_aspect("equal")
-        axes[0, column].set_title(f"w = {w:g} (s = {1 + w:g})", fontsize=10)
+        axes[0, column].set_title(f"w = {w:g} (s = {1 + w:g})")
     axes[0, 0].set_ylabel("p(x|c) p(c|x)^w")
     axes[1, 0].set_ylabel("Algorithm 2, exact eps")
     axes[2, 0].set_ylabel("drawn anew by weights")
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
+    figure.suptitle(f"Three Gaussians: N = {num:,} samples a class, T = {steps}, seed 0")
     out = Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "gaussians.png", dpi=150)
+    write_atomic(out / "gaussians.png", plots.image(figure, "png"))
     write_json(out / "gaussians.json", {"num_samples": NUM_SAMPLES.value, "T": NUM_STEPS.value, "v": 0.3, "rows": rows})
     print("along the class's own direction: mean and standard deviation of the density, and of what is sampled")
     for row in rows[:: mixture.null]:

@@ -6,10 +6,11 @@ python -m experiments.studies.laws --out=runs/studies
 """
 
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.models.mixture import Gaussians
 from cfg_jax.text import markdown
@@ -36,11 +37,12 @@ def drawn(sampler, w):
     return x.reshape(GROUPS.value, -1).var(1), float(effective.mean()) if len(effective) else 1.0
 
 
+@plots.styled
 def main():
     ws = gallery.weights(W.value)
     header = [f"{name}, {what}" for name in ("ODE", "Algorithm 2", "density") for what in ("law", "sampled")]
     rows = [["w", *header, "least effective size"], ["---:"] * 8]
-    figure = matplotlib.figure.Figure(figsize=(5, 3.6), layout="constrained")
+    figure = Figure()
     axes, line = figure.subplots(), np.linspace(min(ws), max(ws), 100)
     cells = {w: [f"{w:g}"] for w in ws}
     for i, (label, (law, sampler, points)) in enumerate(LAWS.items()):
@@ -48,13 +50,17 @@ def main():
         found = {w: drawn(sampler, w) for w in ws}
         axes.plot(line, law(line), color=f"C{i}", label=label)
         mean, error = (np.array([f(variances) for variances, _ in found.values()]) for f in (np.mean, gallery.error))
-        axes.errorbar(ws, mean, 2 * error, fmt="o", color=f"C{i}", ms=4, label=points)
+        axes.errorbar(ws, mean, 2 * error, fmt=plots.MARKERS[i], color=f"C{i}", label=points)
         for w, (variances, _) in found.items():
             cells[w] += [f"{law(w):.3f}", f"{variances.mean():.3f} ± {gallery.error(variances):.3f}"]
     for w, (_, effective) in found.items():
         rows.append([*cells[w], f"{effective:.2f}"])
-    axes.set(xlabel="w", ylabel="variance", title="p(x | c) = N(0, 1), p(x) = N(0, 2)")
-    axes.legend(fontsize=7)
+    axes.set(xlabel="w", ylabel="variance")
+    axes.set_title(
+        f"p(x | c) = N(0, 1), p(x) = N(0, 2): T = {NUM_STEPS.value}, seed 0, N = {GROUPS.value} groups of "
+        f"{PARTICLES.value:,}\nlines are the laws, points ± two standard errors our samplers'"
+    )
+    axes.legend()
     gallery.write(OUT.value, "laws", figure, markdown(rows), f"T = {NUM_STEPS.value}, {GROUPS.value} groups of "
                   f"{PARTICLES.value:,}; ± is the standard error over the groups.")  # fmt: skip
 

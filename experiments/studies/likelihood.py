@@ -10,12 +10,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import cfg_jax
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.data import sources
 from cfg_jax.diffusion import likelihood, schedule
 from cfg_jax.errors import require
@@ -35,6 +35,7 @@ flags.mark_flags_as_required(["run"])
 CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its range there
 
 
+@plots.styled
 def main():
     model, ws = cfg_jax.load(RUN.value), gallery.weights(W.value)
     for w in (*ws, 1.0):
@@ -72,14 +73,18 @@ def main():
         columns = given, alone, given - alone, bits, bound(x, c, key)
         rows.append([name, *(f"{np.mean(a):.2f} ± {gallery.error(np.asarray(a)):.2f}" for a in columns)])
         print(rows[-1][0], rows[-1][1:], flush=True)
-    figure = matplotlib.figure.Figure(figsize=(5, 3.4), layout="constrained")
+    figure = Figure()
     axes = figure.subplots()
     for i, label in enumerate(("log p(x | c)", "log p(x)")):
         of_w = [found[f"samples, w = {w:g}"][i] for w in ws]
         axes.errorbar(ws, [a.mean() for a in of_w], [2 * gallery.error(a) for a in of_w], fmt="o-", label=label)
         axes.axhline(found["training images"][i].mean(), color=f"C{i}", ls=":")
-    axes.set(xlabel="w", ylabel="nats", title=f"{model.config.data.name}; dotted: training images")
-    axes.legend(fontsize=7)
+    axes.set(xlabel="w", ylabel="nats")
+    axes.set_title(
+        f"{model.config.data.name}: N = {NUM_IMAGES.value} images a point, T = {SAMPLE_STEPS.value}, seed 0\n"
+        "bars are ± two standard errors, dotted: training images"
+    )
+    axes.legend()
     trace = (
         "The trace is exact" if not probes else f"{probes} probes, whose standard error is {worst:.2f} nats an image"
     )

@@ -7,11 +7,11 @@ python -m experiments.studies.objectives --config=configs/digits.py --out=runs/s
 
 from pathlib import Path
 
-import matplotlib.figure
 from absl import flags
+from matplotlib.figure import Figure
 
 import cfg_jax
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from cfg_jax.training import trainer
@@ -39,6 +39,7 @@ WALKS = {
 }
 
 
+@plots.styled
 def main():
     config, ws = CONFIG.value, gallery.weights(W.value)
     for w in ws:
@@ -48,7 +49,7 @@ def main():
     }
     scorer = gallery.scorer(runs["paper"][0], OUT.value, NUM_IMAGES.value)
     lines = [["objective", "drawn by", *(f"w = {w:g}" for w in ws)], ["---", "---", *["---:"] * len(ws)]]
-    figure = matplotlib.figure.Figure(figsize=(3 * len(WALKS), 3.2), layout="constrained")
+    figure = Figure(figsize=(3 * len(WALKS), 3.2))
     axes = dict(zip(WALKS, figure.subplots(1, len(WALKS), sharey=True), strict=True))
     rows = {}
     for name, of in runs.items():
@@ -58,10 +59,14 @@ def main():
             found = [gallery.over_runs(scorer, models, w, num_steps=num_steps, **fields) for w in ws]
             rows[name, walk] = found
             lines.append([name, walk, *map(gallery.said, found)])
-            axes[walk].plot(ws, [claims.score(row, "fid") for row in found], "o-", ms=4, label=name)
+            axes[walk].plot(ws, [claims.score(row, "fid") for row in found], "o-", label=name)
             axes[walk].set(title=walk, xlabel="w", yscale="log")
     axes["Algorithm 2"].set_ylabel(claims.score_name(found[0], "fid"))
     axes["Algorithm 2"].legend()
+    figure.suptitle(
+        f"{config.data.name}: mean of training seeds {SEEDS.value}, N = {NUM_IMAGES.value:,} images a point, "
+        f"{PASSES.value} passes, seed 0"
+    )
     best = {
         name: min((row for walk in WALKS for row in rows[name, walk]), key=lambda r: claims.score(r, "fid"))
         for name in runs

@@ -7,11 +7,11 @@ python -m experiments.studies.onepass --runs=runs/digits-flow,runs/digits-flow-s
 
 from pathlib import Path
 
-import matplotlib.figure
 from absl import flags
+from matplotlib.figure import Figure
 
 import cfg_jax
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.diffusion import distill
 from cfg_jax.errors import require
 from cfg_jax.sweep import claims
@@ -31,6 +31,7 @@ TRAINING = cli.define_training()
 flags.mark_flag_as_required("runs")
 
 
+@plots.styled
 def main():
     runs: list[str] = RUNS.value  # type: ignore[assignment]
     ws, steps, halved = gallery.weights(W.value), gallery.positive(T.value, "T"), gallery.positive(STEPS.value, "steps")
@@ -58,18 +59,21 @@ def main():
         row = gallery.over_runs(scorer, [of["omega"] for of in taught], 0.0, num_steps=steps[-1], **euler)
         cells = [gallery.said(row) if abs(w - distill.fixed_point(OMEGA.value)) < 1e-6 else "" for w in ws]
         lines.append([f"model guidance, omega = {OMEGA.value:g}", str(steps[-1]), str(row["passes"]), *cells])
-    figure = matplotlib.figure.Figure(figsize=(2.6 * len(ws), 3.2), layout="constrained")
+    figure = Figure(figsize=(2.6 * len(ws), 3.2))
     for i, (ax, w) in enumerate(zip(figure.subplots(1, len(ws), sharey=True, squeeze=False)[0], ws, strict=True)):
         for name in ("teacher", "student", "halved"):
             points = sorted(
                 (rows[i]["passes"], claims.score(rows[i], "fid")) for (of, _), rows in found.items() if of == name
             )
-            ax.plot(*zip(*points, strict=True), "o-", ms=4, label=name)
+            ax.plot(*zip(*points, strict=True), "o-", label=name)
         ax.set(title=f"w = {w:g}", xlabel="passes", xscale="log", yscale="log")
         ax.set_xticks([1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16, 32])
         if not i:
             ax.set_ylabel(claims.score_name(rows[0], "fid"))
-            ax.legend(fontsize=7)
+            ax.legend()
+    figure.suptitle(
+        f"{scorer.config.data.name}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} a point, seed 0"
+    )
     lines.append([f"less the teacher's at T = {steps[-1]}", "", "", *[""] * len(ws)])
     for (name, n), rows in found.items():
         if name == "halved" or (name, n) == ("student", steps[-1]):

@@ -9,12 +9,12 @@ python -m experiments.studies.rectified --runs=runs/digits-flow,runs/digits-flow
 from functools import cache
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import cfg_jax
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.data import pairs
 from cfg_jax.sampling import ode
 from cfg_jax.sweep import claims
@@ -33,6 +33,7 @@ TRAINING = cli.define_training()
 flags.mark_flag_as_required("runs")
 
 
+@plots.styled
 def main():
     runs: list[str] = RUNS.value  # type: ignore[assignment]
     w, steps = W.value, gallery.positive(T.value, "T")
@@ -49,21 +50,24 @@ def main():
         f"rectified, w = {w:g}": ("rectified", w), last: (last, 0.0),
     }  # fmt: skip
     lines = [["", "straightness", *(f"T = {n}" for n in steps)], ["---", *["---:"] * (len(steps) + 1)]]
-    figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.8))
     left, right = figure.subplots(1, 2)
     for label, (name, at) in curves.items():
         rows = [gallery.over_runs(scorer, families[name], at, name="ddim", grid="t", num_steps=n) for n in steps]
         lines.append([label, f"{straight(name, at):.3f}", *map(gallery.said, rows)])
         style = "--" if "w =" in label else "-"
-        left.plot(steps, [claims.score(row, "fid") for row in rows], style, marker="o", ms=4, label=label)
+        left.plot(steps, [claims.score(row, "fid") for row in rows], style, marker="o", label=label)
     left.set(xlabel="T, Euler's steps", ylabel=claims.score_name(rows[0], "fid"), xscale="log", yscale="log")
     left.set_xticks(steps, steps)
-    left.legend(fontsize=7)
+    left.legend()
     ws = [0.0, 0.5, 1.0, 2.0, 4.0]
     for name in ("flow", "rectified"):
-        right.plot(ws, [straight(name, at) for at in ws], "o-", ms=4, label=name)
+        right.plot(ws, [straight(name, at) for at in ws], "o-", label=name)
     right.set(xlabel="w", ylabel="straightness (0: a line)", yscale="log")
-    right.legend(fontsize=7)
+    right.legend()
+    figure.suptitle(
+        f"{scorer.config.data.name}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} a point, seed 0"
+    )
     about = (
         f"{claims.score_name(rows[0], 'fid')} by Euler's steps, and straightness of 200 paths, 0 of a line; means of "
         f"{len(runs)} training seeds, {NUM_IMAGES.value} images, ± the bootstrap standard error over images. "

@@ -8,11 +8,12 @@ python -m experiments.studies.rectified2d --out=runs/studies
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
 from jax.tree_util import Partial
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import flow
 from cfg_jax.errors import require
 from cfg_jax.evaluation.scores import energy_distance
@@ -78,7 +79,7 @@ def reflow(studied):
     rows = [["classes", "flow", "straightness", *(f"ends off at {n}" for n in STEPS), "energy distance at 1",
              f"at {REFERENCE}", "its floor"], ["---", "---", *["---:"] * 9]]  # fmt: skip
     bent = [["classes", "flow", *(f"straightness, w = {w:g}" for w in BENT)], ["---", "---", *["---:"] * len(BENT)]]
-    figure = matplotlib.figure.Figure(figsize=(10, 5.4), layout="constrained")
+    figure = Figure(figsize=(10, 5.4))
     for of, axes in zip(studied, figure.subplots(len(studied), 4), strict=True):
         data, again = (np.asarray(of.law.sample(jax.random.key(seed), len(of.c))[0]) for seed in (1, 2))
         floor = energy_distance(data, again)
@@ -93,19 +94,20 @@ def reflow(studied):
             canvas.square(ax)
             for c in (0, 1):
                 canvas.paths(ax, walker.path(of.noise, c), canvas.COLORS[c])
-            ax.set_title(f"paths {name} reflow", fontsize=9)
+            ax.set_title(f"paths {name} reflow")
             style = {"before": "o--", "after": "s-"}[name]
-            axes[2].loglog(STEPS, off, style, color="k", ms=4, label=name)
-            axes[3].semilogy(BENT, curve, style, color="k", ms=4, label=name)
-        axes[0].set_ylabel(of.name, fontsize=9)
-        axes[2].set_title("RMS error of few Euler steps", fontsize=9)
+            axes[2].loglog(STEPS, off, style, color="k", label=name)
+            axes[3].semilogy(BENT, curve, style, color="k", label=name)
+        axes[0].set_ylabel(of.name)
+        axes[2].set_title("RMS error of few Euler steps")
         axes[2].set(xlabel="steps", xticks=STEPS, xticklabels=STEPS)
         axes[2].minorticks_off()
-        axes[3].set_title("straightness when guided", fontsize=9)
+        axes[3].set_title("straightness when guided")
         axes[3].set(xlabel="w")
         for ax in axes[2:]:
-            ax.legend(fontsize=7)
+            ax.legend()
             ax.set_box_aspect(1)
+    figure.suptitle(f"{NUM_PAIRS.value:,} pairs, N = {NUM_SAMPLES.value:,} paths, seed 0")
     return figure, rows, bent
 
 
@@ -149,6 +151,7 @@ def beside_exact(of, method, ws):
     return figure
 
 
+@plots.styled
 def main():
     ws = gallery.weights(W.value)
     require(all(0 <= w <= W_MAX for w in ws), f"--w={W.value}: give weights from 0 to {W_MAX:g}")

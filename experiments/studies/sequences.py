@@ -7,9 +7,10 @@ The same holds for a temperature of the conditionals. Both agree where the token
 python -m experiments.studies.sequences --out=runs/studies
 """
 
-import matplotlib.figure
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.models import sequences
 from cfg_jax.text import markdown
 from experiments import cli, gallery
@@ -19,6 +20,7 @@ S = flags.DEFINE_string("s", "0,0.5,1,2,3,5,8", "guidance scales, s = 1 + w")
 MODELS = {"2 bits": (2, 2), "8 tokens, 4 long": (8, 4)}  # the vocabulary and the length
 
 
+@plots.styled
 def main():
     scales = gallery.positive(S.value, "s", 0, float)
     rows = [["s = 1 + w", *(f"{name}: {kind}" for name in MODELS for kind in ("guidance", "temperature"))],
@@ -38,12 +40,13 @@ def main():
                 curves[f"{name}: {kind}"].append(found)
                 cells.append(f"{found:.4f}")
         rows.append(cells)
-    figure = matplotlib.figure.Figure(figsize=(5, 3.4), layout="constrained")
+    figure = Figure()
     axes = figure.subplots()
     for name, found in curves.items():
-        axes.plot(scales, found, "o-", ms=3, label=name)
+        axes.plot(scales, found, "o-", label=name)
     axes.set(xlabel="s = 1 + w, or the power of a temperature", ylabel="total variation, by token against joint")
-    axes.legend(fontsize=7)
+    axes.set_title("Sequences of known law, by enumeration: nothing is drawn")
+    axes.legend()
     joint, stepwise, by_langevin = sequences.continuous(3.0)
     lines = [["s = 3", "variance of x_1", "of x_2", "covariance"], ["---", "---:", "---:", "---:"]]
     for name, cov in (

@@ -10,10 +10,11 @@ from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.models.mixture import Mixture
@@ -72,19 +73,20 @@ def exact_table(gs, taus):
 
 def of_mixtures():
     """Class 0 of two mixtures: densities of what g = 2, tau = 1/2 and w = 1 sample."""
-    figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.9))
     chosen = [("w", 0, guidance.Unguided(), samplers.Ancestral(0.3)), *settings([2.0], [0.5], [1.0])]
     num, bins = 20_000, np.linspace(-2.2, 1.6, 77)
     for row, (name, (means, stds)) in zip(figure.subplots(2, len(chosen)), MIXTURES.items(), strict=True):
         model = Mixture(jnp.float32(means)[:, None], jnp.float32(stds), jnp.float32([0.5, 0.5]))
         for ax, (letter, value, rule, sampler) in zip(row, chosen, strict=True):
             x, _ = gallery.drawn(model, rule, sampler, schedule.grid(NUM_STEPS.value), num)
-            ax.hist(x[:, 0], bins, density=True, color="C0")
+            ax.hist(x[:, 0], bins, density=True, histtype="stepfilled")
             for k, color in ((0, "k"), (1, "0.7")):
                 density = np.exp(-0.5 * ((bins - means[k]) / stds[k]) ** 2) / stds[k] / (2 * np.pi) ** 0.5
-                ax.plot(bins, density, color=color, lw=1)
+                ax.plot(bins, density, color=color)
             ax.set(title=f"{letter} = {value:g}", yticks=[], xticks=[])
         row[0].set_ylabel(name)
+    figure.suptitle(f"Class 0 of two Gaussians: N = {num:,} samples, T = {NUM_STEPS.value}, seed 0; black: p(x | 0)")
     return figure
 
 
@@ -100,12 +102,18 @@ def of_run(points):
         (fid, fid_error), (inception, is_error) = found["fid"], found["is"]
         rows.append([names[letter], f"{value:g}", f"{fid:.2f} ± {fid_error:.2f}", f"{inception:.3f} ± {is_error:.3f}"])
         curves.setdefault(letter, []).append((inception, fid, is_error, fid_error))
-    figure = matplotlib.figure.Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure()
+    axes, named = figure.subplots(), {}
     for letter, curve in curves.items():
-        axes.plot(*np.array(curve).T[:2], "o-", ms=4, label=names[letter])
+        [line] = axes.plot(*np.array(curve).T[:2], "o-", label=names[letter])
+        named[line] = [value for name, value, *_ in rows if name == names[letter]]
     axes.set(xlabel=scored.names["is"], ylabel=scored.names["fid"], yscale="log")
-    axes.legend(fontsize=7)
+    axes.set_title(
+        f"{scored.name}: N = {NUM_IMAGES.value:,} images a point, T = {NUM_STEPS.value}, seed 0\n"
+        "g, tau and w are beside their points"
+    )
+    axes.legend()
+    plots.name_points(named)
     header = [["", "value", scored.names["fid"], scored.names["is"]], ["---", *["---:"] * 3]]
     return scored.name, [*header, *rows], figure, verdict(curves)
 
@@ -129,6 +137,7 @@ def verdict(curves):
     return f"Claim 8 is {word}: the distance less guidance's, at the IS of each w: {'; '.join(said)}."
 
 
+@plots.styled
 def main():
     gs = gallery.positive(G.value, "g", 0.5 + 1e-6, float)
     taus, ws = gallery.positive(TAU.value, "tau", 0.0, float), gallery.weights(W.value)

@@ -6,10 +6,11 @@ Wasserstein-1 between Gaussians, in standard deviations of p(x | c).
 python -m experiments.studies.truncation --out=runs/studies
 """
 
-import matplotlib.figure
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import exact, samplers, schedule
 from cfg_jax.text import markdown
 from experiments import cli, gallery
@@ -20,6 +21,7 @@ W = flags.DEFINE_string("w", "0,1,4", "guidance weights")
 V = flags.DEFINE_string("variance_interp", "0,0.3,1", "v")
 
 
+@plots.styled
 def main():
     ws, vs = gallery.weights(W.value), gallery.positive(V.value, "variance_interp", 0, float)
     num_steps = gallery.positive(T.value, "T", 2)
@@ -33,14 +35,15 @@ def main():
         shown = zip((found[at][-1] for at in columns), distances, strict=True)
         rows.append([f"{steps:,}", *(f"{variance:.3f} ({d:.3f})" for variance, d in shown)])
     rows.append(["many", *(f"{exact.sde_variance(w):.3f}" for w, _ in columns)])
-    figure = matplotlib.figure.Figure(figsize=(5, 3.4), layout="constrained")
+    figure = Figure()
     axes = figure.subplots()
     for i, w in enumerate(ws):
         for v, style in zip(vs, ("-", "--", ":", "-.") * len(vs), strict=False):
             share = np.array(found[w, v]) / exact.sde_variance(w)
             axes.plot(num_steps, share, style, color=f"C{i}", label=f"w = {w:g}, v = {v:g}")
     axes.set(xscale="log", xlabel="T", ylabel="variance, share of what many steps leave")
-    axes.legend(fontsize=7)
+    axes.set_title("p(x | c) = N(0, 1), p(x) = N(0, 2): Algorithm 2 by its law, nothing is drawn")
+    axes.legend()
     gallery.write(OUT.value, "truncation", figure, markdown(rows), "Variance, and the distance in brackets.")
 
 

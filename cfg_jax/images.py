@@ -42,31 +42,34 @@ def in_batches(network: Callable, images: np.ndarray, batch_size: int) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *parts)
 
 
-def grid(images: np.ndarray, columns: int, side: int = 32, gap: int = 2) -> Image.Image:
-    """uint8 [N, H, W, C] -> one picture of N / columns rows, with `gap` pixels between the images.
+GAP = 2  # pixels between the images of a grid
 
-    Images below `side` pixels are enlarged by the largest whole factor that keeps them within it.
+
+def grid(images: np.ndarray, columns: int, side: int = 64) -> Image.Image:
+    """uint8 [N, H, W, C] -> one picture of N / columns rows, with GAP pixels between the images.
+
+    Images below `side` pixels are enlarged by the largest whole factor that keeps them within it, each pixel a square.
     """
     zoom = max(1, side // images.shape[1])
-    tiles = np.pad(
-        images.repeat(zoom, axis=1).repeat(zoom, axis=2), ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=96
-    )
+    enlarged = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    tiles = np.pad(enlarged, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=96)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    whole = np.concatenate(rows, axis=0)[:-gap, :-gap]
+    whole = np.concatenate(rows, axis=0)[:-GAP, :-GAP]
     return Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
 
 
 def mosaic(rows: Sequence[Sequence[Image.Image]], gap: int = 12) -> Image.Image:
-    """Rows of pictures -> one picture on white, with `gap` pixels between them. A row is as high as its first."""
+    """Rows of pictures -> one picture on white, with `gap` pixels between them. A row is as high as its highest."""
     width = max(sum(panel.width + gap for panel in row) - gap for row in rows)
-    whole = Image.new("RGB", (width, sum(row[0].height + gap for row in rows) - gap), "white")
+    heights = [max(panel.height for panel in row) for row in rows]
+    whole = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)), "white")
     top = 0
-    for row in rows:
+    for row, height in zip(rows, heights, strict=True):
         left = 0
         for panel in row:
             whole.paste(panel, (left, top))
             left += panel.width + gap
-        top += row[0].height + gap
+        top += height + gap
     return whole
 
 

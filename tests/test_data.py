@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from cfg_jax import images
 from cfg_jax.data import pipeline, sources
@@ -78,11 +79,24 @@ def test_uint8_survives_the_models_range():
     np.testing.assert_array_equal(images.to_uint8(between), [0, 0, 128, 255, 255, 255])
 
 
-def test_a_grid_keeps_order_and_pixels():
-    tiles = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
-    grid = np.asarray(images.grid(tiles, columns=2))
-    assert grid.shape == (66, 66, 3)  # twice two tiles of 32 with a gap of 2
-    assert [grid[0, 0, 0], grid[0, 40, 0], grid[40, 0, 0], grid[40, 40, 0]] == [0, 1, 2, 3]
+@pytest.mark.parametrize(("side", "factor", "channels"), [(8, 8, 1), (16, 4, 3), (28, 2, 1), (32, 2, 3), (64, 1, 3)])
+def test_a_grid_has_each_pixel_as_a_square_and_nothing_else(rng, side, factor, channels):
+    """Tiny pictures by the largest whole factor that keeps them within 64 pixels; two of grey between them."""
+    drawn = rng.integers(0, 256, (6, side, side, channels), np.uint8)
+    whole, wide = np.asarray(images.grid(drawn, columns=3)), factor * side
+    assert whole.shape[:2] == (2 * wide + 2, 3 * wide + 4)
+    for i, image in enumerate(drawn):
+        top, left = i // 3 * (wide + 2), i % 3 * (wide + 2)
+        tile = whole[top : top + wide, left : left + wide].reshape(side, factor, side, factor, channels)
+        assert (tile == image[:, None, :, None]).all()
+    assert (whole[wide : wide + 2] == 96).all() and (whole[:, wide : wide + 2] == 96).all()
+
+
+def test_a_mosaic_is_as_high_as_its_highest_panels():
+    panels = [Image.new("L", size, 0) for size in ((3, 2), (5, 4), (7, 6))]
+    whole = np.asarray(images.mosaic([panels[:2], panels[2:]], gap=1))
+    assert whole.shape == (4 + 1 + 6, 9, 3) and (whole == 0).sum() == 3 * (6 + 20 + 42)
+    assert (whole[:2, :3] == 0).all() and (whole[:4, 4:] == 0).all() and (whole[5:, :7] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_the_paper_s_table_2_and_figures(digits_dir, tmp_path):
     done = run("paper", "--figure=6", "--scale=digits", f"--runs={runs}", "--label=3", *TINY)
     assert done.returncode == 0 and "the single class is 3, 3" in done.stdout, done.stderr
     with Image.open(runs / "digits-figure6.png") as image:
-        panel = 4 * 34 - 2
+        panel = 4 * 66 - 2
         assert image.size == (3 * panel + 2 * 12, 2 * panel + 12)
 
 

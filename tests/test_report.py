@@ -185,11 +185,25 @@ def test_every_file_of_the_report(sweep_dir):
     with open(sweep_dir / "results.csv") as f:
         lines = list(csv.DictReader(f))
     assert len(lines) == 15 and float(lines[0]["fid_digits@8"]) == 1.8 and float(lines[0]["fid_digits@8_se"]) > 0
-    for name, width in (("curves.png", 960), ("samples.png", 5 * 33 + 4 * 12)):
+    for name, width in (("curves.png", 960), ("samples.png", 5 * 32 + 4 * 12)):
         assert images.read_png(sweep_dir / name).width == width
     svg = (sweep_dir / "curves.svg").read_text()
     assert "digits: N = 8 images a point, T = 16, seed 0" in svg and svg.count(">0.3</text>") == 3  # w of each curve
     assert "supported" in text and "not tested" in text
+
+
+def test_the_strip_has_the_left_half_of_each_cell_to_the_pixel(sweep_dir, rng):
+    cells = {path: json.loads(path.read_text()) for path in (sweep_dir / "cells" / f"{i}.json" for i in range(3))}
+    drawn = rng.integers(0, 256, (3, 2, 8, 8, 8, 1), np.uint8)  # cell, row, column
+    for path, image in zip(cells, drawn, strict=True):
+        images.save_png(path.with_suffix(".png"), images.grid(image.reshape(16, 8, 8, 1), columns=8))
+    strip = np.asarray(report.strip(cells))
+    wide = 4 * 64 + 3 * 2
+    assert strip.shape == (130, 3 * wide + 2 * 12, 3)
+    for i, image in enumerate(drawn):
+        panel = strip[:, i * (wide + 12) :][:, :wide]
+        half = images.grid(image[:, :4].reshape(8, 8, 8, 1), columns=4)
+        np.testing.assert_array_equal(panel, np.asarray(half.convert("RGB")))
 
 
 def test_the_report_again_changes_no_file(sweep_dir):

@@ -16,7 +16,7 @@ from cfg_jax import config as configs
 from cfg_jax import plots
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_atomic
-from cfg_jax.images import mosaic, read_png, save_png
+from cfg_jax.images import GAP, mosaic, read_png, save_png
 from cfg_jax.sweep import claims, read, spec
 from cfg_jax.text import markdown, short
 
@@ -211,11 +211,11 @@ def title(row: dict, key: str) -> str:
 def strip(cells: dict[Path, dict]) -> Image.Image:
     """Draw samples of the first run, a panel for each w from left to right, as the paper's Figure 1.
 
-    The panels share their noise.
+    The panels share their noise, and each is the left half of a cell's grid.
     """
     run = next(iter(cells.values()))["run"]
     panels = [read_png(path.with_suffix(".png")) for path, row in cells.items() if row["run"] == run]
-    panels = [panel.crop((0, 0, panel.width // 2, panel.height)) for panel in panels]
+    panels = [panel.crop((0, 0, (panel.width - GAP) // 2, panel.height)) for panel in panels]
     return mosaic([panels])
 
 

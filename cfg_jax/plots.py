@@ -81,7 +81,7 @@ def name_points(names: Mapping[Line2D, Sequence[str]]) -> None:
     assert axes and axes.figure
     axes.figure.draw_without_rendering()
     pixel = axes.figure.dpi / 72
-    bars = [path for c in axes.collections if isinstance(c, LineCollection) for path in c.get_segments()]
+    bars = [path for c in axes.collections if isinstance(c, LineCollection) for path in c.get_segments() if len(path)]
     paths = [axes.transData.transform(path) for path in [*(line.get_xydata() for line in axes.lines), *bars]]
     points, covered = np.concatenate(paths[: len(axes.lines)]), np.concatenate([_dense(path) for path in paths])
     taken = []

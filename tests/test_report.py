@@ -192,6 +192,14 @@ def test_every_file_of_the_report(sweep_dir):
     assert "supported" in text and "not tested" in text
 
 
+def test_curves_without_a_bootstrap_have_names_and_no_bars(sweep_dir):
+    for path in (sweep_dir / "cells").glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"resampled": {}}))
+    report.write(sweep_dir)
+    svg = (sweep_dir / "curves.svg").read_text()
+    assert svg.count(">0.3</text>") == 3 and "bars" not in svg
+
+
 def test_the_strip_has_the_left_half_of_each_cell_to_the_pixel(sweep_dir, rng):
     cells = {path: json.loads(path.read_text()) for path in (sweep_dir / "cells" / f"{i}.json" for i in range(3))}
     drawn = rng.integers(0, 256, (3, 2, 8, 8, 8, 1), np.uint8)  # cell, row, column

@@ -205,7 +205,8 @@ def title(row: dict, key: str) -> str:
     seeds = ("seed " if len(row["seeds"]) == 1 else "seeds ") + ", ".join(map(str, row["seeds"]))
     fixed = "".join(f"{name} = {row[name]:g}, " for name in ("p_uncond", "T") if name != key)
     measured = f"{row['data']}: N = {row['N']:,} images a point, {fixed}{seeds}"
-    return f"{measured}\nw is beside its point, bars are ± its standard error"
+    bars = ", bars are ± one standard error" if math.isfinite(claims.spread(row, "fid")) else ""
+    return f"{measured}\nw is beside its point{bars}"
 
 
 def strip(cells: dict[Path, dict]) -> Image.Image:

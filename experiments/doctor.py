@@ -35,7 +35,6 @@ cli.define_hosts()
 flags.mark_flags_as_required(["config"])
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
-NOT_TO_RUN = ("tensorflow-datasets", "importlib_resources")  # experiments.prepare_data alone asks for them
 ACCELERATORS = {"cuda13": ("/dev/nvidia0", "nvidia-smi"), "tpu": ("/dev/accel0", "/dev/vfio/0")}  # extra of jax: signs
 SKEW, GIB = 5, 2**30  # seconds, bytes
 
@@ -68,7 +67,7 @@ def versions(_):
                 asked += metadata.requires(name) or []
             except metadata.PackageNotFoundError:
                 installed[name] = "missing"
-                wrong += [f"{name} is missing"] * (name not in NOT_TO_RUN)
+                wrong.append(f"{name} is missing")
         if installed[name] != "missing" and not requirement.specifier.contains(installed[name], prereleases=True):
             wrong.append(f"{name} {installed[name]} is not {requirement.specifier}")
     if wrong:

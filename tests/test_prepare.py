@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from cfg_jax import config as configs
-from cfg_jax.data import cards, origins, pipeline, prepare, sources
+from cfg_jax.data import array_origin, cards, origins, pipeline, prepare, sources, tfds_origin
 from cfg_jax.data.pictures import ORIENTATION
 from cfg_jax.errors import InputError
 from cfg_jax.sweep.run import check_same_data
@@ -426,6 +426,21 @@ def test_a_tensorflow_datasets_directory_without_tensorflow(tmp_path):
     batch = pipeline.batches(loaded, batch_size=6, seed=0, flip=False)[0]
     assert {x.tobytes(): c for x, c in zip(batch["image"], batch["label"], strict=True)} == want
     assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        lambda: tfds_origin.by_tfds("mnist"),
+        lambda: tfds_origin.from_tfds(Path()),
+        lambda: array_origin.zipped_batches([]),
+        origins.validation_synsets.__wrapped__,
+    ],
+)
+def test_without_tensorflow_datasets_what_needs_it_names_the_extra(monkeypatch, needs):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(InputError, match=r"^tensorflow_datasets is not installed: .* 'cfg_jax\[tfds\]'$"):
+        needs()
 
 
 def test_a_finished_set_is_not_made_again(tmp_path, monkeypatch):

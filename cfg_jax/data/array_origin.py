@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, installed
 
 ARRAYS = (("train_images", "train_labels", "train"), ("images", "labels", "train"), ("arr_0", "arr_1", "train"),
           ("test_images", "test_labels", "validation"), ("val_images", "val_labels", "validation"))  # fmt: skip
@@ -66,7 +66,7 @@ def zipped_batches(paths: Iterable[Path]) -> dict[str, Pictures]:
 
     A batch in them has flat CHW images, and labels 1..1000 in an order of its own.
     """
-    import tensorflow_datasets as tfds
+    tfds = installed("tensorflow_datasets", extra="tfds")
 
     synsets = tfds.core.tfds_path("image_classification/imagenet_resized_labels.txt").read_text().split()
     lock = threading.Lock()

@@ -16,7 +16,7 @@ from pathlib import Path
 from cfg_jax.data.array_origin import arrays, zipped_batches
 from cfg_jax.data.pictures import Pictures
 from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, installed
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -179,6 +179,6 @@ def _members(file, holder, prefix):
 @cache
 def validation_synsets() -> list[str]:
     """The synsets of ILSVRC2012's 50,000 validation pictures in order, since their archive has no folders."""
-    import tensorflow_datasets as tfds
+    tfds = installed("tensorflow_datasets", extra="tfds")
 
     return tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()

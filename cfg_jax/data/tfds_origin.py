@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, installed
 
 
 def tfds_directory(path: Path) -> Path | None:
@@ -21,7 +21,7 @@ def from_tfds(directory: Path) -> tuple[dict[str, Pictures], list[str]]:
 
     Classes are the names of its labels. Raises InputError unless it has images with one label each, as ArrayRecord.
     """
-    import tensorflow_datasets as tfds
+    tfds = installed("tensorflow_datasets", extra="tfds")
 
     builder: Any = tfds.builder_from_directory(str(directory))
     features = builder.info.features or {}
@@ -59,7 +59,7 @@ def by_tfds(name: str) -> Path:
 
     Raises InputError where TensorFlow is not installed or the download fails.
     """
-    import tensorflow_datasets as tfds
+    tfds = installed("tensorflow_datasets", extra="tfds")
 
     if not importlib.util.find_spec("tensorflow"):
         raise InputError(

@@ -21,7 +21,6 @@ from collections import Counter
 from pathlib import Path
 
 from absl import flags
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cfg_jax.data import origins
@@ -39,8 +38,6 @@ RENEWED = flags.DEFINE_list("renewed", [], "packages to carry although that mach
 CODE = flags.DEFINE_bool("code", True, "this project's files")
 PART_MIB = flags.DEFINE_integer("part_mib", 60, "size of a part", lower_bound=1)
 OUT = flags.DEFINE_string("out", "carry", "directory of the parts, which is made anew")
-# only experiments.prepare_data imports it, to download; with what it needs it is larger than all others together
-LEFT_BEHIND = ("tensorflow-datasets", "importlib_resources")
 
 
 def main():
@@ -76,11 +73,10 @@ def wheels(there, directory):
     uv = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
     require(uv, "uv is not installed: python -m pip install uv")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [line for line in project["dependencies"] if Requirement(line).name not in LEFT_BEHIND]
     here = {canonicalize_name(name): version for name, version in there["packages"].items()}
     kept = {name: version for name, version in here.items() if name not in map(canonicalize_name, RENEWED.value)}
     directory.mkdir()
-    (directory / "asked.in").write_text("\n".join(asked))
+    (directory / "asked.in").write_text("\n".join(project["dependencies"]))
     (directory / "there.txt").write_text("\n".join(f"{name}=={public(version)}" for name, version in kept.items()))
     major, minor = (there["glibc"] or "2.28").split(".")[:2]
     command = [uv, "pip", "compile", "asked.in", "--constraint=there.txt", "--no-header", "--no-annotate", "--quiet",

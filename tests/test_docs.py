@@ -1,7 +1,10 @@
-"""What extending.md and CONTRIBUTING.md quote stands in the files that they name; the reference has every module."""
+"""What docs/extending.md and CONTRIBUTING.md quote stands in the files they name; rooms as drawn."""
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
+
+from docs import rooms
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,3 +49,29 @@ def test_the_reference_has_every_module():
 
 def test_the_first_page_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_picture_of_the_rooms_is_of_the_code():
+    drawn = (ROOT / "docs" / "rooms.svg").read_text()
+    assert drawn == rooms.svg(), "the code has other imports than the picture: run python docs/rooms.py"
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+
+
+def test_a_module_that_imports_a_room_is_counted_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "ROOT", tmp_path)
+    for name, lines in {
+        "a.py": "from cfg_jax.models import unet, build\nfrom cfg_jax.models.norm import Norm",
+        "b.py": "def f():\n    import cfg_jax.models",
+        "c.py": "from cfg_jax import models_of_others, config",
+        "__init__.py": "from cfg_jax.models import unet",
+    }.items():
+        (tmp_path / name).write_text(lines)
+    assert rooms.importers(".", "models") == 2 and rooms.importers(".", "data") == 0
+
+
+def test_the_page_of_the_rooms_names_them_in_order():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)
+    assert tuple(rows) == rooms.ROOMS and len(page.splitlines()) <= 60
+    for name in re.findall(r"`(\w+\.py)`", page):
+        assert list((ROOT / "cfg_jax").rglob(name)), f"docs/architecture.md names {name}"

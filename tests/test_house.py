@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cfg_jax.files import shared
+from docs.rooms import ROOMS, imports
 
 ROOT = Path(__file__).parents[1]
 NO_COMMANDS = ("__init__", "canvas", "cli", "finished", "gallery", "inception_state", "model_card", "pages",
@@ -22,8 +23,6 @@ COMMANDS = sorted(
     for path in (ROOT / "experiments").rglob("*.py")
     if path.stem not in NO_COMMANDS
 )
-# a room may import from itself and from those before it
-ROOMS = ("diffusion", "models", "data", "training", "sampling", "evaluation", "sweep", "perf")
 TINY = [
     "--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()", "--config.train.num_steps=6",
     "--config.train.batch_size=8", "--config.train.checkpoint_every=3", "--config.train.log_every=3",
@@ -41,14 +40,6 @@ def line(name, *args):
 
 def run(name, *args):
     return subprocess.run(line(name, *args), cwd=ROOT, capture_output=True, text=True)
-
-
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
 
 
 def calls(path):

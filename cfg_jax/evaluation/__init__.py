@@ -1,1 +1,1 @@
-"""Images from a run, features of images, scores of features, and the sweep over w that the paper reports."""
+"""Images from a run, features of images, and scores of features."""

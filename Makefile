@@ -46,9 +46,9 @@ lint: $(VENV)/done
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# the site, docs/_build/html/index.html; the notebooks are run for it, a warning is an error
+# the site, _site/html/index.html; the notebooks are run for it, a warning is an error
 docs: $(VENV)/done
-	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -c docs . docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -c docs . _site/html
 
 # exact pins for every supported Python, from the ranges in pyproject.toml
 lock: $(VENV)/done

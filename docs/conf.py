@@ -13,7 +13,7 @@ release = importlib.metadata.version("cfg_jax")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_external_toc"]
 external_toc_path = "docs/_toc.yml"
 include_patterns = ["*.md", "docs/**", "experiments/**"]
-exclude_patterns = ["docs/_build", ".*", "runs", "data"]
+exclude_patterns = ["_site", ".*", "runs", "data"]
 
 html_theme = "sphinx_book_theme"
 html_title = "cfg_jax"

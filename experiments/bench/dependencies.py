@@ -15,7 +15,7 @@ from cfg_jax.errors import require
 from cfg_jax.text import markdown
 from experiments import cli
 
-EXTRAS = flags.DEFINE_list("extras", ["tfds", "wandb"], "extras of pyproject.toml to measure as well")
+EXTRAS = flags.DEFINE_list("extras", ["tfds", "hub", "wandb"], "extras of pyproject.toml to measure as well")
 
 
 def main():

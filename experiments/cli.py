@@ -199,9 +199,8 @@ def fail(message) -> NoReturn:
 
 def end(message, status) -> NoReturn:
     """Leave at once: everything is closed by now, and orbax's threads would print tracebacks of their own."""
-    print(message, file=sys.stderr)
+    print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
 
 

@@ -166,7 +166,7 @@ def page(found, judged, table, about, out):
     return environment.get_template("frontier.html.j2").render(
         about=about, levels=levels, pictures=pictures, rules=rules, claims=judged, run=run,
         fid_name=claims.score_name(row, "fid"), is_name=claims.score_name(row, "is"),
-        plot=base64.b64encode((out / "frontier.png").read_bytes()).decode(),
+        plot=base64.b64encode((out / "frontier.svg").read_bytes()).decode(),
         table=[line.strip("| ").split(" | ") for line in table.splitlines() if "---" not in line],
     )  # fmt: skip
 

@@ -130,6 +130,14 @@ def test_the_command_and_its_page(model, tmp_path, browser):
     before = page.inner_text("#now")
     page.keyboard.press("End")
     assert page.inner_text("#now") != before and "passes" in page.inner_text("#c3")
+    assert page.get_attribute("#level", "aria-valuetext") == page.inner_text("#now")
+    assert page.get_attribute("#p3", "alt").startswith("Samples by CFG++, a row is a class: w = ")
+    box, name = page.query_selector(".scroll:has(.plot)"), page.query_selector(".cells tr:nth-child(3) td")
+    assert box.evaluate("e => { e.scrollLeft = 1e6; return e.scrollLeft; }") > 100  # curves are not shrunk to a phone
+    assert page.evaluate("document.querySelector('.plot').naturalWidth") > 0
+    before = name.bounding_box()["x"]
+    assert page.query_selector(".scroll:has(.cells)").evaluate("e => { e.scrollLeft = 1e6; return e.scrollLeft; }") > 50
+    assert name.bounding_box()["x"] == before
     assert page.inner_text("#c5").startswith("<b>mine")
     assert page.evaluate("document.getElementById('p5').naturalWidth") > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and errors == []

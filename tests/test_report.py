@@ -249,8 +249,15 @@ def test_the_slider_in_a_real_browser(sweep_dir, browser):
         page.keyboard.press("ArrowRight")
     assert len(set(seen)) == len(WS)
     assert "w = 4, s = 5" in page.inner_text("#now") and "260.20" in page.inner_text("#now")
+    assert page.get_attribute("#w", "aria-valuetext") == "w = 4, s = 5"
+    assert page.get_attribute("#samples", "alt") == "Samples of digits at p_uncond 0.1, w = 4, s = 5; a row is a class"
+    assert "260.20" in page.get_attribute("#plot", "aria-label")
     page.keyboard.press("Home")
     assert "w = 0, s = 1" in page.inner_text("#now")
+    page.keyboard.press("End")
+    assert "w = 4, s = 5" in page.inner_text("#now")
+    page.keyboard.press("Home")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px"
     page.focus("input[name=run] >> nth=0")
     page.keyboard.press("ArrowDown")
     assert page.is_checked("input[name=run] >> nth=1")
@@ -261,11 +268,37 @@ def test_the_slider_in_a_real_browser(sweep_dir, browser):
     page.close()
 
 
+def luminance(rgb):
+    """WCAG's relative luminance of sRGB 0..255."""
+    c = np.asarray(rgb, float) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_read_by_day_and_by_night(sweep_dir, browser, scheme):
+    """Text has WCAG's contrast of 4.5 to what is behind it, the chosen curve and the focus 3."""
+    report.write(sweep_dir)
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    page.goto(f"file://{sweep_dir}/report.html")
+    page.focus("#w")
+    page.keyboard.press("End")
+    page.screenshot(path=sweep_dir / "page.png")
+    behind = luminance(np.asarray(images.read_png(sweep_dir / "page.png"))[2, 2])
+    assert (behind < 0.1) == (scheme == "dark")
+    for at, of, wanted in (("p", "color", 4.5), ("#plot text", "fill", 4.5), (".curve.on", "stroke", 3),
+                           ("#w", "outlineColor", 3)):  # fmt: skip
+        said = page.evaluate(f"getComputedStyle(document.querySelector('{at}')).{of}")
+        light, dark = sorted([luminance([int(v) for v in re.findall(r"\d+", said)[:3]]), behind], reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= wanted, at
+    page.close()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_table_is_cut(sweep_dir, browser, width):
     """On a desktop and a phone the page is as wide as the window; wide tables scroll, w stays in sight."""
     for path in (sweep_dir / "cells").glob("*.json"):
         row = json.loads(path.read_text())
+        row["source"] = "a source of many words " * 9
         row["scores"] |= {f"a_score_of_a_rather_long_name_{i}@8": 0.5 for i in range(12)}
         path.write_text(json.dumps(row))
     report.write(sweep_dir)
@@ -283,5 +316,9 @@ def test_no_table_is_cut(sweep_dir, browser, width):
     last = page.query_selector(".cells tr:nth-child(3) td:last-child").evaluate(edges)
     assert last[1] <= width
     assert len(page.query_selector_all(".cells .run")) == 3
+    text = "e => { const r = document.createRange(); r.selectNodeContents(e); return r.getClientRects().length; }"
+    assert [cell.evaluate(text) for cell in page.query_selector_all(".used th")] == [1] * page.locator(
+        ".used th"
+    ).count()
     page.screenshot(path=sweep_dir / "page.png", full_page=True)
     page.close()

@@ -96,7 +96,8 @@ def name_points(names: Mapping[Line2D, Sequence[str]]) -> None:
                 x, y = right * (box.width / 2 + gap * pixel), up * (box.height / 2 + gap * pixel)
                 there = box.translated(x, y)
                 if axes.bbox.count_contains(there.corners()) == 4 and not there.count_overlaps(taken):
-                    cost = 20 * there.count_contains(points) + there.count_contains(covered)
+                    near = there.padded(3)
+                    cost = 20 * near.count_contains(points) + near.count_contains(covered)
                     free.append((cost, len(free), (x / pixel, y / pixel), there))
             if free:
                 *_, offset, there = min(free)

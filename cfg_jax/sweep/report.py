@@ -235,11 +235,8 @@ def page(cells: dict[Path, dict], rows: list[dict], judged: list[claims.Claim]) 
         runs.setdefault(row["run"], {"p": row["p_uncond"], "points": []})["points"].append(point | {"image": picture})
     environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.sweep", "."), autoescape=True)
     first = next(iter(cells.values()))
-    used = {
-        k: v
-        for k, v in first.items()
-        if k not in ("scores", "resampled", "spreads", "run", "p_uncond", "w", "s", "seconds")
-    }
+    own = ("scores", "resampled", "spreads", "run", "p_uncond", "w", "s", "seconds")
+    used = {k: v for k, v in first.items() if k not in own}
     return environment.get_template("report.html.j2").render(
         runs=[{"name": name, **run} for name, run in runs.items()],
         fid_name=claims.score_name(first, "fid"),

@@ -2,8 +2,9 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
+from typing import Any
 
 
 class InputError(ValueError):
@@ -19,6 +20,13 @@ def did_you_mean(name: object, known: Iterable) -> str:
 def require(condition, message: str) -> None:
     if not condition:
         raise InputError(message)
+
+
+def choice(value: Any, choices: Collection[str], field: str) -> None:
+    """Check that value is one of the choices. The message suggests the nearest one."""
+    if value not in choices:
+        meant = did_you_mean(value, choices)
+        raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
 
 
 def installed(module: str, extra: str) -> ModuleType:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import checks
+from cfg_jax import checks, taught
 from cfg_jax.diffusion import guidance, rules, samplers, schedule
 from cfg_jax.diffusion.loss import Objective
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, choice
 from cfg_jax.models import adm
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.models.unet import Encoder, UNet
@@ -24,7 +24,7 @@ NOT_FIELDS = {"name", "time", "dtype"}
 
 def network(config: ConfigDict) -> nn.Module:
     """The flax module of config.model. Raises InputError unless config.model has exactly the fields of its network."""
-    checks.choice(config.model.name, NETWORKS, "config.model.name")
+    choice(config.model.name, NETWORKS, "config.model.name")
     model = config.model.to_dict()
     cls, data = NETWORKS[model["name"]], config.data
     known = NOT_FIELDS | cls.__annotations__.keys() - FROM_DATA
@@ -47,7 +47,7 @@ def network(config: ConfigDict) -> nn.Module:
 
 def takes_w(config: ConfigDict) -> bool:
     """Whether the network is a student of guidance, which takes w itself and has no unconditional half."""
-    return config.teacher.how in checks.STUDENTS
+    return config.teacher.how in taught.STUDENTS
 
 
 def is_classifier(config: ConfigDict) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import checks
+from cfg_jax import checks, taught
 from cfg_jax.diffusion import particles, rules
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
@@ -74,7 +74,7 @@ class Model:
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
         checks.sampling(config)
-        checks.student_walk(self.config, config.sampler)
+        taught.walk(self.config, config.sampler)
         fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
         if own := values.keys() & fixed:
             raise InputError(f"{' and '.join(own)} of your own: a student takes w itself, a halved one its own steps")
@@ -136,7 +136,7 @@ class Guides:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
         if build.takes_w(model.config):
-            checks.student_guidance(model.config, section, ws, field, bool(self.uncond))
+            taught.guidance(model.config, section, ws, field, bool(self.uncond))
         else:
             for w in ws:
                 if section.name == "unconditional":

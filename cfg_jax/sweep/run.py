@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from cfg_jax import checks, images
+from cfg_jax import checks, images, taught
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance, Unconditional, Unguided
@@ -83,7 +83,7 @@ def sweep(
         checks.groups(variant)
         checks.evaluation(variant.eval)
         for model in loaded:
-            checks.student_walk(model.config, variant.sampler)
+            taught.walk(model.config, variant.sampler)
             guides.check(model, guided_at, field="--w", section=variant.guidance)
         if guides.classifier and variant.guidance.name not in (spec.PAPER, "unconditional"):
             raise InputError(

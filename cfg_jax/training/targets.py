@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from cfg_jax import checks, images
+from cfg_jax import images, taught
 from cfg_jax.data import pairs
 from cfg_jax.data.sources import Source
 from cfg_jax.diffusion import distill, guidance, process, schedule
@@ -43,7 +43,7 @@ def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
     else:
         x = images.to_float(image)
         z, logsnr, eps = objective.noised(key, x)
-    if section.how not in checks.STUDENTS:
+    if section.how not in taught.STUDENTS:
         return Examples(x, eps, z, logsnr, c)
     w_key, step_key = jax.random.split(jax.random.fold_in(key, 2))
     w = jax.random.uniform(w_key, c.shape, minval=section.w_low, maxval=section.w_high)

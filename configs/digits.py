@@ -4,7 +4,7 @@
 or one model of it:
     python -m experiments.train --config=configs/digits.py --workdir=runs/digits-p0.1 --config.p_uncond=0.1
 
-README.md has the measured table, times and device.
+experiments/results/digits has the measured table, times and device.
 """
 
 import ml_collections

@@ -17,11 +17,13 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/s
 PAGES += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "docs" / "howto").glob("*.md"))
 EVAL = [flag for flag in TINY if ".eval." in flag or ".sampler." in flag]
 FEW = {
-    "train": [*TINY, "--config.model.num_blocks=1"], "sweep": EVAL, "frontier": EVAL,
+    "train": [*TINY, "--config.model.num_blocks=1"], "sweep": EVAL,
     "sample": ["--num_steps=3"], "train_classifier": TINY,
 }  # fmt: skip
-# what lies on nobody's disk without a download
-ELSEWHERE = re.compile(r"imagenet|ILSVRC|64x64_|adm64|fetch_inception|reference_stats|experiments\.score|--step=")
+# what lies on nobody's disk without a download, and what test_frontier runs
+ELSEWHERE = re.compile(
+    r"experiments\.frontier|imagenet|ILSVRC|64x64_|adm64|fetch_inception|reference_stats|experiments\.score|--step="
+)
 
 
 def commands(page):

@@ -82,7 +82,11 @@ def test_a_study_writes_its_picture_and_its_table(name, command, tmp_path):
     done = command(f"studies.{name}", f"--out={tmp_path}", *SMALL[name])
     assert done.returncode == 0, done.stderr
     text = (tmp_path / f"{name}.md").read_text()
-    assert text.startswith(f"    python -m experiments.studies.{name} ") and "| ---" in text and "nan" not in text
+    assert (
+        text.startswith(f"# {name}\n\n    python -m experiments.studies.{name} ")
+        and "| ---" in text
+        and "nan" not in text
+    )
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
     assert "</text>" in (tmp_path / f"{name}.svg").read_text()
 

@@ -22,7 +22,7 @@ from tests.several import TINY, all_well, ends, kill, start, wait_for
 
 pytestmark = pytest.mark.faults
 KILLS = int(os.environ.get("KILLS", "20"))  # of the first test
-STEPS = 8 * KILLS
+STEPS = max(160, 8 * KILLS)  # past the first samples
 WHOLE = 180 + STEPS  # seconds that a run of all of them may take
 ARGS = (
     "train", "--config=configs/digits.py", *TINY, f"--config.train.num_steps={STEPS}", "--config.train.log_every=5",

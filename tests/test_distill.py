@@ -279,11 +279,12 @@ def test_the_studies_of_students(command, runs, tmp_path):
     assert [row[0] for row in table(done)[2:]] == [
         "flow", "rectified", "flow, w = 1", "rectified, w = 1", "rectified at w = 1"
     ]  # fmt: skip
-    done = command(
-        "studies.onepass", *small, "--T=2", "--steps=1", "--halving_steps=2", "--w=1", "--omega=0", timeout=600
-    )
-    first, below = table(done)[2:5], table(done)[5:]
-    assert [row[:3] for row in first] == [["teacher", "2", "4"], ["student", "2", "2"], ["halved", "1", "1"]]
+    done = command("studies.onepass", *small, "--T=2", "--steps=1", "--halving_steps=2", "--w=1", timeout=600)
+    first, below = table(done)[2:6], table(done)[6:]
+    assert [row[:3] for row in first] == [
+        ["teacher", "2", "4"], ["student", "2", "2"], ["halved", "1", "1"],
+        ["model guidance, omega = 0.5", "2", "2"],
+    ]  # fmt: skip
     assert [row[0] for row in below] == ["less the teacher's at T = 2", "student", "halved"]
     assert {"rectified_digits.png", "onepass_digits.png"} <= {path.name for path in tmp_path.iterdir()}
 

@@ -41,8 +41,7 @@ def plain(app, what, name, obj, options, lines):
 
 def short(app, what, name, obj, options, signature, returned):
     """Shapes as the code writes them."""
-    written = (text and re.sub(r"\bjaxlib\._jax\.Array\b", "Array", text) for text in (signature, returned))
-    return tuple(written)
+    return tuple(text and re.sub(r"\bjaxlib\._jax\.Array\b", "Array", text) for text in (signature, returned))
 
 
 def opened(app, doctree, docname):

@@ -16,7 +16,7 @@ from cfg_jax.images import to_uint8
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.sampling import draw
-from cfg_jax.training import weights
+from cfg_jax.training import hub, weights
 
 # of Model.sample's settings, the paper's letter and the names of the values
 ALIASES = {"v": "sampler.variance_interp", "sampler": "sampler.name", "guidance": "guidance.name"}
@@ -213,7 +213,7 @@ def load_guides(guide=None, classifier_run=None, dtype: str | None = None) -> Gu
 def run_and_step(text: str) -> tuple[str, int | None]:
     """ "runs/a@300" -> ("runs/a", 300), a checkpoint of a run; without one, None for the newest."""
     run, at, step = str(text).rpartition("@")
-    whole = Path(text).exists() or run.startswith("hf://")  # there the number is a revision
+    whole = Path(text).exists() or run.startswith(hub.SCHEME)  # there the number is a revision
     return (run, int(step)) if at and step.isdecimal() and not whole else (str(text), None)
 
 

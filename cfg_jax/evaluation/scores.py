@@ -28,19 +28,21 @@ def frechet_distance(
 ) -> float:
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2): FID when the features are Inception's.
 
-    Means are [D], covariances [D, D]. root_a is root(cov_a), where it is at hand.
+    Means are [D], covariances [D, D]. root_a is root(cov_a), where it is at hand. The last trace is the sum of the
+    singular values of C_a^1/2 C_b^1/2, which are not squared: an eigenvalue's rounding would grow under a root.
     """
     mu_a, cov_a, mu_b, cov_b = (np.asarray(a, np.float64) for a in (mu_a, cov_a, mu_b, cov_b))
     root_a = root(cov_a) if root_a is None else root_a
-    cross = np.linalg.eigvalsh(root_a @ cov_b @ root_a)
-    trace = np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+    cross = np.linalg.svd(root_a @ root(cov_b), compute_uv=False)
+    trace = np.trace(cov_a) + np.trace(cov_b) - 2 * cross.sum()
     return float(np.square(mu_a - mu_b).sum() + trace)
 
 
 def root(cov: np.ndarray) -> np.ndarray:
-    """C^1/2 of a covariance [D, D]. Eigenvalues that rounding made negative count as 0."""
+    """C^1/2 of a covariance [D, D]. Eigenvalues within rounding of 0 count as 0: their root would be 1e-8 and not 0."""
     values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    rounding = len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
+    return (vectors * np.sqrt(np.where(values > rounding, values, 0))) @ vectors.T
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:

@@ -55,7 +55,19 @@ def test_an_average_made_afterwards_is_the_one_that_was_kept(walked, length):
     nearest = min(np.linalg.norm(tracked["p"] - wanted) for tracked in kept[800].values())
     assert error < 0.2 * nearest and error < 0.03 * np.linalg.norm(last - wanted)
     shares, missed = averages.weights([(t, of) for t in kept for of in (0.05, 0.1)], 800, length)
-    assert missed < 0.05 and shares.sum() == pytest.approx(1, abs=0.01)
+    assert missed < 0.05 and shares.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [0.06, 0.075, 0.09, 0.12])
+@pytest.mark.parametrize("steps", [(800,), (400, 800), (100, 200, 800)])
+def test_an_average_of_equal_parameters_is_these(length, steps):
+    """Shares that sum to anything else than 1 would scale every parameter."""
+    ones = {"p": np.ones(3, np.float32)}
+    kept = {step: {"0.05": ones, "0.1": ones} for step in steps}
+    shares, _ = averages.weights([(t, of) for t in kept for of in (0.05, 0.1)], steps[-1], length)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)
+    if length < 0.1:
+        np.testing.assert_allclose(averages.combine(kept, steps[-1], length)["p"], 1, rtol=1e-6)
 
 
 def test_a_kept_length_is_itself(walked):

@@ -14,6 +14,7 @@ import numpy as np
 from cfg_jax.errors import InputError
 
 WORST = 0.1  # share of a wanted profile that its fit may miss
+LONGEST = 0.28  # a little below that of the mean over all steps, whose gamma is 0
 
 
 def power(length: float) -> float:
@@ -41,12 +42,14 @@ def update(averages: dict, params, step) -> dict:
 def weights(kept: Sequence[tuple[int, float]], step: int, length: float) -> tuple[np.ndarray, float]:
     """How much of each kept average (its step, its length) makes one of `length` at `step`, and what the fit misses.
 
-    That is the norm of the difference of the two profiles, as a share of the wanted one's.
+    The shares sum to 1, as those of an average do: a sum of 1.04 would scale every parameter by it. What is missed is
+    the norm of the difference of the two profiles, as a share of the wanted one's.
     """
     steps, powers = np.float64([t for t, _ in kept]), np.array([power(of) for _, of in kept])
     wanted = np.float64([step]), np.array([power(length)])
     gram, onto = overlap(steps, powers, steps, powers), overlap(steps, powers, *wanted)[:, 0]
     found = np.linalg.lstsq(gram, onto, rcond=1e-12)[0]
+    found = found / found.sum()
     own = overlap(*wanted, *wanted)[0, 0]
     missed = own - 2 * found @ onto + found @ gram @ found
     return found, float(np.sqrt(max(missed, 0) / own))
@@ -64,9 +67,10 @@ def combine(kept: dict[int, dict], step: int, length: float):
 
     Raises InputError for a length that they do not give.
     """
+    inside = 0 < length < LONGEST
     names = [(t, of) for t, averages in sorted(kept.items()) for of in averages]
-    shares, missed = weights([(t, float(of)) for t, of in names], step, length) if length > 0 else ([], 1.0)
-    if not 0 < length < 0.28 or missed > WORST:
+    shares, missed = weights([(t, float(of)) for t, of in names], step, length) if inside else ([], 1.0)
+    if missed > WORST:
         tracked = ", ".join(dict.fromkeys(of for _, of in names))
         raise InputError(
             f"an EMA of length {length:g} cannot be made of those of length {tracked} at {len(kept)} steps "

@@ -5,6 +5,7 @@ Every check raises InputError for a value that could only fail later or silently
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from cfg_jax import taught
 from cfg_jax.diffusion import loss, rules, samplers
 from cfg_jax.errors import InputError, choice, require
+from cfg_jax.pinned import check_seed
 
 GRIDS = ("paper", "shifted", "t", "logsnr")
 DTYPES = ("float32", "bfloat16")
@@ -78,7 +80,7 @@ def everything(config) -> None:
         require(train[field] >= 0, f"config.train.{field}={train[field]} must be 0 or more")
     for field in ("learning_rate", "grad_clip"):
         require(0 < train[field] < math.inf, f"config.train.{field}={train[field]} must be above 0 and finite")
-    seed(config.seed, "config.seed")
+    check_seed(config.seed, "config.seed")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
     tracked = train.averages
     require(
@@ -89,7 +91,7 @@ def everything(config) -> None:
 
 
 def evaluation(section) -> None:
-    seed(section.seed, "config.eval.seed")
+    check_seed(section.seed, "config.eval.seed")
     require(
         section.bootstrap == 0 or section.bootstrap >= 2,
         f"config.eval.bootstrap={section.bootstrap} gives no spread: set 0 for none, or 2 and more",
@@ -117,11 +119,6 @@ def evaluation(section) -> None:
     )
     for w in section.w:
         finite(w, "config.eval.w")
-
-
-def seed(given: int, name: str) -> None:
-    """Check that a seed is an int32 and not negative. name: the field or flag that gave it."""
-    require(0 <= given < 2**31, f"{name}={given} must lie in [0, 2^31)")
 
 
 def neighbours(count: int, name: str) -> None:
@@ -176,30 +173,48 @@ def objective(section: ConfigDict) -> None:
         choice(section[field], choices, f"config.objective.{field}")
 
 
-def sampling(config: ConfigDict) -> None:
-    """Check config.sampler and config.guidance, each by itself and together."""
+def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> None:
+    """Check config.sampler and config.guidance, each by itself and together.
+
+    walker and rule_value are a sampler and a rule in place of those that the config names.
+    """
     sampler(config.sampler)
     guidance(config)
-    size, rule, walked_by = config.sampler.particles, config.guidance, config.sampler.name
+    rule = config.guidance
+    around = [cls for cls in rules.WRAPPERS if set_fields(rule, cls)]
+    parts = [rules.RULES[rule.name], *around] if rule_value is None else rules.parts(rule_value)
+    size = config.sampler.particles if walker is None else getattr(walker, "particles", 0) or None
+    walker = samplers.SAMPLERS[config.sampler.name] if walker is None else walker
+    walks(walker, parts, rule.classifier == "mean")
     require(
         rule.uncond == "null" or config.data.num_classes > 1,
         f"config.guidance.uncond={rule.uncond} needs two classes: set it to null, or take data with classes",
-    )
-    require(
-        rule.classifier == "eps" or walked_by == "ancestral",
-        f"config.guidance.classifier={rule.classifier} moves the mean of Algorithm 2's step: set config.sampler.name="
-        "ancestral, or this to eps",
     )
     if size is None:
         return
     field = f"config.sampler.particles={size}"
     require(size >= 2, f"{field} is no group: give 2 or more, or None for images that stand alone")
-    require(walked_by == "ancestral", f"{field} is of config.sampler.name=ancestral: choose that, or None")
-    around = [cls for cls in rules.WRAPPERS if set_fields(rule, cls)]
+    require(hasattr(walker, "particles"), f"{field} is of config.sampler.name=ancestral: choose that, or None")
     require(
-        rule.name == "classifier-free" and rule.uncond == "null" and not around,
+        rule.uncond == "null" and all(getattr(part, "weighs", False) for part in parts),
         f"{field} has the weights of config.guidance.name=classifier-free with nothing around it: choose that",
     )
+
+
+def walks(sampler: Any, parts: Iterable[Any], as_mean: bool = False) -> None:
+    """Check that a sampler can walk by a rule of these parts. Each is a value or its class, of this code or a user's.
+
+    as_mean: a classifier moves the mean of the step.
+    """
+    name = next((name for name, cls in samplers.SAMPLERS.items() if cls in (sampler, type(sampler))), None)
+    name = name or getattr(sampler, "__name__", type(sampler).__name__)
+    asked = [part.sampler_has for part in parts if hasattr(part, "sampler_has")]
+    if as_mean:
+        remedy = "config.guidance.classifier=mean moves the mean of Algorithm 2's step: set config.sampler.name="
+        asked.append(("takes_push", f"{remedy}ancestral, or this to eps"))
+    for ability, remedy in asked:
+        told = f"{remedy.format(name)}; a sampler of your own says {ability} = True where it can"
+        require(getattr(sampler, ability, False), told)
 
 
 def groups(config: ConfigDict) -> None:

@@ -17,8 +17,10 @@ import jinja2
 from absl import flags
 
 from cfg_jax import plots
+from cfg_jax.diffusion.guidance import Unguided
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import write_atomic, write_json
+from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, spec
 from cfg_jax.sweep.run import sweep
 from experiments import cli
@@ -128,7 +130,8 @@ def rows_of(name, given, config, ws, found):
     strengths = STRENGTHS.get(name, [1 + w for w in ws] if name == "classifier alone" else ws)
     own = {k: v for k, v in spec.drawn_by(config).items() if k in ("sampler", "threshold", "T", "grid", "v")}
     unguided = {key: next(row for row in rows if not row["w"]) for key, rows in found.get(BASELINE, {}).items()}
-    shared = 0 in strengths and any(all(row.get(k) == v for k, v in own.items()) for row in unguided.values())
+    plain = isinstance(build.rule(config.guidance, 0.0), Unguided)
+    shared = plain and 0 in strengths and any(all(row.get(k) == v for k, v in own.items()) for row in unguided.values())
     asked = [w for w in strengths if w or not shared]
     # of all runs at once where they have one guide, or none
     groups = (

@@ -24,6 +24,7 @@ from cfg_jax.errors import InputError, require
 from cfg_jax.files import read_json
 from cfg_jax.models import inception
 from cfg_jax.perf import cost, fit
+from cfg_jax.pinned import check_seed
 from cfg_jax.sampling.draw import labels_by_rule
 from cfg_jax.sweep import published, report, spec
 from cfg_jax.sweep.run import sweep
@@ -70,7 +71,7 @@ def main():
     steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
     seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     for seed in seeds:
-        checks.seed(seed, "--seeds")
+        check_seed(seed, "--seeds")
     require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
     last = config.data.num_classes - 1
     require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")

@@ -266,6 +266,9 @@ def test_a_config_composes_rules_in_their_order(tiny):
         "schedule_logsnr": (-5.0, 5.0), "schedule_w": (0.0, 1.0), "rescale": 0.7, "logsnr_low": -4.0, "rounds": 2,
         "renoise_logsnr": 0.0, "uncond": "other_label",
     }  # fmt: skip
+    unguided = build.rule(tiny.guidance, 0.0)  # the rounds of w = 0 make another image than none
+    assert isinstance(unguided, rules.Rounds) and isinstance(unguided.rule, Unguided)
+    tiny.guidance.rounds = tiny.guidance.renoise_logsnr = None
     assert isinstance(build.rule(tiny.guidance, 0.0), Unguided)
     tiny.guidance.name = "cfg_pp"
     assert not isinstance(build.rule(tiny.guidance, 0.0), Unguided)  # its w = 0 is the unconditional model

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process
 from cfg_jax.diffusion.guidance import both_halves
+from cfg_jax.diffusion.loss import convert
 
 
 def model_guided(target, field: Callable, null: int, omega, z, logsnr, c) -> Float[Array, "b ..."]:
@@ -27,19 +28,21 @@ def fixed_point(omega: float) -> float:
     return omega / (1 - omega)
 
 
-def halved(eps_fn: Callable, z: Float[Array, "b ..."], logsnr, middle, after, c: Int[Array, " b"]):
+def halved(
+    field: Callable, z: Float[Array, "b ..."], logsnr, middle, after, c: Int[Array, " b"], predicts: str = "eps"
+) -> Float[Array, "b ..."]:
     """x [B, ...] such that one step of DDIM from logsnr to `after` ends where the teacher's two do, by way of `middle`.
 
     Progressive distillation, Salimans & Ho 2022, Algorithm 2. The three log-SNR are [B]; an infinite `after` is the
-    last step, whose end is x itself.
+    last step, whose end is x itself. predicts: what the teacher's field gives, a name of loss.PREDICTIONS.
     """
-    halfway = _ddim(eps_fn, z, logsnr, middle, c)
-    end = _ddim(eps_fn, halfway, middle, after, c)
+
+    def ddim(z, logsnr, after):
+        predicted = field(z, logsnr, c)
+        x, eps = (convert(predicted, z, logsnr, predicts, target) for target in ("x", "eps"))
+        return process.diffuse(x, eps, after)
+
+    end = ddim(ddim(z, logsnr, middle), middle, after)
     logsnr, after = process.per_image(logsnr, z), process.per_image(after, z)
     ratio = process.sigma(after) / process.sigma(logsnr)
     return (end - ratio * z) / (process.alpha(after) - ratio * process.alpha(logsnr))
-
-
-def _ddim(eps_fn, z, logsnr, after, c):
-    eps = eps_fn(z, logsnr, c)
-    return process.diffuse(process.predict_x(z, eps, logsnr), eps, after)

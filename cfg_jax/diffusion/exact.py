@@ -5,6 +5,7 @@ sampler is a linear map of its noises and its variance is known for any T withou
 the density p(x) p(c | x)^(1 + w) give three different answers, though their eps is the same.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -26,8 +27,9 @@ def ode_variance(w):
 
 
 def sde_variance(w):
-    """(2 - 2^-2w) / (1 + 2w): of Algorithm 2 with any v, in the limit of many steps."""
-    return (2 - 2.0 ** (-2 * np.asarray(w))) / (1 + 2 * np.asarray(w))
+    """(2 - 2^-2w) / (1 + 2w): of Algorithm 2 with any v, in the limit of many steps; 2 log 2 at w = -1/2."""
+    u = math.log(2) * (1 + 2 * np.asarray(w, np.float64))
+    return 2 * math.log(2) * -np.expm1(-u) / np.where(u == 0, 1, u) + np.where(u == 0, 2 * math.log(2), 0)
 
 
 def tilted_variance(w):

@@ -27,14 +27,17 @@ def time_of(logsnr):
     return jax.nn.sigmoid(jnp.asarray(logsnr) / 2)
 
 
-def velocity_fn(eps_fn: Callable) -> Callable:
-    """eps_fn, guided or not -> v(z_t [B, ...], scalar t, c [B]) = E[x - eps | z_t]."""
+def velocity_fn(field: Callable, predicts: str = "eps") -> Callable:
+    """An eps_fn, guided or not -> v(z_t [B, ...], scalar t, c [B]) = E[x - eps | z_t].
+
+    predicts: what the field gives, if that is another one of loss.PREDICTIONS.
+    """
 
     def velocity(z, t, c):
         logsnr = jnp.broadcast_to(logsnr_of(t), z.shape[:1])
         at = process.per_image(logsnr, z)
         z = z * (process.alpha(at) + process.sigma(at))  # 1 / l
-        return loss.convert(eps_fn(z, logsnr, c), z, logsnr, "eps", "velocity")
+        return loss.convert(field(z, logsnr, c), z, logsnr, predicts, "velocity")
 
     return velocity
 

@@ -3,12 +3,20 @@
 w is the paper's: w = 0 is no guidance, w = -1 the unconditional model. Others' scale is s = 1 + w.
 
 The contract. A rule is a frozen pytree dataclass: its numbers are leaves, so that one compiled program serves all of
-their values, and what changes the program is static. `init(z)` is its state, a pytree that the sampler carries from
-step to step (() where there is none). `rule(halves, z, logsnr, c, state) -> Guided, state` is one step, at a scalar
-logsnr: a rule that needs one network pass asks for `halves.cond`, one that needs both for `halves.both`, and may choose
-between them by lax.cond. Where eps_u comes from (the null label, another label or model) is none of a rule's business.
+their values, and what changes the program is static. Its fields named in `per_image`, by default w alone, may be a
+number for each image [B]; no other field is cut into batches. `init(z)` is its state, a pytree that the sampler carries
+from step to step (() where there is none). `rule(halves, z, logsnr, c, state) -> Guided, state` is one step, at a
+scalar logsnr: a rule that needs one network pass asks for `halves.cond`, one that needs both for `halves.both`, and may
+choose between them by lax.cond. Where eps_u comes from (the null label, another label or model) is not its business.
 `Guided` says what x is predicted with, what noise is put back with, if that is another eps, by how much a particle's
 log weight grows, and what a classifier pushes; what is not set is zero, and costs nothing. rules.py has the family.
+
+z and every prediction are float32: what a model gives in another dtype is converted. eps loses x where noise is nearly
+all, since x = (z - sigma eps) / alpha. So a rule that is linear asks `halves.native`, which gives the predictions as
+the network makes them (loss.PREDICTIONS), and answers by its `guided`, which tells x and eps without that detour.
+
+A classifier's gradient is added to what the rule gives: after w's schedule, the direction and the rescaling, but within
+the interval and the rounds. Elsewhere it is not computed.
 """
 
 from collections.abc import Callable
@@ -21,11 +29,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process
+from cfg_jax.diffusion.loss import convert
 
 
 def drop_labels(key: Array, c: Int[Array, " b"], p_uncond, null: int) -> Int[Array, " b"]:
     """c -> null with probability p_uncond, each example alone. Algorithm 1, line 3."""
-    return jnp.where(jax.random.bernoulli(key, p_uncond, c.shape), null, c)
+    return jnp.where(jax.random.bernoulli(key, jnp.float32(p_uncond), c.shape), null, c)
 
 
 def guide(eps_cond: Float[Array, "b ..."], eps_uncond: Float[Array, "b ..."], w) -> Float[Array, "b ..."]:
@@ -99,6 +108,22 @@ class Halves(NamedTuple):
     cond: Callable  # -> eps_c; of a student of guidance with w [B] as a fourth argument
     both: Callable  # -> (eps_c, eps_u)
     uncond: Callable | None = None  # -> eps of the null label
+    predicts: str = "eps"  # what the three give, a name of loss.PREDICTIONS
+    own: Any = None  # the Halves of what the network predicts, None where that is eps
+
+    @property
+    def native(self) -> "Halves":
+        """The same model, giving what its network predicts."""
+        return self.own or self
+
+    def to(self, target: str, predicted, z, logsnr) -> Array:
+        """A prediction of these, [B, ...], as another one of loss.PREDICTIONS."""
+        return convert(predicted, z, logsnr, self.predicts, target)
+
+    def guided(self, predicted, z, logsnr, **more) -> "Guided":
+        """What a rule answers by a guided prediction of these [B, ...]. more: of Guided.of."""
+        x = None if self.predicts == "eps" else self.to("x", predicted, z, logsnr)
+        return Guided.of(self.to("eps", predicted, z, logsnr), x=x, **more)
 
 
 class Guided(NamedTuple):
@@ -106,11 +131,18 @@ class Guided(NamedTuple):
     shift: Array  # [B, ...], added to eps where noise is put back
     log_weight: Array  # [B], a particle's gain per log-SNR
     push: Array  # [B, ...], times the variance of Algorithm 2's step, added to its mean. Dhariwal & Nichol 2021, Alg. 1
+    x: Array | None = None  # [B, ...], the x that belongs to eps, where it is known better than eps tells it
 
     @classmethod
-    def of(cls, eps, shift=None, log_weight=None):
+    def of(cls, eps, shift=None, log_weight=None, x=None):
         shift = jnp.zeros_like(eps) if shift is None else shift
-        return cls(eps, shift, jnp.zeros(len(eps)) if log_weight is None else log_weight, jnp.zeros_like(eps))
+        log_weight = jnp.zeros(len(eps), jnp.float32) if log_weight is None else log_weight
+        return cls(eps, shift, log_weight, jnp.zeros_like(eps), x)
+
+    def whole(self, z, logsnr) -> "Guided":
+        """The same in float32, with x."""
+        out = jax.tree.map(jnp.float32, self)
+        return out if out.x is not None else out._replace(x=process.predict_x(z, out.eps, logsnr))
 
 
 class Stateless:
@@ -120,6 +152,7 @@ class Stateless:
         return ()
 
 
+LABELS = 2**31 - 1  # folded into an image's key for its random labels: no walk has so many steps
 STATELESS = (), None  # what Guidance.init gives where nothing is carried
 
 
@@ -127,8 +160,10 @@ STATELESS = (), None  # what Guidance.init gives where nothing is carried
 class Unguided(Stateless):
     """w = 0: one pass."""
 
+    weighs: ClassVar = True
+
     def __call__(self, halves, z, logsnr, c, state):
-        return Guided.of(halves.cond(z, logsnr, c)), state
+        return halves.native.guided(halves.native.cond(z, logsnr, c), z, logsnr), state
 
 
 @flax.struct.dataclass
@@ -140,7 +175,7 @@ class Unconditional(Stateless):
     unguided_at_0: ClassVar = False
 
     def __call__(self, halves, z, logsnr, c, state):
-        return Guided.of(halves.uncond(z, logsnr, c)), state
+        return halves.native.guided(halves.native.uncond(z, logsnr, c), z, logsnr), state
 
 
 @flax.struct.dataclass
@@ -149,10 +184,14 @@ class ClassifierFree(Stateless):
 
     w: Any  # scalar or [B]
 
+    weighs: ClassVar = True  # gives particles their log weights
+
     def __call__(self, halves, z, logsnr, c, state):
-        eps_cond, eps_uncond = halves.both(z, logsnr, c)
-        eps = guide(eps_cond, eps_uncond, self.w)
-        return Guided.of(eps, log_weight=log_weight_rate(eps_cond, eps_uncond, self.w)), state
+        own = halves.native
+        both = own.both(z, logsnr, c)
+        eps_cond, eps_uncond = (own.to("eps", half, z, logsnr) for half in both)
+        log_weight = log_weight_rate(eps_cond, eps_uncond, self.w)
+        return own.guided(guide(*both, self.w), z, logsnr, log_weight=log_weight), state
 
 
 @flax.struct.dataclass
@@ -162,7 +201,30 @@ class InOnePass(Stateless):
     w: Any  # scalar or [B]
 
     def __call__(self, halves, z, logsnr, c, state):
-        return Guided.of(halves.cond(z, logsnr, c, jnp.broadcast_to(self.w, c.shape))), state
+        own = halves.native
+        return own.guided(own.cond(z, logsnr, c, jnp.broadcast_to(self.w, c.shape)), z, logsnr), state
+
+
+@flax.struct.dataclass
+class ByClassifier:
+    """Another rule, and eps - scale sigma grad_z log p(c | z, lambda). Dhariwal & Nichol 2021.
+
+    as_mean is ADM's own form: the gradient moves the mean of Algorithm 2's step, see Guided.push.
+    """
+
+    rule: Any
+    classifier: Any  # has log_prob
+    scale: Any = 1.0
+    as_mean: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def __call__(self, halves, z, logsnr, c, state):
+        out, state = self.rule(halves, z, logsnr, c, state)
+        out = out.whole(z, logsnr)
+        gradient = self.scale * log_prob_gradient(self.classifier.log_prob, z, logsnr, c)
+        if self.as_mean:
+            return out._replace(push=gradient), state
+        eps = out.eps - process.sigma(logsnr) * gradient
+        return out._replace(eps=eps, x=process.predict_x(z, eps, logsnr)), state
 
 
 def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
@@ -180,8 +242,8 @@ class SecondModel:
     model: Any
     unlabelled: bool = flax.struct.field(pytree_node=False)
 
-    def eps_fn(self, z, logsnr, c):
-        return self.model.eps_fn(z, logsnr, jnp.full_like(c, self.model.null) if self.unlabelled else c)
+    def labels(self, c: Int[Array, " b"]) -> Int[Array, " b"]:
+        return jnp.full_like(c, self.model.null) if self.unlabelled else c
 
 
 @flax.struct.dataclass
@@ -194,7 +256,7 @@ class OtherLabel:
 
     def labels(self, keys: Array, c: Int[Array, " b"], num_classes: int) -> Int[Array, " b"]:
         """Each image's by its own key, uniform over the others."""
-        ahead = jax.vmap(lambda key: jax.random.randint(key, (), 1, num_classes))(keys)
+        ahead = jax.vmap(lambda key: jax.random.randint(key, (), 1, num_classes, jnp.int32))(keys)
         return (c + ahead) % num_classes
 
 
@@ -209,36 +271,54 @@ class Guidance:
     as_mean: bool = flax.struct.field(pytree_node=False, default=False)  # ADM's form, see Guided.push
 
     def init(self, keys, z):
-        """What a walk carries from step to step: the rule's state, and each image's key where labels are drawn."""
-        return self.rule.init(z), (keys if isinstance(self.second, OtherLabel) else None)
+        """What a walk carries from step to step: the rule's state, and each image's key where labels are drawn.
+
+        These are keys of their own: a walk's noises are drawn by fold_in(key, step).
+        """
+        of_labels = jax.vmap(lambda key: jax.random.fold_in(key, LABELS))
+        return self.rule.init(z), (of_labels(keys) if isinstance(self.second, OtherLabel) else None)
 
     def on(self, model) -> Callable:
         """model: has eps_fn and null -> (z, scalar logsnr, c, state) -> Guided, state."""
+        rule, predicts = self.rule, getattr(model, "predicts", "eps")
+        if self.classifier is not None:
+            rule = within(rule, lambda rule: ByClassifier(rule, self.classifier, self.classifier_scale, self.as_mean))
 
-        def cond(z, logsnr, c, *w):
-            return model.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c, *w)
+        def halves(target, keys):
+            def cond(z, logsnr, c, *w, of=model):
+                return predicted(of, target, z, jnp.broadcast_to(logsnr, c.shape), c, *w)
 
-        def uncond(z, logsnr, c):
-            return cond(z, logsnr, jnp.full_like(c, model.null))
+            def uncond(z, logsnr, c):
+                return cond(z, logsnr, jnp.full_like(c, model.null))
+
+            def both(z, logsnr, c):
+                if isinstance(self.second, SecondModel):
+                    return cond(z, logsnr, c), cond(z, logsnr, self.second.labels(c), of=self.second.model)
+                of_u = self.second.labels(keys, c, model.null) if self.second else model.null
+                return both_halves(cond, of_u, z, logsnr, c)
+
+            return Halves(cond, both, uncond, target)
 
         def step(z, logsnr, c, state):
             state, keys = state
             if keys is not None:
                 keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
-
-            def both(z, logsnr, c):
-                if isinstance(self.second, SecondModel):
-                    return cond(z, logsnr, c), self.second.eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)
-                of_u = self.second.labels(keys, c, model.null) if self.second else model.null
-                return both_halves(model.eps_fn, of_u, z, logsnr, c)
-
-            out, state = self.rule(Halves(cond, both, uncond), z, logsnr, c, state)
-            if self.classifier is not None:
-                gradient = self.classifier_scale * log_prob_gradient(self.classifier.log_prob, z, logsnr, c)
-                if self.as_mean:
-                    out = out._replace(push=gradient)
-                else:
-                    out = out._replace(eps=out.eps - process.sigma(logsnr) * gradient)
+            own = None if predicts == "eps" else halves(predicts, keys)
+            out, state = rule(halves("eps", keys)._replace(own=own), z, logsnr, c, state)
             return out, (state, keys)
 
         return step
+
+
+def predicted(model, target: str, z, logsnr, c, *w) -> Float[Array, "b ..."]:
+    """What a model says, as one of loss.PREDICTIONS in float32. It has eps_fn, or predicts another one by `predict`."""
+    predicts = getattr(model, "predicts", "eps")
+    out = (model.eps_fn if predicts == "eps" else model.predict)(z, logsnr, c, *w)
+    return convert(jnp.asarray(out, jnp.float32), z, logsnr, predicts, target)
+
+
+def within(rule, change: Callable):
+    """The rule with what lies inside of its interval and rounds, the classes that say `limits_where`, changed."""
+    if getattr(rule, "limits_where", False):
+        return rule.replace(rule=within(rule.rule, change))
+    return change(rule)

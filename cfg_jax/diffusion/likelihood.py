@@ -25,7 +25,7 @@ def log_likelihood(
     logsnrs increasing [T] are the ODE's steps, each by the classical Runge-Kutta formula: 4 evaluations of eps_fn and
     its derivatives. probes: random directions for the trace, the same at all steps (Hutchinson); 0 takes all of them.
     """
-    dim = math.prod(x.shape[1:])
+    x, dim = jnp.asarray(x, jnp.float32), math.prod(x.shape[1:])
     if probes:
         directions = jax.random.rademacher(key, (probes, *x.shape), x.dtype)
     else:
@@ -69,7 +69,8 @@ def lower_bound(
     E log p(x | z_clean) - KL(z_noise || N(0, I)) - 1/2 int |eps^ - eps|^2 dlambda. One noise at each of the
     logsnrs, increasing [T], and the trapezoidal rule. Kingma et al. 2021, in continuous time.
     """
-    dim, ends = math.prod(x.shape[1:]), (jnp.asarray(logsnrs)[0], jnp.asarray(logsnrs)[-1])
+    x, dim = jnp.asarray(x, jnp.float32), math.prod(x.shape[1:])
+    ends = jnp.asarray(logsnrs)[0], jnp.asarray(logsnrs)[-1]
 
     def error(at):
         logsnr, key = at

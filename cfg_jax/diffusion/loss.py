@@ -17,15 +17,30 @@ from cfg_jax.diffusion import process, schedule
 
 
 class Prediction(NamedTuple):
-    of: Callable  # (x, eps, logsnr) -> it
-    to_eps: Callable  # (z, it, logsnr) -> eps
+    """How a prediction p relates to x and eps. At one z each is linear in p, and v and velocity tell both exactly."""
+
+    of: Callable  # (x, eps, logsnr) -> p
+    to_eps: Callable  # (z, p, logsnr) -> eps
+    to_x: Callable  # (z, p, logsnr) -> x
+    slope: Callable  # logsnr -> dx / dp
+
+
+def _same(z, p, logsnr):
+    return p
 
 
 PREDICTIONS = {
-    "eps": Prediction(lambda x, eps, logsnr: eps, lambda z, eps, logsnr: eps),
-    "x": Prediction(lambda x, eps, logsnr: x, process.predict_eps),
-    "v": Prediction(process.v_of, process.eps_of_v),
-    "velocity": Prediction(process.velocity_of, process.eps_of_velocity),
+    "eps": Prediction(
+        lambda x, eps, logsnr: eps, _same, process.predict_x, lambda at: -process.sigma(at) / process.alpha(at)
+    ),
+    "x": Prediction(lambda x, eps, logsnr: x, process.predict_eps, _same, jnp.ones_like),
+    "v": Prediction(process.v_of, process.eps_of_v, process.x_of_v, lambda at: -process.sigma(at)),
+    "velocity": Prediction(
+        process.velocity_of,
+        process.eps_of_velocity,
+        process.x_of_velocity,
+        lambda at: process.sigma(at) / (process.alpha(at) + process.sigma(at)),
+    ),
 }
 DENSITIES = {"sech": schedule.logsnr, "uniform_t": schedule.logsnr_of_t}
 
@@ -47,8 +62,9 @@ class Objective:
         eps: the noise of each image where they come in pairs, as those of rectified flow; else it is drawn.
         """
         u_key, eps_key = jax.random.split(key)
-        logsnr = DENSITIES[self.density](jax.random.uniform(u_key, x.shape[:1]), self.logsnr_min, self.logsnr_max)
-        eps = jax.random.normal(eps_key, x.shape) if eps is None else eps
+        u = jax.random.uniform(u_key, x.shape[:1], jnp.float32)
+        logsnr = DENSITIES[self.density](u, self.logsnr_min, self.logsnr_max)
+        eps = jax.random.normal(eps_key, x.shape, jnp.float32) if eps is None else eps
         return process.diffuse(x, eps, logsnr), logsnr, eps
 
     def loss(self, predict: Callable, z, logsnr, c: Int[Array, " b"], x, eps) -> Float[Array, " b"]:
@@ -72,6 +88,5 @@ def convert(predicted: Float[Array, "b ..."], z, logsnr, source: str, target: st
     """One prediction as another, both names of PREDICTIONS, at z [B, ...] and logsnr, a scalar or [B]."""
     if source == target:
         return predicted
-    eps = PREDICTIONS[source].to_eps(z, predicted, logsnr)
-    x = predicted if source == "x" else process.predict_x(z, eps, logsnr)
-    return PREDICTIONS[target].of(x, eps, logsnr)
+    given = PREDICTIONS[source]
+    return PREDICTIONS[target].of(given.to_x(z, predicted, logsnr), given.to_eps(z, predicted, logsnr), logsnr)

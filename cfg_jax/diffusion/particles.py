@@ -20,7 +20,7 @@ class Weighed(NamedTuple):
 
 def start(num: int, size: int) -> Weighed:
     """Equal weights of `num` particles in groups of `size`."""
-    return Weighed(jnp.zeros(num), jnp.ones(num // size))
+    return Weighed(jnp.zeros(num, jnp.float32), jnp.ones(num // size, jnp.float32))
 
 
 def effective_size(log_weight: Float[Array, "g p"]) -> Float[Array, " g"]:
@@ -32,7 +32,7 @@ def effective_size(log_weight: Float[Array, "g p"]) -> Float[Array, " g"]:
 def ancestors(key: Array, log_weight: Float[Array, " p"]) -> Int[Array, " p"]:
     """Systematic resampling: a particle of weight w has floor(P w) or ceil(P w) children. Sorted."""
     size = len(log_weight)
-    at = (jax.random.uniform(key) + jnp.arange(size)) / size
+    at = (jax.random.uniform(key, dtype=jnp.float32) + jnp.arange(size)) / size
     return jnp.clip(jnp.searchsorted(jnp.cumsum(jax.nn.softmax(log_weight)), at), 0, size - 1)
 
 

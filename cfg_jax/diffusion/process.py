@@ -48,6 +48,12 @@ def eps_of_v(z: Float[Array, "b ..."], v: Float[Array, "b ..."], logsnr) -> Floa
     return sigma(logsnr) * z + alpha(logsnr) * v
 
 
+def x_of_v(z: Float[Array, "b ..."], v: Float[Array, "b ..."], logsnr) -> Float[Array, "b ..."]:
+    """x = alpha z - sigma v, which divides by nothing. Salimans & Ho 2022, Appendix D."""
+    logsnr = per_image(logsnr, z)
+    return alpha(logsnr) * z - sigma(logsnr) * v
+
+
 def velocity_of(x: Float[Array, "b ..."], eps: Float[Array, "b ..."], logsnr) -> Float[Array, "b ..."]:
     """u = x - eps: d/dt of the straight path (1 - t) eps + t x, at any t. Lipman et al. 2023."""
     return x - eps
@@ -60,6 +66,12 @@ def eps_of_velocity(z: Float[Array, "b ..."], u: Float[Array, "b ..."], logsnr) 
     """
     logsnr = per_image(logsnr, z)
     return (z - alpha(logsnr) * u) / (alpha(logsnr) + sigma(logsnr))
+
+
+def x_of_velocity(z: Float[Array, "b ..."], u: Float[Array, "b ..."], logsnr) -> Float[Array, "b ..."]:
+    """x = (z + sigma u) / (alpha + sigma): eps + u. The divisor lies in [1, sqrt(2)]."""
+    logsnr = per_image(logsnr, z)
+    return (z + sigma(logsnr) * u) / (alpha(logsnr) + sigma(logsnr))
 
 
 def reverse_mean(z: Float[Array, "b ..."], x: Float[Array, "b ..."], logsnr, logsnr_next) -> Float[Array, "b ..."]:

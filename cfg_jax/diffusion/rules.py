@@ -3,10 +3,12 @@
 A config names a direction of RULES, and sets the fields of the WRAPPERS that go around it. They compose from the
 inside out: w as a function of logsnr (Scheduled), the direction, its magnitude (Rescaled), the log-SNR where it holds
 (Interval), the rounds of the walk (Rounds). Where eps_u comes from is Guidance.second; the threshold of x is the
-Walk's.
+Walk's. Outside of the interval, and before the first of the rounds, there is no guidance: one pass, of the direction
+`unconditional` the null label's.
 
 Of a class, `limits` are the ranges of its fields, and `problem(config)` says what is wrong with the fields of a config
-together, or None. `unguided_at_0` is False where w = 0 is not the conditional model by itself.
+together, or None. `unguided_at_0` is False where w = 0 is not the conditional model by itself. `sampler_has` is what a
+sampler must declare to walk by the rule, with the remedy. `limits_where` marks what says when there is guidance.
 """
 
 from typing import Any, ClassVar
@@ -17,16 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cfg_jax.diffusion import loss, process
+from cfg_jax.diffusion import process
 from cfg_jax.diffusion.guidance import ClassifierFree, Guided, Stateless, Unconditional, Unguided, guide, inner
+from cfg_jax.diffusion.loss import PREDICTIONS
 
 
 @flax.struct.dataclass
 class PowerLaw(Stateless):
     """eps_c + w |d|^power d with d = eps_c - eps_u, |d| over an image's elements. power = 0 is Equation 6.
 
-    Pavasovic et al. 2025. A power above 0 guides more where the halves differ more; |d| and so w depend on the size of
-    the images.
+    Pavasovic et al. 2025, whose d is the difference of scores, d / sigma: their weight is sigma^-power times this one,
+    and has no bound where sigma goes to 0. No w compares with theirs. A power above 0 guides more where the halves
+    differ more; |d| and so w depend on the size of the images.
     """
 
     w: Any  # scalar or [B]
@@ -35,10 +39,13 @@ class PowerLaw(Stateless):
     limits: ClassVar = {"power": (-1, 4)}
 
     def __call__(self, halves, z, logsnr, c, state):
-        cond, uncond = halves.both(z, logsnr, c)
+        own = halves.native
+        cond, uncond = own.both(z, logsnr, c)
         d = cond - uncond
-        length = jnp.sqrt(jnp.maximum(inner(d, d), 1e-24))
-        return Guided.of(cond + process.per_image(self.w, z) * length**self.power * d), state
+        # eps changes by -alpha / sigma of what x does
+        of_eps = 1 if own.predicts == "eps" else PREDICTIONS[own.predicts].slope(logsnr) * jnp.exp(logsnr / 2)
+        length = jnp.sqrt(jnp.maximum(inner(d, d) * of_eps**2, 1e-24))
+        return own.guided(cond + process.per_image(self.w, z) * length**self.power * d, z, logsnr), state
 
 
 @flax.struct.dataclass
@@ -61,14 +68,15 @@ class APG:
         return jnp.zeros_like(z)
 
     def __call__(self, halves, z, logsnr, c, before):
-        cond, uncond = halves.both(z, logsnr, c)
-        x_of_eps = -process.sigma(logsnr) / process.alpha(logsnr)  # the change of x with eps
-        x = process.predict_x(z, cond, logsnr)
-        total = x_of_eps * (cond - uncond) + self.momentum * before
+        own = halves.native
+        cond, uncond = own.both(z, logsnr, c)
+        slope = PREDICTIONS[own.predicts].slope(logsnr)  # the change of x with what is predicted
+        x = own.to("x", cond, z, logsnr)
+        total = slope * (cond - uncond) + self.momentum * before
         norm = jnp.sqrt(inner(total, total))
         d = total * jnp.minimum(1, self.radius / jnp.maximum(norm, 1e-12))
         d = d - (1 - self.parallel) * projection(d, x)
-        return Guided.of(cond + process.per_image(self.w, z) * d / x_of_eps), total
+        return own.guided(cond + process.per_image(self.w, z) * d / slope, z, logsnr), total
 
 
 @flax.struct.dataclass
@@ -85,9 +93,11 @@ class ZeroStar(Stateless):
     limits: ClassVar = {"zero_below": (-np.inf, np.inf)}
 
     def __call__(self, halves, z, logsnr, c, state):
-        cond, uncond = (loss.convert(eps, z, logsnr, "eps", "velocity") for eps in halves.both(z, logsnr, c))
+        own = halves.native
+        cond, uncond = (own.to("velocity", half, z, logsnr) for half in own.both(z, logsnr, c))
         v = guide(cond, projection(cond, uncond), self.w)
-        return Guided.of(process.eps_of_velocity(z, jnp.where(logsnr < self.zero_below, 0, v), logsnr)), state
+        v = jnp.where(logsnr < self.zero_below, 0, v)
+        return Guided.of(process.eps_of_velocity(z, v, logsnr), x=process.x_of_velocity(z, v, logsnr)), state
 
 
 @flax.struct.dataclass
@@ -101,19 +111,20 @@ class PlusPlus(Stateless):
     w: Any  # scalar or [B]
 
     unguided_at_0: ClassVar = False
+    sampler_has: ClassVar = ("takes_shift", "name=cfg_pp is a step of DDIM: set config.sampler.name=ddim")
 
     @staticmethod
     def problem(config):
-        if config.sampler.name != "ddim":
-            return "name=cfg_pp is a step of DDIM: set config.sampler.name=ddim"
         if config.guidance.rescale is not None:
             return "name=cfg_pp puts noise back with eps_u, which config.guidance.rescale would change: leave that out"
         return None
 
     def __call__(self, halves, z, logsnr, c, state):
-        cond, uncond = halves.both(z, logsnr, c)
-        eps = guide(cond, uncond, jnp.asarray(self.w) - 1)
-        return Guided.of(eps, shift=uncond - eps), state
+        own = halves.native
+        cond, uncond = own.both(z, logsnr, c)
+        found = guide(cond, uncond, jnp.asarray(self.w) - 1)
+        shift = own.to("eps", uncond, z, logsnr) - own.to("eps", found, z, logsnr)
+        return own.guided(found, z, logsnr, shift=shift), state
 
 
 @flax.struct.dataclass
@@ -128,6 +139,7 @@ class TwoLabels(Stateless):
     other_w: Any = 1.0
 
     unguided_at_0: ClassVar = False
+    per_image: ClassVar = ("w", "other_label")
     limits: ClassVar = {"other_w": (-100, 100)}
 
     @staticmethod
@@ -138,9 +150,11 @@ class TwoLabels(Stateless):
         return None
 
     def __call__(self, halves, z, logsnr, c, state):
-        cond, uncond = halves.both(z, logsnr, c)
-        other = halves.cond(z, logsnr, jnp.broadcast_to(jnp.asarray(self.other_label, jnp.int32), c.shape))
-        return Guided.of(guide(cond, uncond, self.w) + process.per_image(self.other_w, z) * (other - uncond)), state
+        own = halves.native
+        cond, uncond = own.both(z, logsnr, c)
+        other = own.cond(z, logsnr, jnp.broadcast_to(jnp.asarray(self.other_label, jnp.int32), c.shape))
+        found = guide(cond, uncond, self.w) + process.per_image(self.other_w, z) * (other - uncond)
+        return own.guided(found, z, logsnr), state
 
 
 class Around:
@@ -188,25 +202,30 @@ class Rescaled(Around):
     limits: ClassVar = {"rescale": (0, 1)}
 
     def __call__(self, halves, z, logsnr, c, state):
-        cond, uncond = halves.both(z, logsnr, c)
-        out, state = self.rule(halves._replace(both=lambda *_: (cond, uncond)), z, logsnr, c, state)
-        x_cond, x = (process.predict_x(z, eps, logsnr) for eps in (cond, out.eps))
-        ratio = spread(x_cond) / jnp.maximum(spread(x), 1e-12)
+        own = halves.native
+        both = own.both(z, logsnr, c)  # once: the rule is given the same
+        eps_both = tuple(own.to("eps", half, z, logsnr) for half in both)
+        known = halves._replace(both=lambda *_: eps_both, own=halves.own and own._replace(both=lambda *_: both))
+        out, state = self.rule(known, z, logsnr, c, state)
+        x_cond, x = own.to("x", both[0], z, logsnr), out.whole(z, logsnr).x
+        wide = spread(x) > 0  # of a flat image there is nothing to scale
+        ratio = jnp.where(wide, spread(x_cond) / jnp.where(wide, spread(x), 1), 1)
         x = (self.rescale * ratio + 1 - self.rescale) * x
-        return out._replace(eps=process.predict_eps(z, x, logsnr)), state
+        return out._replace(eps=process.predict_eps(z, x, logsnr), x=x), state
 
 
 @flax.struct.dataclass
 class Interval(Around):
-    """Another rule where low < logsnr <= high, and elsewhere no guidance and no second pass.
+    """Another rule where low <= logsnr < high, and elsewhere no guidance and no second pass.
 
-    Kynkaanniemi et al. 2024; a noise level of theirs is sigma / alpha = exp(-logsnr / 2).
+    Kynkaanniemi et al. 2024, whose noise level sigma / alpha = exp(-logsnr / 2) lies in (sigma_lo, sigma_hi].
     """
 
     rule: Any
     logsnr_low: Any = -np.inf
     logsnr_high: Any = np.inf
 
+    limits_where: ClassVar = True
     limits: ClassVar = {"logsnr_low": (-np.inf, np.inf), "logsnr_high": (-np.inf, np.inf)}
 
     @staticmethod
@@ -215,7 +234,7 @@ class Interval(Around):
         return None if None in (low, high) or low < high else f"logsnr_low={low} must be below logsnr_high={high}"
 
     def __call__(self, halves, z, logsnr, c, state):
-        inside = (self.logsnr_low < logsnr) & (logsnr <= self.logsnr_high)
+        inside = (self.logsnr_low <= logsnr) & (logsnr < self.logsnr_high)
         return only_where(inside, self.rule, halves, z, logsnr, c, state)
 
 
@@ -223,25 +242,30 @@ class Interval(Around):
 class Rounds:
     """Gibbs-like guidance: a sample of w = 0, then `rounds` times noise up to renoise_logsnr and down again by a rule.
 
-    Moufad et al. 2025. The walk's grid is longer by the steps above renoise_logsnr in each round, see `grid`.
+    Moufad et al. 2025. The walk's grid is longer by the steps above renoise_logsnr in each round, see `grid`. The
+    rule's state begins anew with each round: a momentum of the clean end says nothing at noisier levels.
     """
 
     rule: Any
     rounds: int = flax.struct.field(pytree_node=False, default=1)
     renoise_logsnr: Any = 0.0
 
+    unguided_at_0: ClassVar = False  # the rounds of w = 0 make another image
+    limits_where: ClassVar = True
+    sampler_has: ClassVar = (
+        "goes_back",
+        "rounds go back on the grid, where sampler {} cannot: set config.sampler.name to ancestral or ddim",
+    )
     limits: ClassVar = {"rounds": (1, 64)}
 
     @staticmethod
     def problem(config):
-        rounds, level, sampler = config.guidance.rounds, config.guidance.renoise_logsnr, config.sampler.name
+        rounds, level = config.guidance.rounds, config.guidance.renoise_logsnr
         if rounds is None and level is None:
             return None
         if not isinstance(rounds, int) or level is None or not config.logsnr_min < level < config.logsnr_max:
             inside = f"({config.logsnr_min:g}, {config.logsnr_max:g})"
             return f"rounds={rounds} and renoise_logsnr={level} go together: a count, and a log-SNR in {inside}"
-        if sampler not in ("ancestral", "ddim"):
-            return f"rounds={rounds} goes back on the grid, where sampler {sampler} cannot: take ancestral or ddim"
         return None
 
     def grid(self, logsnrs):
@@ -254,14 +278,28 @@ class Rounds:
 
     def __call__(self, halves, z, logsnr, c, state):
         state, before, again = state
-        again |= logsnr < before  # the walk has gone back
+        back = logsnr < before
+        again |= back
+        state = jax.tree.map(lambda new, old: jnp.where(back, new, old), self.rule.init(z), state)
         out, state = only_where(again, self.rule, halves, z, logsnr, c, state)
         return out, (state, logsnr, again)
 
 
 def only_where(holds, rule, *args):
     """The rule where `holds`, a traced bool [], and else no guidance and one pass. args: of a rule's call."""
-    return jax.lax.cond(holds, lambda: rule(*args), lambda: Unguided()(*args))
+    _, z, logsnr, *_ = args
+    plain = Unconditional() if isinstance(parts(rule)[-1], Unconditional) else Unguided()
+
+    def by(rule):
+        out, state = rule(*args)
+        return out.whole(z, logsnr), state
+
+    return jax.lax.cond(holds, lambda: by(rule), lambda: by(plain))
+
+
+def parts(rule) -> list:
+    """A rule and all that it is around, the direction last."""
+    return [rule, *(parts(rule.rule) if hasattr(rule, "rule") else [])]
 
 
 def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b ..."]:

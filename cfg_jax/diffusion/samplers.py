@@ -6,6 +6,8 @@ The contract. A sampler is a frozen pytree dataclass: its numbers are leaves. `i
 there is none). `step(predict, z, state, logsnr, logsnr_next, noise) -> z at logsnr_next, x, state` is one step of the
 scan that all share; noise is N(0, I) of this step. `predict(z, logsnr, state) -> Predicted, state` is a guided network
 pass; a step may ask for several. state is a pair, the sampler's own and the guidance's, which a step hands on.
+All is in float32. A class says what else it can do: `goes_back`, from a clean z to a noisier one; `takes_shift`, noise
+put back with another eps (CFG++); `takes_push`, a classifier's gradient on the mean.
 """
 
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from cfg_jax import pinned
 from cfg_jax.diffusion import particles, process
 from cfg_jax.diffusion.guidance import STATELESS, Guided, Stateless
 
@@ -42,6 +45,8 @@ class Ancestral(Stateless):
     particles: int = flax.struct.field(pytree_node=False, default=0)
 
     limits: ClassVar = {"variance_interp": (0, 1), "particles": (0, 4096)}
+    goes_back: ClassVar = True
+    takes_push: ClassVar = True
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         out, state = predict(z, logsnr, state)
@@ -60,6 +65,8 @@ class DDIM(Stateless):
     eta: Any = 0.0
 
     limits: ClassVar = {"eta": (0, 1)}
+    goes_back: ClassVar = True
+    takes_shift: ClassVar = True
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         (x, eps, _), state = predict(z, logsnr, state)
@@ -78,7 +85,7 @@ class DPMpp2M:
     """
 
     def init(self, z):
-        return z, jnp.zeros(())  # x and h of the last step: there is none, and the first step is DDIM's
+        return z, jnp.float32(0)  # x and h of the last step: there is none, and the first step is DDIM's
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         (x, eps, _), state = predict(z, logsnr, state)
@@ -182,8 +189,8 @@ class Walk:
 
         def predict(z, logsnr, state):
             out, of_guidance = guided(z, logsnr, c, state.guidance)
-            x = process.predict_x(z, out.eps, logsnr)
-            eps = out.eps
+            out = out.whole(z, logsnr)
+            x, eps = out.x, out.eps
             if self.threshold:
                 x = self.threshold(x)
                 eps = process.predict_eps(z, x, logsnr)
@@ -206,18 +213,22 @@ class Walk:
             return (z, x, state, weighed), None
 
         # x of the last step is the sample: its transition, to itself, moves nothing
-        logsnrs = jnp.asarray(self.logsnrs)
+        z, logsnrs = jnp.asarray(z, jnp.float32), jnp.asarray(self.logsnrs, jnp.float32)
         inputs = (jnp.arange(1, len(logsnrs) + 1), logsnrs, jnp.append(logsnrs[1:], logsnrs[-1]))
         weighed = particles.start(len(z), size) if size else None
         begin = (z, z, State(self.sampler.init(z), state), weighed)
         (_, x, _, weighed), _ = jax.lax.scan(step, begin, inputs)
         weighed, x = anew(len(logsnrs) + 1, weighed, x, least=1.0)
-        return x, weighed.effective if size else jnp.zeros(0)
+        return x, weighed.effective if size else jnp.zeros(0, jnp.float32)
 
 
 def start(seed, indices: Int[Array, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """(keys [B], z_1 ~ N(0, I) [B, *shape]) of the images `indices` [B] of a seed."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.asarray(indices))
+    """(keys [B], z_1 ~ N(0, I) [B, *shape]) of the images `indices` [B] of a seed.
+
+    Raises InputError for a seed that is no int32, or negative.
+    """
+    key = pinned.key(seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(indices))
     return keys, _noise(keys, 0, shape)
 
 
@@ -248,4 +259,4 @@ THRESHOLDS = {"none": None, "static": clip, "dynamic": dynamic_threshold}
 
 def _noise(keys, t, shape):
     """N(0, I) [B, *shape] of step t, each image from its own key."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape))(keys)
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape, jnp.float32))(keys)

@@ -114,16 +114,18 @@ def guidance_fields(section: ConfigDict) -> dict[str, Any]:
     return found | {name: section[name] for name, value in plain.items() if section[name] != value}
 
 
-def rule(section: ConfigDict, w: float | np.ndarray, takes_w: bool = False):
+def rule(section: ConfigDict, w: float | np.ndarray, takes_w: bool = False, classifier: bool = False):
     """The rule that a config.guidance names, at w: a number, or one for each image [B]. takes_w: of a student.
 
-    Where every w is 0 the rule is Unguided, which takes one network pass instead of two, unless w = 0 is not that.
+    Where every w is 0 and that is the conditional model by itself, one network pass does, and nothing that acts on the
+    guidance is around it. classifier: one guides as well, so that an interval is kept.
     """
     cls = guidance.InOnePass if takes_w else rules.RULES[section.name]
-    if guidance.is_zero(w) and getattr(cls, "unguided_at_0", True):
-        return guidance.Unguided()
-    found = cls(w=w, **checks.set_fields(section, cls))
+    fields = checks.set_fields(section, cls)
+    unguided = guidance.is_zero(w) and getattr(cls, "unguided_at_0", True) and "zero_below" not in fields
+    found = guidance.Unguided() if unguided else cls(w=w, **fields)
     for wrapper in rules.WRAPPERS:
-        if own := checks.set_fields(section, wrapper):
+        idle = getattr(wrapper, "unguided_at_0", True) and not (classifier and getattr(wrapper, "limits_where", False))
+        if (own := checks.set_fields(section, wrapper)) and not (unguided and idle):
             found = wrapper(found, **own)
     return found

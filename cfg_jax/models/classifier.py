@@ -6,6 +6,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from cfg_jax import pinned
 from cfg_jax.images import to_float
 from cfg_jax.models.precision import highest
 from cfg_jax.progress import progress
@@ -56,7 +57,7 @@ def train(
         updates, opt = tx.update(jax.grad(loss)(params, x, c), opt, params)
         return optax.apply_updates(params, updates), opt
 
-    params = jax.jit(net.init)(jax.random.key(seed), to_float(images[:1]))
+    params = jax.jit(net.init)(pinned.key(seed), to_float(images[:1]))
     carry = params, tx.init(params)
     rng = np.random.default_rng(seed)
     for _ in progress(range(num_steps), desc="feature classifier", unit="step"):

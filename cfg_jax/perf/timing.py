@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from cfg_jax import pinned
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.models import build, inception
@@ -62,7 +63,7 @@ def training(config: ConfigDict) -> Program:
     batch = meshes.put({"image": source.images[index], "label": source.labels[index]}, mesh)
     create = partial(states.create, config)
     state = jax.jit(create, out_shardings=meshes.shardings(jax.eval_shape(create), mesh))()
-    constants = jax.random.key(config.seed), jnp.float32(config.p_uncond)
+    constants = pinned.key(config.seed), jnp.float32(config.p_uncond)
     step_fn, flops, compile_s = steps.compile_step(config, mesh, state, batch, *constants)
 
     def step():

@@ -1,16 +1,18 @@
 """Images from a model. Image i is a function of (seed, i), its label and w: not of batch size or device count."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
 import jax.experimental
+import jax.numpy as jnp
 import numpy as np
 
+from cfg_jax import pinned
 from cfg_jax.diffusion import samplers
-from cfg_jax.diffusion.guidance import Guidance, SecondModel
-from cfg_jax.errors import InputError
+from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel
+from cfg_jax.errors import InputError, require
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.training import mesh as meshes
 
@@ -42,26 +44,66 @@ def batches(
 ) -> Iterator[np.ndarray]:
     """Yield float images in [-1, 1], a batch at a time and in order, for int32 labels [N].
 
-    A leaf of guidance.rule of rank 1 is a number for each of the N images. mesh: default, this process's devices.
-    effective is given each group's least effective size, a share of its particles, where the sampler has particles.
+    The fields of guidance.rule that its class names in `per_image` may be numbers for each of the N images. mesh:
+    default, this process's devices. effective is given each group's least effective size, a share of its particles,
+    where the sampler has particles. Raises InputError for a seed that is no int32, and for a field of another length.
     """
+    pinned.check_seed(seed)
+    check_per_image(guidance.rule, len(labels))
     mesh = mesh or meshes.data_mesh()
     group = walk.group or 1
     whole = math.lcm(group, mesh.size)  # groups and devices
-    batch_size = -(-batch_size // whole) * whole
+    batch_size = -(-min(batch_size, len(labels)) // whole) * whole
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
     denoiser, second, classifier = jax.device_put((denoiser, guidance.second, guidance.classifier), everywhere)
     guidance, walk = guidance.replace(second=second, classifier=classifier), on_grid(walk, guidance)
     for begin in range(0, len(labels), batch_size):
         # one shape for every batch: the last is filled up with repetitions of its own last image
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
-        of_image = lambda a: jax.device_put(a[index], shared_out) if np.ndim(a) == 1 else a  # noqa: B023, E731
-        of_batch = guidance.replace(rule=jax.tree.map(of_image, guidance.rule))
-        index_and_c = (jax.device_put(a, shared_out) for a in (index, labels[index]))
-        x, of_groups = draw(denoiser, of_batch, walk, seed, *index_and_c, shape=shape)
+        with pinned.pinned():
+            of_image = lambda a: jax.device_put(np.asarray(a)[index], shared_out)  # noqa: B023, E731
+            of_batch = guidance.replace(rule=per_image(guidance.rule, of_image))
+            index_and_c = (jax.device_put(a, shared_out) for a in (index, labels[index]))
+            x, of_groups = draw(denoiser, of_batch, walk, seed, *index_and_c, shape=shape)
         if effective is not None:
             effective += np.asarray(of_groups)[: (len(labels) - begin) // group].tolist()
         yield np.asarray(x)[: len(labels) - begin]
+
+
+def per_image(rule, change: Callable):
+    """The rule with its fields of one number for each image changed, those of the rules within it, too."""
+    names = [name for name in getattr(rule, "per_image", ("w",)) if np.ndim(getattr(rule, name, 0))]
+    fields = {name: change(getattr(rule, name)) for name in names}
+    if hasattr(rule, "rule"):
+        fields["rule"] = per_image(rule.rule, change)
+    return rule.replace(**fields) if fields else rule
+
+
+def check_per_image(rule, count: int) -> None:
+    """Raise InputError where such a field of the rule has not `count` numbers."""
+
+    def check(values):
+        shape = np.shape(values)
+        require(shape == (count,), f"w has shape {shape}: give one number, or one for each of the {count} images")
+
+    per_image(rule, check)
+
+
+def asks_uncond(rule, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a rule asks for the unconditional half anywhere: it is traced once, nothing is computed."""
+    asked = []
+
+    def both(z, logsnr, c):
+        asked.append(True)
+        return z, z
+
+    def step(z):
+        halves = Halves(lambda z, *_: z, both, lambda z, *_: both(z, None, None)[0])
+        alone = per_image(rule, lambda values: values[:1])
+        return alone(halves, z, jnp.float32(0), jnp.zeros(1, jnp.int32), alone.init(z))
+
+    jax.eval_shape(step, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    return bool(asked)
 
 
 def on_grid(walk: samplers.Walk, guidance: Guidance) -> samplers.Walk:
@@ -75,8 +117,7 @@ def passes(guidance: Guidance, walk: samplers.Walk) -> int:
 
     A classifier is none of them.
     """
-    first = lambda leaf: leaf[:1] if np.ndim(leaf) == 1 else leaf  # noqa: E731
-    guidance = guidance.replace(rule=jax.tree.map(first, guidance.rule), classifier=None)
+    guidance = guidance.replace(rule=per_image(guidance.rule, lambda values: values[:1]), classifier=None)
     if isinstance(guidance.second, SecondModel):
         guidance = guidance.replace(second=SecondModel(None, unlabelled=False))
     alone = walk.replace(sampler=walk.sampler.replace(particles=0)) if walk.group else walk

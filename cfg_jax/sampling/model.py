@@ -1,15 +1,17 @@
 """A run, an export or an imported network as a value: load it, ask it for eps, sample from it."""
 
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import checks, taught
-from cfg_jax.diffusion import particles, rules
+from cfg_jax import checks, pinned, taught
+from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.images import to_uint8
@@ -20,6 +22,7 @@ from cfg_jax.training import hub, weights
 
 # of Model.sample's settings, the paper's letter and the names of the values
 ALIASES = {"v": "sampler.variance_interp", "sampler": "sampler.name", "guidance": "guidance.name"}
+FAMILIES = {"sampler": samplers.SAMPLERS.values(), "guidance": (*rules.RULES.values(), *rules.WRAPPERS)}
 
 
 @dataclass(frozen=True)
@@ -58,32 +61,40 @@ class Model:
             raise InputError("this model takes no w: ask it for both halves, or distil it with experiments.distill")
         return self.denoiser.eps_fn(z, logsnr, c, w)
 
-    def rule(self, section: ConfigDict, w):
+    def rule(self, section: ConfigDict, w, classifier: bool = False):
         """The rule that a config.guidance names, at w; of a student the one that gives it w as an input."""
-        return build.rule(section, w, build.takes_w(self.config))
+        return build.rule(section, w, build.takes_w(self.config), classifier)
 
-    def sample(self, labels, w=0.0, num_steps=None, seed=0, *, batch_size=None, guides=None, **settings) -> np.ndarray:
-        """labels [N] ints, w a number or [N] (guidance scale s = 1 + w) -> uint8 [N, H, W, C].
+    @pinned.pinned()
+    def sample(self, labels, w=None, num_steps=None, seed=0, *, batch_size=None, guides=None, **settings) -> np.ndarray:
+        """labels [N] ints, w a number or [N] (guidance scale s = 1 + w; not given, 0) -> uint8 [N, H, W, C].
 
-        num_steps is T. settings: fields of config.sampler and config.guidance, such as v=0.3, threshold="none",
-        sampler="ddim", guidance="apg"; sampler and guidance may be values of your own too, the latter with a w of its
-        own. What is not given is the run's own config's. guides: a Guides, of another model or a classifier.
-        Raises InputError for a label, w or setting out of range.
+        num_steps is T, seed an int32. settings: fields of config.sampler and config.guidance, such as v=0.3,
+        threshold="none", sampler="ddim", guidance="apg"; sampler and guidance may be values of your own too, the latter
+        with a w of its own. What is not given is the run's own config's. guides: a Guides, of another model or a
+        classifier. Raises InputError for a label, w, seed or setting out of range, and for one that has no effect.
         """
+        pinned.check_seed(seed)
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}
+        check_effect(values, settings, w)
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
-        checks.sampling(config)
+        own_rule = values.get("guidance")
+        checks.sampling(config, values.get("sampler"), own_rule)
         taught.walk(self.config, config.sampler)
         fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
         if own := values.keys() & fixed:
             raise InputError(f"{' and '.join(own)} of your own: a student takes w itself, a halved one its own steps")
-        w = np.asarray(w, np.float32)
+        if own_rule is not None:
+            config.guidance.name, w = direction_of(own_rule, self.image_shape)
+        w = np.asarray(0.0 if w is None else w, np.float32)
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
         guides.check(self, np.unique(w), labels, section=config.guidance)
-        rule = values.get("guidance", self.rule(config.guidance, np.broadcast_to(w, labels.shape)))
+        rule = own_rule
+        if own_rule is None:
+            rule = self.rule(config.guidance, np.broadcast_to(w, labels.shape), guides.classifier is not None)
         walk = build.walk(config)
         walk = walk.replace(sampler=values.get("sampler", walk.sampler))
         if problem := walk.group and particles.problem(walk.group, labels, np.broadcast_to(w, labels.shape)):
@@ -93,6 +104,34 @@ class Model:
             batch_size=batch_size or min(len(labels), 256),
         )  # fmt: skip
         return np.concatenate([to_uint8(x) for x in batches])
+
+
+def check_effect(values: dict, settings: dict, w) -> None:
+    """Raise InputError for a setting that a sampler or a rule given by value would leave without effect."""
+    if "guidance" in values and w is not None:
+        raise InputError(f"w={w} has no effect beside a guidance of your own, which has a w itself: give it that one")
+    used = {"sampler": {"num_steps", "threshold", "grid"}, "guidance": {"uncond", "classifier"}}
+    known = {name: field.partition(".")[::2] for name, field in ALIASES.items()}
+    for name, value in settings.items():
+        for group in values:
+            fields = {f.name for cls in FAMILIES[group] for f in fields_of(cls)} - {"w", "rule"}
+            of, field = known.get(name, (group, name))
+            if value is not None and of == group and field in fields - used[group]:
+                raise InputError(f"{name}={value} has no effect beside a {group} of your own: give it to that")
+
+
+def direction_of(rule, image_shape: tuple[int, int, int]) -> tuple[str, Any]:
+    """(name, w) of a rule given by value, as the checks want them: a name of RULES, and w a number or [N].
+
+    A rule that is none of RULES, and asks for the unconditional half, counts as Equation 6 at its own w, or at 1.
+    """
+    direction = rules.parts(rule)[-1]
+    name = next((name for name, cls in rules.RULES.items() if cls is type(direction)), None)
+    w = getattr(direction, "w", None)
+    if name or isinstance(direction, guidance.Unguided):
+        return name or "classifier-free", 0.0 if w is None else w
+    asks = draw.asks_uncond(rule, image_shape)
+    return "classifier-free", w if w is not None and asks and np.any(np.asarray(w)) else float(asks)
 
 
 @dataclass(frozen=True)

@@ -72,5 +72,10 @@ def straightness(model: Model, labels, w: float, num_steps: int = 64, seed: int 
 @jax.jit
 def _straightness(denoiser: Denoiser, rule, z, c, times):
     guided = guidance.Guidance(rule).on(denoiser)
-    eps_fn = lambda z, logsnr, c: guided(z, logsnr, c, guidance.STATELESS)[0].eps  # noqa: E731
-    return flow.straightness(flow.euler(flow.velocity_fn(eps_fn), z, c, times), times)
+
+    def velocity(z, logsnr, c):
+        out, _ = guided(z, logsnr[0], c, guidance.STATELESS)
+        out = out.whole(z, logsnr[0])
+        return out.x - out.eps
+
+    return flow.straightness(flow.euler(flow.velocity_fn(velocity, "velocity"), z, c, times), times)

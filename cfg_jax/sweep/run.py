@@ -14,10 +14,10 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from cfg_jax import checks, images, taught
+from cfg_jax import checks, images, pinned, taught
 from cfg_jax import config as configs
 from cfg_jax.data import sources
-from cfg_jax.diffusion.guidance import Guidance, Unconditional, Unguided
+from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import measure, references
 from cfg_jax.evaluation.classifiers import GivenClassifier, features_of
@@ -52,6 +52,7 @@ class Cell:
         return all(row.get(field) == value for field, value in self.row.items() if field not in free)
 
 
+@pinned.pinned()
 def sweep(
     config: ml_collections.ConfigDict, run_dirs: Sequence[str | Path], ws: Sequence[float], workdir: str | Path, *,
     vary: dict | None = None, guide=None, classifier_run=None, dtype: str | None = None, ema: float | None = None,
@@ -90,6 +91,9 @@ def sweep(
                 "--classifier_run is a guidance of its own, whose scale is w: leave config.guidance.name as it is, for "
                 "the conditional model, or set it to unconditional"
             )
+        idle = [f for f in ("schedule_w", "rescale") if guides.classifier and variant.guidance[f] is not None]
+        if idle:
+            raise InputError(f"config.guidance.{idle[0]} has no effect on --classifier_run: leave it None")
 
     with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):
         features = features_of(config, source, workdir)
@@ -160,6 +164,5 @@ def guidance_of(cell: Cell, guides: models.Guides) -> Guidance:
     """Return how a cell is guided: with a classifier by w as its scale alone, else by its config's rule at w."""
     w, section = cell.row["w"], cell.config.guidance
     if guides.classifier:
-        rule = Unconditional() if section.name == "unconditional" else Unguided()
-        return guides.beside(rule, section).replace(classifier_scale=w)
+        return guides.beside(cell.model.rule(section, 0.0, classifier=True), section).replace(classifier_scale=w)
     return guides.beside(cell.model.rule(section, np.full(cell.config.eval.num_images, w, np.float32)), section)

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from cfg_jax import __version__, images
+from cfg_jax import __version__, checks, images, pinned
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.diffusion.samplers import Walk
@@ -98,6 +98,7 @@ def score(
         "seconds": round(time.perf_counter() - began, 2),
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
         "code": __version__,
+        **pinned.RECORD,
     }
     if effective:
         found["effective_size"] = {"mean": float(np.mean(effective)), "min": min(effective)}
@@ -124,6 +125,7 @@ def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:
 class Scorer:
     """Scores values that are in no config, such as a rule of your own, as a sweep does."""
 
+    @pinned.pinned()
     def __init__(self, run: str | Path, directory: str | Path, num_steps: int | None = None, **evaluation) -> None:
         """Keep a feature network and a reference in `directory`; `evaluation` are fields of config.eval."""
         self.model = models.load(run)
@@ -136,9 +138,14 @@ class Scorer:
         reference = references.of_config(self.config, features, source, directory)
         self.against = Against(features, reference, reference.features(features, self.config.eval.neighbours))
 
+    @pinned.pinned()
     def __call__(self, rule, sampler=None, guides: models.Guides | None = None) -> dict:
         """Return a row as a sweep writes it, without what names its cell."""
-        guidance, walk = (guides or models.Guides()).beside(rule, self.config.guidance), build.walk(self.config)
-        walk = walk.replace(sampler=sampler or walk.sampler)
+        guides, walk = guides or models.Guides(), build.walk(self.config)
+        checks.sampling(self.config, sampler, rule)
+        section = self.config.guidance.copy_and_resolve_references()
+        section.name, w = models.direction_of(rule, self.model.image_shape)
+        guides.check(self.model, np.unique(w), section=section)
+        guidance, walk = guides.beside(rule, section), walk.replace(sampler=sampler or walk.sampler)
         found, _ = score(self.model, self.config, guidance, walk, self.against)
         return found | {"seed": self.config.eval.seed}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # a report needs neither orbax nor a network
 LETTERS = {"sampler.variance_interp": "v"}
 PAPER = "classifier-free"
 ONE_PASS = "w as an input"  # of a student
+# guidance whose images are others than in earlier versions; a cell that does not say this number is made anew
+REDRAWN, DRAWN_AS = {"guidance.uncond", "guidance.rounds", "guidance.zero_below"}, 2
 # {field of a row: field of Reference.about}; None where the reference is another project's file
 REFERENCE_FIELDS = {
     "scored_on": "card", "data": "data", "source": "source", "complete": "complete", "resize": "resize",
@@ -96,6 +98,7 @@ def identity(
         "s": None if guides.classifier else 1 + w,
         **drawn_by(config, guides.name),
         **({"guidance": ONE_PASS} if build.takes_w(model.config) and not guides.classifier else {}),
+        **({"drawn_as": DRAWN_AS} if REDRAWN & drawn_by(config).keys() else {}),
         "seed": config.eval.seed,
         **settings(config),
         "step": model.step,

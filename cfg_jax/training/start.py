@@ -12,7 +12,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cfg_jax import __version__
+from cfg_jax import __version__, pinned
 from cfg_jax import config as configs
 from cfg_jax.data import cards
 from cfg_jax.data.sources import Source
@@ -82,6 +82,7 @@ def describe(workdir: Path, config: ConfigDict, state: TrainState, source: Sourc
         cards.save(workdir / "data.json", source.card)
         machine = {"device": device, "processes": jax.process_count()}
         machine |= {"jax": jax.__version__, "python": platform.python_version(), "code": __version__}
+        machine |= pinned.RECORD
         write_json(workdir / "machine.json", machine)
     if config.teacher.how == "pairs":
         log.info("taught by %d pairs of %s", len(source), config.teacher.run)

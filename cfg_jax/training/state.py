@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from cfg_jax import pinned
 from cfg_jax.models import build
 from cfg_jax.training import averages
 
@@ -30,7 +31,7 @@ def optimizer(train: ConfigDict) -> optax.GradientTransformation:
 
 def create(config: ConfigDict) -> TrainState:
     """Return the state at step 0, a function of config.seed."""
-    params = build.parameters(config, jax.random.key(config.seed))
+    params = build.parameters(config, pinned.key(config.seed))
     ema = jax.tree.map(jnp.copy, params)
     opt_state = optimizer(config.train).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, opt_state, averages.start(params, config.train.averages))

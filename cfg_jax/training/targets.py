@@ -61,9 +61,9 @@ def target(config: ConfigDict, own: Denoiser, teacher: Denoiser | None, of: Exam
         field = partial(_field, teacher, objective.error)
         return guidance.guided(field, of.w, teacher.null)(of.z, of.logsnr, of.c)
     if how == "halved":
-        eps_fn = lambda z, logsnr, c: teacher.eps_fn(z, logsnr, c, of.w)  # noqa: E731
-        x = distill.halved(eps_fn, of.z, of.logsnr, of.middle, of.after, of.c)
-        return objective.target(x, process.predict_eps(of.z, x, of.logsnr), of.logsnr)
+        field = lambda z, logsnr, c: teacher.predict(z, logsnr, c, of.w)  # noqa: E731
+        x = distill.halved(field, of.z, of.logsnr, of.middle, of.after, of.c, teacher.predicts)
+        return convert(x, of.z, of.logsnr, "x", objective.error)
     known = objective.target(of.x, of.eps, of.logsnr)
     if not objective.omega:
         return known

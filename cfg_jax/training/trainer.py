@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cfg_jax import checks
+from cfg_jax import checks, pinned
 from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError, installed
 from cfg_jax.files import only_one
@@ -35,6 +35,7 @@ class NonFinite(Exception):
     """The state is not finite, or more steps since the last checkpoint are not than config.train.max_skipped allows."""
 
 
+@pinned.pinned()
 def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> None:
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
@@ -106,7 +107,7 @@ def _train(
 
     # Programs
     def constants_of_run():  # the seed itself drew the parameters
-        return jax.random.fold_in(jax.random.key(config.seed), 1), jnp.float32(config.p_uncond)
+        return jax.random.fold_in(pinned.key(config.seed), 1), jnp.float32(config.p_uncond)
 
     # on every device once, not sent there at every step
     constants = jax.jit(constants_of_run, out_shardings=meshes.replicated(mesh))()

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from jax.nn import dot_product_attention
 
-from cfg_jax import checks, images
+from cfg_jax import checks, images, pinned
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.files import write_atomic
 from cfg_jax.models import build
@@ -53,7 +53,7 @@ def main():
 def filled(config):
     """Parameters as drawn, with noise on all: layers that begin at zero would hide the others."""
     rng = np.random.default_rng(0)
-    params = jax.jit(partial(build.parameters, config))(jax.random.key(config.seed))
+    params = jax.jit(partial(build.parameters, config))(pinned.key(config.seed))
     return jax.tree.map(lambda a: np.asarray(a) + rng.normal(0, 0.02, a.shape).astype(np.float32), params)
 
 

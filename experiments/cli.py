@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from cfg_jax import config as configs
+from cfg_jax import pinned
 from cfg_jax.errors import InputError
 from cfg_jax.training import hosts
 
@@ -206,6 +207,7 @@ def end(message, status) -> NoReturn:
 
 def start_jax():
     """Split a CPU by image, one XLA device a core (a power of two, to divide batches); keep compiled programs; meet."""
+    pinned.pin_process()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))

@@ -117,7 +117,8 @@ def plan(config, runs, ws, steps, seeds, table):
     count = config.eval.num_images if table else of.num_images * len(of.kinds)
     training = cost.training_flops(config, forward, sum(left.values()))
     num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
-    sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(forward, ws, t, count) for t in steps)
+    at = [spec.changed(config, {"sampler.num_steps": t}) for t in steps]
+    sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(of_t, forward, ws, count) for of_t in at)
     hours = ", ".join(f"{name} {cost.written(h)}" for name, h in cost.hours(training + sampling).items())
     lines += [
         f"{'cells':10} {num_cells} of {count:,} images: T = {steps}, w = {list(ws)}",

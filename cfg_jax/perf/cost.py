@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from ml_collections import ConfigDict
 
+from cfg_jax.diffusion.guidance import Guidance, OtherLabel
 from cfg_jax.models import build
+from cfg_jax.sampling import draw
 from cfg_jax.training import state as states
 from cfg_jax.training.mesh import PEAK_TFLOPS
 
@@ -42,9 +44,22 @@ def training_flops(config: ConfigDict, forward: int, num_steps: int) -> int:
     return 3 * forward * config.train.batch_size * num_steps
 
 
-def sampling_flops(forward: int, ws: Iterable[float], num_steps: int, num_images: int) -> int:
-    """Return the FLOP of `num_images` for each w at T = num_steps. A step takes two passes, and one at w = 0."""
-    return sum(forward * num_images * num_steps * (1 if w == 0 else 2) for w in ws)
+def sampling_flops(config: ConfigDict, forward: int, ws: Iterable[float], num_images: int) -> int:
+    """Return the FLOP of `num_images` for each w, by the passes of the config's rule and sampler."""
+    ws = list(ws)
+    passes = {guided: passes_an_image(config, float(guided)) for guided in {w != 0 for w in ws}}
+    return sum(forward * num_images * passes[w != 0] for w in ws)
+
+
+def passes_an_image(config: ConfigDict, w: float) -> int:
+    """Return how often an image goes through the network in a walk at w: counted in one, see draw.passes."""
+    return draw.passes(guidance_of(config, w), build.walk(config))
+
+
+def guidance_of(config: ConfigDict, w: Any) -> Guidance:
+    """Return the config's own guidance at w, a number or one for each image."""
+    second = OtherLabel() if config.guidance.uncond == "other_label" else None
+    return Guidance(build.rule(config.guidance, w, build.takes_w(config)), second)
 
 
 def hours(flop: float, utilisation: float = UTILISATION) -> dict[str, float]:

@@ -18,11 +18,11 @@ class Rates:
 
     @classmethod
     def of(cls, measured: dict) -> "Rates":
-        """Take them from a benchmark's JSON. At its w = 1 a step takes two passes."""
+        """Take them from a benchmark's JSON. An older one does not say its passes: they were two a step."""
         sampling = measured["sampling"]
         return cls(
             training=measured["training"]["images_per_s"],
-            passes=2 * sampling["T"] * sampling["images_per_s"],
+            passes=sampling.get("passes", 2 * sampling["T"]) * sampling["images_per_s"],
             features=measured["features"]["images_per_s"],
         )
 
@@ -47,7 +47,7 @@ class Table:
     def passes(self) -> int:
         """Network passes of one image each, in all cells."""
         evaluation = self.config.eval
-        of_model = cost.sampling_flops(1, evaluation.w, self.config.sampler.num_steps, evaluation.num_images)
+        of_model = cost.sampling_flops(self.config, 1, evaluation.w, evaluation.num_images)
         return self.num_models * len(self.seeds) * of_model
 
     @property

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from cfg_jax import pinned
 from cfg_jax.data import sources
-from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.models import build, inception
+from cfg_jax.perf import cost
 from cfg_jax.sampling import draw
 from cfg_jax.text import markdown
 from cfg_jax.training import mesh as meshes
@@ -52,6 +52,7 @@ def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) ->
     """
     program = sampling(config)
     of = {"batch_size": program.images, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0}
+    of["passes"] = cost.passes_an_image(config, 1.0)
     return of | of_program(program, repeats, peak_flops)
 
 
@@ -85,16 +86,17 @@ def sampling(config: ConfigDict) -> Program:
         jax.device_put(a, meshes.split(mesh))
         for a in (np.arange(batch_size), np.arange(batch_size) % data.num_classes, np.ones(batch_size, np.float32))
     )
-    args = denoiser, Guidance(build.rule(config.guidance, w)), walk, 0, index, c
+    guidance = cost.guidance_of(config, w)
+    args = denoiser, guidance, draw.on_grid(walk, guidance), 0, index, c
 
     began = time.perf_counter()
     compiled = draw.draw.lower(*args, shape=shape).compile()
     compile_s = time.perf_counter() - began
-    # the cost of a loop's body is counted once: take one guided pass and count the steps here
+    # the cost of a loop's body is counted once: take one pass of the network and count the passes here
     eps_fn = jax.jit(lambda denoiser, *args: denoiser.eps_fn(*args))
     inputs = ((shape, "float32"), ((), "float32"), ((), "int32"))
-    both_halves = [jax.ShapeDtypeStruct((2 * batch_size, *rest), dtype) for rest, dtype in inputs]
-    flops = meshes.flops(eps_fn.lower(denoiser, *both_halves)) * config.sampler.num_steps
+    one_pass = [jax.ShapeDtypeStruct((batch_size, *rest), dtype) for rest, dtype in inputs]
+    flops = meshes.flops(eps_fn.lower(denoiser, *one_pass)) * draw.passes(guidance, walk)
     return Program(lambda: jax.block_until_ready(compiled(*args)), compiled, batch_size, flops, compile_s)
 
 
@@ -173,7 +175,8 @@ def table(measured: Iterable[dict]) -> str:
     ]
     for sampling in (of["sampling"] for of in measured if "sampling" in of):
         said.append(
-            f"Sampling is guided at w = 1, two passes a step, T = {sampling['T']}: at a batch of "
-            f"{sampling['batch_size']}, {sampling['T'] * sampling['images_per_s']:,.4g} guided evaluations/s"
+            f"Sampling is guided at w = 1, {sampling.get('passes', 2 * sampling['T'])} passes an image, T = "
+            f"{sampling['T']}: at a batch of {sampling['batch_size']}, "
+            f"{sampling['T'] * sampling['images_per_s']:,.4g} guided steps/s"
         )
     return f"{'. '.join(said)}. Features are in float32.\n\n{markdown(rows)}"

@@ -36,9 +36,9 @@ def main():
     forward, state = cost.forward_flops(config), cost.state_bytes(config)
     activations = cost.activation_bytes(config, 1) * batch / devices
     training = cost.training_flops(config, forward, config.train.num_steps)
-    of_eval = config.sampler.num_steps, config.eval.num_images
-    guided = cost.sampling_flops(forward, [1.0], *of_eval)
-    table = P_UNCOND.value * cost.sampling_flops(forward, config.eval.w, *of_eval)
+    num_images = config.eval.num_images
+    guided = cost.sampling_flops(config, forward, [1.0], num_images)
+    table = P_UNCOND.value * cost.sampling_flops(config, forward, config.eval.w, num_images)
 
     cell = f"{config.eval.num_images:,} images, T = {config.sampler.num_steps}"
     lower = "before the compiler fuses; config.model.remat=True and a smaller batch lower it"

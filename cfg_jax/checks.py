@@ -210,8 +210,8 @@ def walks(sampler: Any, parts: Iterable[Any], as_mean: bool = False) -> None:
     name = name or getattr(sampler, "__name__", type(sampler).__name__)
     asked = [part.sampler_has for part in parts if hasattr(part, "sampler_has")]
     if as_mean:
-        remedy = "config.guidance.classifier=mean moves the mean of Algorithm 2's step: set config.sampler.name="
-        asked.append(("takes_push", f"{remedy}ancestral, or this to eps"))
+        step = "config.guidance.classifier=mean moves the mean of Algorithm 2's step, which sampler {} has not"
+        asked.append(("takes_push", f"{step}: set config.sampler.name=ancestral, or this to eps"))
     for ability, remedy in asked:
         told = f"{remedy.format(name)}; a sampler of your own says {ability} = True where it can"
         require(getattr(sampler, ability, False), told)

@@ -83,7 +83,7 @@ def test_an_interval_guides_inside_and_takes_one_pass_elsewhere():
 
     inner = guidance.ClassifierFree(2.0)
     x, seen = passes(rules.Interval(inner, -3.0, 2.0))
-    assert seen == [4, 4, 8, 8, 8, 4]  # -3 is outside, 2 inside
+    assert seen == [4, 8, 8, 8, 4, 4]  # -3 is inside, 2 outside
     assert not np.allclose(x, passes(rules.Interval(inner, -1.0, 2.0))[0])  # bounds are data, as w is
     assert compiled._cache_size() == 1
     none, seen = passes(rules.Interval(inner, 10.0, 20.0))

@@ -181,6 +181,8 @@ def as_it_was():
         yield
     finally:
         forget_flags()
+        for name in FLAGS:  # absl's
+            FLAGS[name].unparse()
         threading.excepthook = hook
         for logger, (handlers, level, logger.propagate) in zip(loggers, before, strict=True):
             logger.handlers[:] = handlers
@@ -191,11 +193,8 @@ def as_it_was():
 def forget_flags():
     """Take back what the command has defined: when it is run again in this process, it defines them anew."""
     own = {flag.name for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], ())}
-    for name in list(FLAGS):
-        if name in own or name.startswith("config."):
-            delattr(FLAGS, name)
-        else:
-            FLAGS[name].unparse()
+    for name in [name for name in FLAGS if name in own or name.startswith("config.")]:
+        delattr(FLAGS, name)
 
 
 def parse(argv):

@@ -1,11 +1,9 @@
 import io
+import json
 import logging
 import re
-import runpy
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -57,55 +55,48 @@ def test_a_warning_stands_out(monkeypatch, terminal, no_color, mark):
     assert re.fullmatch(f"{time}5% done\n{time}{re.escape(mark)}loss spike\n", stderr.getvalue())
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """here(name, *args) -> status of a command that is run in this process, as a notebook's %run -m does."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", ".pytest_cache/xla")
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
-
-    def run(name, *args):
-        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *args])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
-        return end.value.code
-
-    return run
-
+# runs commands as a notebook's %run -m does, each twice, and says their statuses and what is another than before
+TWICE = """
+import io, json, logging, runpy, signal, sys, threading
+from contextlib import redirect_stderr
 
 def state():
     loggers = [logging.getLogger(name) for name in (None, "absl", "cfg_jax")]
     told = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
-    return threading.excepthook, sys.unraisablehook, handlers, told, sorted(cli.FLAGS)
+    handlers = [signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
+    return threading.excepthook, sys.unraisablehook, handlers, told
+
+import cfg_jax.sweep.report, cfg_jax.training.trainer, experiments.cli
+before = state()
+for name, *args in 2 * json.load(sys.stdin):
+    sys.argv, status = [f"experiments/{name}.py", *args], None
+    with redirect_stderr(io.StringIO()) as stderr:
+        try:
+            runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code
+    left = {"config", "config.seed", "workdir", "sweep"} & {*experiments.cli.FLAGS}
+    print(json.dumps([status, stderr.getvalue(), state() == before and not left]))
+"""
 
 
-def test_a_command_leaves_a_process_that_goes_on_as_it_was(here, tmp_path, capfd):
+def test_a_command_leaves_a_process_that_goes_on_as_it_was(tmp_path):
     train = "train", "--config=configs/digits.py", f"--workdir={tmp_path / 'new'}"
-    for name, *args, said in (
-        ("report", f"--sweep={tmp_path}", "no finished cells"),
-        ("train", "--config=configs/none.py", "no such file"),
-        (*train, "--config.p_uncnd=2", "did you mean p_uncond"),
-        (*train, "--config.p_uncond=2", "is no probability"),
-        (*train, "--config.seed=-1", "config.seed=-1"),
-        ("report", "--nosuch=1", "nosuch"),
-        ("report", "--sweep is required"),
-    ):
-        here("report", f"--sweep={tmp_path}")  # absl adds flags to a process once
-        capfd.readouterr()
-        before = state()
-        for _ in range(2):
-            assert here(name, *args) == 1
-            stderr = capfd.readouterr().err
-            assert stderr.count("\n") == 1 and said in stderr, stderr
-        assert state() == before
-
-
-def test_a_value_is_not_handed_down_to_the_next_command(here, tmp_path, capfd):
-    assert here("train", "--config=configs/digits.py", f"--workdir={tmp_path / 'a'}", "--config.p_uncond=2") == 1
-    assert here("report", f"--sweep={tmp_path}") == 1
-    capfd.readouterr()
-    assert here("train", "--config=configs/digits.py", "--config.seed=-1", f"--workdir={tmp_path / 'b'}") == 1
-    assert "config.seed=-1" in capfd.readouterr().err  # and nothing of p_uncond
+    cases = (
+        (("report", f"--sweep={tmp_path}"), "no finished cells"),
+        (("train", "--config=configs/none.py"), "no such file"),
+        ((*train, "--config.p_uncnd=2"), "did you mean p_uncond"),
+        ((*train, "--config.p_uncond=2"), "config.p_uncond=2"),
+        ((*train, "--config.seed=-1"), "config.seed=-1"),  # and p_uncond is the file's again
+        (("report", "--nosuch=1"), "nosuch"),
+        (("report",), "--sweep is required"),
+    )
+    given = json.dumps([args for args, _ in cases])
+    done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for (_, said), (status, stderr, same) in zip(2 * cases, found, strict=True):
+        assert status == 1 and same and stderr.count("\n") == 1 and said in stderr, stderr
 
 
 @pytest.mark.parametrize(

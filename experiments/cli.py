@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from cfg_jax import config as configs
 from cfg_jax import pinned
 from cfg_jax.errors import InputError
-from cfg_jax.training import hosts
+from cfg_jax.training import hosts, stop
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # what is defined here is the command's own, to --help
@@ -34,10 +35,14 @@ GO_ON = "the same command goes on from here"
 
 def define_config(default=None):
     """--config=FILE and --config.FIELD=VALUE. Looked at here, since config_flags itself reads sys.argv here."""
-    check_config_flags(sys.argv, default)
-    return config_flags.DEFINE_config_file(
-        "config", default, "a file under configs/; --config.FIELD=VALUE sets a field"
-    )
+    try:
+        check_config_flags(sys.argv, default)
+        return config_flags.DEFINE_config_file(
+            "config", default, "a file under configs/; --config.FIELD=VALUE sets a field"
+        )
+    except BaseException:
+        forget_flags()
+        raise
 
 
 def given(name, argv=None):
@@ -94,12 +99,28 @@ def define_hosts():
 
 
 def run(main, stopped=130):
-    """main() under absl's flags: bad input ends in one line and status 1, a stop in one line and status `stopped`."""
+    """main() under absl's flags: bad input ends in one line and status 1, a stop in one line and status `stopped`.
+
+    Where the process goes on after it, as in a notebook, it raises SystemExit and leaves the process as it was.
+    """
+    own = owns_process(sys._getframe(1))
+    leave = os._exit if own else sys.exit  # at once: all is closed by now, and orbax's threads would print tracebacks
+
+    def end(message, status) -> NoReturn:
+        with suppress(OSError):  # of a terminal that is gone
+            print(message, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        leave(status)
+
+    def unraisable(error):
+        if error.exc_type is KeyboardInterrupt:
+            end(f"stopped; {GO_ON}", stopped)
 
     def guarded(_):
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.default_int_handler)
+        stop.hear(signal.default_int_handler)
         start_logging()
+        if own:
+            sys.unraisablehook = unraisable
         try:
             start_jax()
             main()
@@ -110,7 +131,7 @@ def run(main, stopped=130):
         except InputError as error:
             end(f"error: {error}", 1)
         except BrokenPipeError:  # the reader of a pipe has seen enough
-            os._exit(128 + signal.SIGPIPE)
+            leave(128 + signal.SIGPIPE)
         except OSError as error:
             named = error.filename2 or error.filename  # the second is what a temporary file was to become
             place = f"{named}: " if named else ""
@@ -123,10 +144,10 @@ def run(main, stopped=130):
                 raise
             reason = str(error).splitlines()[0]
             end(f"error: {reason}: take a smaller batch_size, or config.train.accumulate, or config.model.remat", 1)
-        except KeyboardInterrupt as stop:
-            if str(stop):  # all processes stopped at one step
+        except KeyboardInterrupt as error:
+            if str(error):  # all processes stopped at one step
                 hosts.leave()
-            end(f"{str(stop) or 'stopped'}; {GO_ON}", stopped)
+            end(f"{str(error) or 'stopped'}; {GO_ON}", stopped)
         except Exception as error:
             if not hosts.watching():
                 raise
@@ -135,7 +156,46 @@ def run(main, stopped=130):
             time.sleep(2 * FLAGS.lost_after)  # ends sooner, in a line that names it
             raise
 
-    app.run(guarded, flags_parser=parse)
+    with nullcontext() if own else as_it_was():
+        app.run(guarded, flags_parser=parse)
+
+
+def owns_process(caller):
+    """Whether nothing goes on after the command: the interpreter itself runs the module of `caller`, a frame.
+
+    A notebook, an interactive interpreter, a debugger or a script that runs the module goes on.
+    """
+    outer = caller.f_back
+    while outer and outer.f_globals.get("__name__") == "runpy":
+        outer = outer.f_back
+    return outer is None and not sys.flags.interactive
+
+
+@contextmanager
+def as_it_was():
+    """Put back at the end what a command sets in its process: signals, hooks, log lines and flags."""
+    signals = {number: signal.getsignal(number) for number in stop.asking()}
+    loggers = [logging.getLogger(name) for name in (None, "absl", "cfg_jax")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    hook = threading.excepthook
+    try:
+        yield
+    finally:
+        forget_flags()
+        for name in FLAGS:  # absl's
+            FLAGS[name].unparse()
+        threading.excepthook = hook
+        for logger, (handlers, level, logger.propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+        stop.put_back(signals)
+
+
+def forget_flags():
+    """Take back what the command has defined: when it is run again in this process, it defines them anew."""
+    own = {flag.name for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], ())}
+    for name in [name for name in FLAGS if name in own or name.startswith("config.")]:
+        delattr(FLAGS, name)
 
 
 def parse(argv):
@@ -198,19 +258,13 @@ def fail(message) -> NoReturn:
     sys.exit(1)
 
 
-def end(message, status) -> NoReturn:
-    """Leave at once: everything is closed by now, and orbax's threads would print tracebacks of their own."""
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(status)
-
-
 def start_jax():
     """Split a CPU by image, one XLA device a core (a power of two, to divide batches); keep compiled programs; meet."""
     pinned.pin_process()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
+        with suppress(RuntimeError):  # of a notebook in which jax has begun
+            jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/cfg_jax/xla").expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -238,12 +292,12 @@ class Lines(logging.Handler):
         if mark and terminal and not os.environ.get("NO_COLOR"):
             mark = f"\033[1;33m{mark}\033[0m"
         write = tqdm.write if terminal else print  # above the bar, where there is one
-        write(f"{time.strftime('%H:%M:%S')} {mark}{record.getMessage()}", file=sys.stderr)
+        with suppress(OSError):  # a terminal or a pipe that is gone: a run goes on to its save
+            write(f"{time.strftime('%H:%M:%S')} {mark}{record.getMessage()}", file=sys.stderr)
 
 
 def start_logging():
     threading.excepthook = print_failure
-    sys.unraisablehook = lambda error: end(f"stopped; {GO_ON}", 130) if error.exc_type is KeyboardInterrupt else None
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
     logger = logging.getLogger("cfg_jax")
     logger.addHandler(Lines())

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 # what imports flax is imported inside the checks: where it does not go together with jax, `versions` still says so
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import references
+from cfg_jax.evaluation import compatible, references
 from cfg_jax.files import only_one, write_atomic
 from cfg_jax.training import mesh as meshes
 from experiments import cli
@@ -165,7 +165,7 @@ def reference(config):
     if not path:
         return "of the training images, taken by the first sweep"
     found = references.read(path)
-    references.check_shape(found, path, (of.image_size, of.image_size, of.channels))
+    compatible.check_shape(found, path, (of.image_size, of.image_size, of.channels))
     return f"{path}: {', '.join(found.moments)}"
 
 

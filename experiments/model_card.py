@@ -27,7 +27,7 @@ Ho & Salimans, Classifier-Free Diffusion Guidance.
 
     import cfg_jax
     model = cfg_jax.load("{load}")
-    images = model.sample([0, 1], w={w:.1f})    # uint8 [2, {size}, {size}, {config.data.channels}]
+    images = model.sample({labels}, w={w:.1f})    # uint8 [2, {size}, {size}, {config.data.channels}]
 
 - Data: {data}
 - p_uncond: {config.p_uncond:g}; {guidance}
@@ -52,14 +52,17 @@ def card(
     a license it is that of the data. rows are what scores() read, rounded whether the weights were rounded since.
     """
     size = config.data.image_size
-    guidance, w = "w > 0 guides it.", 1.0
+    guidance, w, labels = "w > 0 guides it.", 1.0, [0, int(config.data.num_classes > 1)]
     if build.takes_w(config):
         w = config.teacher.w_high
         guidance = f"a student, it takes w itself, from {config.teacher.w_low:g} to {w:g}."
+    elif not config.data.num_classes:
+        guidance, w = "trained without classes: w must be 0, and labels are not looked at.", 0.0
     elif not config.p_uncond:
         guidance, w = "it has no unconditional half: w must be 0.", 0.0
     text = TEXT.format(
-        config=config, name=path.stem, version=__version__, step=step, size=size, length=length, made=made, more=more,
+        config=config, name=path.stem, labels=labels, version=__version__, step=step, size=size, length=length,
+        made=made, more=more,
         load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, w=w, guidance=guidance,
         data=about(config.data, data, datasets), count=sum(a.size for a in jax.tree.leaves(params)), dtype=dtype,
         digest=configs.digest(config), levels=", ".join(map(str, config.model.multipliers)),
@@ -70,7 +73,8 @@ def card(
         index["license_name"] = "see-card"
     index |= {"library_name": "cfg_jax", "tags": TAGS} | ({"datasets": list(datasets)} if datasets else {})
     if rows:
-        task = {"type": "other", "name": "class-conditional image generation"}
+        kind = "class-conditional" if config.data.num_classes else "unconditional"
+        task = {"type": "other", "name": f"{kind} image generation"}
         of = {"type": (*datasets, config.data.name)[0], "name": f"{config.data.name}, {size}x{size}", "split": "train"}
         result = {"task": task, "dataset": of, "metrics": metrics(rows)}
         index["model-index"] = [{"name": path.stem, "results": [result]}]
@@ -79,7 +83,7 @@ def card(
 
 def about(config, data, datasets):
     """What the weights were trained on."""
-    shape = f"{config.image_size}x{config.image_size}x{config.channels}, {config.num_classes} classes"
+    shape = f"{config.image_size}x{config.image_size}x{config.channels}, {config.num_classes or 'no'} classes"
     named = f"{config.name}{' of ' + ', '.join(datasets) if datasets else ''}, {shape}, card {config.card}"
     if data is None:
         return f"{named}; use is subject to the licence of these data."
@@ -119,7 +123,9 @@ def table(rows):
     lines = [["w", *varied, *columns(rows[0])]]
     lines.append(["---:"] * len(lines[0]))
     for row in rows:
-        measured = [f"{float(row[name]):.2f} ± {float(row[name + '_se']):.2f}" for name in columns(row)]
+        errors = [f" ± {float(row[f'{name}_se']):.2f}" if f"{name}_se" in row else "" for name in columns(row)]
+        measured = [f"{float(row[name]):.2f}{error}" for name, error in zip(columns(row), errors, strict=True)]
         lines.append([f"{float(row['w']):g}", *(row[name] for name in varied), *measured])
     shared = ", ".join(f"{name} {values[0]}" for name, values in settings.items() if len(values) == 1)
-    return f"{markdown(lines)}\n{shared}. ± is the bootstrap's standard error over images.\n"
+    error = " ± is the bootstrap's standard error over images." if "±" in str(lines) else ""
+    return f"{markdown(lines)}\n{shared}.{error}\n"

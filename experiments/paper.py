@@ -67,14 +67,17 @@ def main():
     ws = published.ALL_W if FULL.value else config.eval.w
     for model in runs.values():
         for w in ws:
-            checks.guidance_weight(w, model.p_uncond, "config.eval.w")
+            checks.guidance_weight(w, model, "config.eval.w")
     steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
     seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     for seed in seeds:
         check_seed(seed, "--seeds")
     require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
     last = config.data.num_classes - 1
-    require(0 <= (LABEL.value or 0) <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
+    require(
+        table or last >= 0, f"--figure={FIGURE.value} shows classes: set config.data.num_classes to those of the data"
+    )
+    require(LABEL.value is None or 0 <= LABEL.value <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
     first = jax.process_index() == 0  # of several it is the one that speaks and draws
     of = plan(config, runs, ws if table else published.SHEETS[FIGURE.value].ws or ws, steps, seeds, table)
     if first:

@@ -8,13 +8,14 @@ from absl import flags
 
 import cfg_jax
 from cfg_jax import checks, images
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.files import write_npz
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
 LABELS = flags.DEFINE_string("labels", None, "classes, with commas between them; default: each class once")
+UNLABELLED = 8  # images of a model without classes
 W = flags.DEFINE_string(
     "w", "0", "guidance weight w of the paper (s = 1 + w); -1 is the unconditional model; several: a column each"
 )
@@ -45,7 +46,12 @@ def main():
     model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
     classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes
-    labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else list(range(num_classes))
+    labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else [*range(num_classes)] or [0] * UNLABELLED
+    require(
+        num_classes or not any(labels),
+        f"--labels={LABELS.value}: the model was trained without classes: leave --labels out for {UNLABELLED} images, "
+        "or give a 0 for each",
+    )
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
     uncond = cfg_jax.load(*run_and_step(GUIDE.value), dtype=DTYPE.value) if GUIDE.value else None
@@ -56,7 +62,8 @@ def main():
         OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
     )
     scale = f", classifier scale {CLASSIFIER_SCALE.value:g}" if classifier else ""
-    print(f"{OUT.value}: a row for each of labels {labels}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
+    rows = f"a row for each of labels {labels}" if num_classes else f"{len(labels)} rows, without labels"
+    print(f"{OUT.value}: {rows}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
     if NPZ.value:
         write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)})
         print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")

@@ -2,7 +2,8 @@
 
 python -m experiments.train --config=configs/digits.py --workdir=runs/digits-p0.1 --config.p_uncond=0.1
 
-Ended by SIGTERM, SIGUSR1 or Ctrl-C it saves first, and its status is 0. experiments/launch/ has it on many machines.
+Ended by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU it saves first, and its status is 0. experiments/launch/
+has it on many machines.
 """
 
 from absl import flags

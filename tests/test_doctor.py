@@ -1,12 +1,16 @@
+import json
 import subprocess
 import sys
 import time
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cfg_jax.errors import InputError
+from cfg_jax.files import write_npz
+from cfg_jax.models import inception
 from cfg_jax.perf import kernels
 from experiments import doctor
 from tests.test_house import ROOT, run
@@ -49,6 +53,55 @@ def test_whatever_is_wrong_is_said_with_its_remedy(monkeypatch):
     assert {name for name, (outcome, _) in lines.items() if outcome == "FAIL"} - {"devices"} == {*remedies}, done.stdout
     for name, remedy in remedies.items():
         assert remedy in lines[name][1]
+
+
+def reference_of(path, image_shape):
+    """As experiments.reference_stats writes them."""
+    about = {"distances": ["fid_digits"], "N": 8, "image_shape": image_shape}
+    arrays = {"mu_digits": np.zeros(3), "sigma_digits": np.eye(3), "arr_0": np.zeros((4, *image_shape), np.uint8)}
+    write_npz(path, arrays | {"about": np.array(json.dumps(about))})
+    return str(path)
+
+
+def test_a_reference_is_looked_at(tiny, tmp_path):
+    assert doctor.reference(tiny) == "of the training images, taken by the first sweep"
+    tiny.eval.reference = reference_of(tmp_path / "own.npz", (8, 8, 1))
+    assert doctor.reference(tiny) == f"{tmp_path / 'own.npz'}: fid_digits"
+    tiny.eval.reference = reference_of(tmp_path / "other.npz", (32, 32, 3))
+    with pytest.raises(InputError, match=r"other\.npz is of pictures of \(32, 32, 3\), not of \(8, 8, 1\)"):
+        doctor.reference(tiny)
+    write_npz(tmp_path / "published.npz", {"mu": np.zeros(3), "sigma": np.eye(3)})  # of no known shape
+    tiny.eval.reference = str(tmp_path / "published.npz")
+    assert doctor.reference(tiny).endswith("published.npz: fid_inception")
+
+
+def test_features_of_inception_are_read(tiny, monkeypatch):
+    assert doctor.features(tiny).startswith("of a classifier of the data")
+    monkeypatch.setattr(inception, "load", lambda path: (None, None, "0123456789abcdef"))
+    tiny.eval.update(features="inception", inception="i.npz")
+    assert doctor.features(tiny) == "i.npz: Inception, sha256 0123456789ab"
+
+
+def test_a_cache_of_programs(tmp_path):
+    before = doctor.jax.config.jax_compilation_cache_dir
+    try:
+        for directory, said in (
+            (None, InputError), ("gs://bucket/xla", "remote, not tried"), (str(tmp_path), "0 programs")
+        ):  # fmt: skip
+            doctor.jax.config.update("jax_compilation_cache_dir", directory)
+            if said is InputError:
+                with pytest.raises(InputError, match="no directory keeps compiled programs"):
+                    doctor.compile_cache(None)
+            else:
+                assert said in doctor.compile_cache(None)
+    finally:
+        doctor.jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_memory_that_no_device_tells(tiny, monkeypatch):
+    monkeypatch.setattr(doctor.jax, "default_backend", lambda: "tpu")
+    tiny.train.fsdp = 4
+    assert doctor.memory(tiny).endswith("it does not say how much it has")
 
 
 def test_it_goes_on_after_any_error(monkeypatch, capsys):

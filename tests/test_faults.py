@@ -103,8 +103,8 @@ def test_killed_at_random_times(left_alone, tmp_path, faults):
 
 
 def test_a_warning_saves_and_ends_well(left_alone, tmp_path, faults):
-    """SIGTERM (SLURM, Kubernetes, TPU maintenance), SIGUSR1 (sbatch --signal), Ctrl-C: status 0 within 5 seconds."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    """SIGTERM (SLURM, Kubernetes, TPU maintenance), SIGHUP, SIGUSR1 (sbatch --signal), Ctrl-C: status 0 in 5 seconds."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
         before = latest(tmp_path)
         process = start(*UNSAVED, f"--workdir={tmp_path}")
         wait_for(lambda before=before: rows_after(tmp_path, before) >= 1, process)
@@ -118,7 +118,7 @@ def test_a_warning_saves_and_ends_well(left_alone, tmp_path, faults):
     (leaves, *_), (others, *_) = everything(tmp_path), everything(left_alone(*UNSAVED))
     for a, b in zip(leaves, others, strict=True):
         np.testing.assert_array_equal(a, b)
-    faults("SIGTERM, SIGUSR1 or Ctrl-C", 3)
+    faults("SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C", 4)
 
 
 def rows_after(workdir, step):

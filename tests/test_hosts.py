@@ -141,7 +141,7 @@ def test_one_is_told_to_stop_and_all_save(alone_long, tmp_path, faults):
     assert f"stopped at step {latest(tmp_path)}, saved" in done[0][2] and latest(tmp_path) < 24
     all_well(start_several(2, *LONG, f"--workdir={tmp_path}"))
     assert_close(alone_long, tmp_path, 1e-4)
-    faults("SIGTERM, SIGUSR1 or Ctrl-C", 1)
+    faults("SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C", 1)
 
 
 def test_slurm_s_own_variables_are_enough(alone, tmp_path):

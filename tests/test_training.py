@@ -27,6 +27,7 @@ from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.metrics import EDGES, LossByLogsnr
 from cfg_jax.training.records import summarise, troubles, warn_of_spike
+from cfg_jax.training.writers import Jsonl
 
 
 def final(workdir, config):
@@ -146,6 +147,47 @@ def test_records_past_the_checkpoint_of_a_killed_run_are_not_kept_twice(whole, t
         f.write('{"step": 3, "loss": 0}\n{"step": 4, "lo')  # what kill -9 may leave
     trainer.train(config, tmp_path)
     assert [row["step"] for row in records(tmp_path)] == [2, 4]
+
+
+@pytest.mark.parametrize("left", [b'{"step": 2, "lo', b"{", b"\0" * 64], ids=["cut", "a letter", "a power cut"])
+def test_a_first_record_that_was_cut_short_is_dropped(tmp_path, left):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(left)
+    for step in (2, 4):  # each by a process of its own
+        Jsonl(tmp_path, step - 2).write(step, {"loss": 1.0})
+    assert [row["step"] for row in records(tmp_path)] == [2, 4]
+    path.write_bytes(path.read_bytes() + left)
+    Jsonl(tmp_path, 4).write(6, {"loss": 1.0})
+    assert [row["step"] for row in records(tmp_path)] == [2, 4, 6]
+
+
+def test_a_grid_that_fails_costs_no_step(tiny, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError("no room for pictures")
+
+    monkeypatch.setattr(samples, "save_grids", fails)
+    with pytest.raises(OSError, match="no room"):
+        trainer.train(tiny, tmp_path)
+    assert int(final(tmp_path, tiny).step) == 4
+    trainer.train(tiny, tmp_path)  # which is done
+
+
+def test_a_thread_trains_too(tiny, tmp_path):
+    """Signals are of the main thread, and stay there what they were."""
+    before, raised = signal.getsignal(signal.SIGTERM), []
+
+    def train():
+        try:
+            trainer.train(tiny, tmp_path)
+        except BaseException as error:
+            raised.append(error)
+
+    tiny.train.sample_every = 100
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert not raised and int(final(tmp_path, tiny).step) == 4
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_of_another_config_is_refused(whole):

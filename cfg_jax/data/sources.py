@@ -41,6 +41,7 @@ def digits() -> Source:
 def synthetic(image_size: int, channels: int, num_classes: int, size: int = 256) -> Source:
     """`size` images of uniform noise with labels in turn, for benchmarks and smoke runs of the big configs."""
     images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, channels), np.uint8)
+    num_classes = max(1, num_classes)
     labels = np.arange(size) % num_classes
     return in_memory("synthetic", images, labels, map(str, range(num_classes)), source="numpy", licence="none")
 

@@ -73,6 +73,11 @@ def kept(
     with claimed(cache, wait=True):  # another job of the same sweep may be training it
         if cache.exists():
             return _read(cache, name, made_from, shapes)
+        if len(source.card.class_names) == 1:
+            raise InputError(
+                f"the classifier {name} has one class to learn from, and its scores would mean nothing: set "
+                "config.eval.features=inception, with the network of experiments.fetch_inception, which needs none"
+            )
         order = np.random.default_rng(0).permutation(index)
         held_out, rest = np.split(order, [max(1, int(HELD_OUT * len(order)))])
         params = fit(rest)
@@ -184,9 +189,8 @@ class Probe:
         from sklearn.linear_model import LogisticRegression
 
         labels, num_classes = self.source.labels[index], len(self.source.card.class_names)
-        absent = num_classes - len(np.unique(labels))
-        if absent or num_classes == 1:
-            lacks = f"no picture of {absent} of its {num_classes} classes" if absent else "one class"
+        if absent := num_classes - len(np.unique(labels)):
+            lacks = f"no picture of {absent} of its {num_classes} classes"
             raise InputError(f"the classifier {self.name} has {lacks} to learn from: {self.remedy}")
         features = self.features_of(index)
         mean, scale = features.mean(0, dtype=float), features.std(0, dtype=float) + 1e-3

@@ -82,9 +82,10 @@ def sampling(config: ConfigDict) -> Program:
     params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
     denoiser, walk = build.denoiser(config, params), build.walk(config)
     shape = (data.image_size, data.image_size, data.channels)
+    index = np.arange(batch_size)
     index, c, w = (
         jax.device_put(a, meshes.split(mesh))
-        for a in (np.arange(batch_size), np.arange(batch_size) % data.num_classes, np.ones(batch_size, np.float32))
+        for a in (index, index % max(1, data.num_classes), np.ones(batch_size, np.float32))
     )
     guidance = cost.guidance_of(config, w)
     args = denoiser, guidance, draw.on_grid(walk, guidance), 0, index, c

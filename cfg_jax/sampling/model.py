@@ -180,8 +180,8 @@ class Guides:
             for w in ws:
                 if section.name == "unconditional":
                     checks.finite(float(w), field)
-                elif w or classes or not self.classifier:
-                    checks.guidance_weight(float(w), p_uncond, field, bool(self.uncond) or other_label)
+                else:
+                    checks.guidance_weight(float(w), model.config, field, bool(self.uncond) or other_label)
         always = not getattr(rules.RULES[section.name], "unguided_at_0", True)
         if always and classes and not (p_uncond or self.uncond or other_label):
             raise InputError(

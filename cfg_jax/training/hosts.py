@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import jax
-from jax._src import distributed  # its client has no public door; orbax comes in here too
+from jax._src import distributed, xla_bridge  # its client has no public door; orbax comes in here too
 
 from cfg_jax.errors import InputError
 
@@ -44,7 +44,8 @@ def join(
                 f"--coordinator={coordinator}, --num_processes={num_processes}, --process_id={process_id}: give all "
                 "three, host:port of process 0, their number, and this one's from 0"
             )
-    elif os.environ.get("SLURM_NTASKS") == "1":  # jax would take the first of its GPUs only
+    # alone, jax would take the first of its GPUs only; and where it has begun, as in a notebook, it is too late
+    elif os.environ.get("SLURM_NTASKS") == "1" or xla_bridge.backends_are_initialized():
         return
     remedy = "start all, where they reach process 0 at the same --coordinator, or give a longer --init_timeout"
     late = threading.Timer(

@@ -23,10 +23,11 @@ GRID_COLUMNS = 8
 def sample_grid(params: Any, *, config: ConfigDict, mesh: Mesh | None = None) -> jax.Array:
     """Draw GRID_COLUMNS images of each of the first ten classes, unguided: float32 [N, H, W, C] on the scale -1..1.
 
-    The noise and the labels are the same at every step of training, so that the grids of two steps compare.
+    Without classes it is one such row. The noise and the labels are the same at every step of training, so that the
+    grids of two steps compare.
     """
     data = config.data
-    c = jnp.repeat(jnp.arange(min(data.num_classes, 10)), GRID_COLUMNS)
+    c = jnp.repeat(jnp.arange(max(1, min(data.num_classes, 10))), GRID_COLUMNS)
     keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
     denoiser = build.denoiser(config, meshes.whole(params, mesh))
     alone = config.sampler.copy_and_resolve_references()

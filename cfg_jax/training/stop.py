@@ -1,6 +1,9 @@
 """When a run stops before its last step: a signal to one process, and one step that all processes stop after."""
 
 import signal
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,11 +14,35 @@ from cfg_jax.training import hosts
 AHEAD = 3  # steps that the host may be before the devices
 
 
+def asking() -> list[int]:
+    """The signals that ask this process to stop and that it can hear.
+
+    They are Ctrl-C, SIGTERM, SIGHUP (the terminal is gone), and the warnings of batch systems: SIGUSR1 (SLURM, SGE),
+    SIGUSR2 (LSF, SGE) and SIGXCPU (no processor time is left). Windows has the first two. What the process was started
+    to ignore stays ignored, such as SIGHUP by nohup. Python hears signals in its main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
+def hear(handler: Callable) -> dict[int, Any]:
+    """Give all of them to `handler` -> {signal: its handler before}, for put_back."""
+    return {number: signal.signal(number, handler) for number in asking()}
+
+
+def put_back(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 class Signals:
     """Whether this process was asked to stop.
 
-    Inside `with signals:` SIGTERM, SIGUSR1 (SLURM's warning) and the first Ctrl-C set `received`, which stays set; a
-    second Ctrl-C ends the process. Outside of it they do what they did before.
+    Inside `with signals:` each of `asking` sets `received`, which stays set; a Ctrl-C after it, and all of them outside
+    of it, do what they did before. In another thread than the main one none is heard.
     """
 
     def __init__(self) -> None:
@@ -23,17 +50,15 @@ class Signals:
         self._handlers = {}
 
     def __enter__(self) -> "Signals":
-        numbers = signal.SIGINT, signal.SIGUSR1, signal.SIGTERM
-        self._handlers = {number: signal.signal(number, self._receive) for number in numbers}
+        self._handlers = hear(self._receive)
         return self
 
     def __exit__(self, *_) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        put_back(self._handlers)
 
     def _receive(self, *_) -> None:
         self.received = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        put_back({number: before for number, before in self._handlers.items() if number == signal.SIGINT})
 
 
 def agreed(number: int | bool | jax.Array) -> int:

@@ -97,7 +97,7 @@ def load(config: ConfigDict, source: Source) -> tuple[Denoiser | None, Source, C
             f"config.teacher.run={section.run} has pairs of {made.shape}, config.data says {shape}: name pairs of the "
             "same shape",
         )
-        last = config.data.num_classes - (not config.model.null_label)
+        last = max(0, config.data.num_classes - (not config.model.null_label))
         require(
             made.labels.min() >= 0 and made.labels.max() <= last,
             f"config.teacher.run={section.run} has labels that are not 0 to {last}: name pairs of these classes",
@@ -127,9 +127,9 @@ def check_teacher(teacher: ConfigDict, config: ConfigDict) -> None:
     if how == "guided":
         require(not build.takes_w(teacher), f"{run} takes w itself: it has been distilled, go on by --steps")
         require(
-            0 < teacher.p_uncond < 1 and teacher.model.null_label,
-            f"{run} was trained with p_uncond={teacher.p_uncond:g} and has no two halves to distil: name a run with "
-            "0 < config.p_uncond < 1",
+            0 < teacher.p_uncond < 1 and teacher.model.null_label and teacher.data.num_classes,
+            f"{run} was trained with p_uncond={teacher.p_uncond:g} on {teacher.data.num_classes} classes and has no "
+            "two halves to distil: name a run with classes and 0 < config.p_uncond < 1",
         )
     else:
         require(build.takes_w(teacher), f"{run} does not take w: distil its guidance first, without --steps")

@@ -39,7 +39,8 @@ class NonFinite(Exception):
 def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> None:
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
-    SIGTERM, SIGUSR1 and Ctrl-C save and raise KeyboardInterrupt. Everything drawn is a function of (config.seed,
+    A signal that asks to stop, see stop.asking, saves and raises KeyboardInterrupt; in another thread than the main
+    one none is heard, and what it does is the program's. Everything drawn is a function of (config.seed,
     step), so a run that was stopped ends as one that was not. With several processes, each calls this. `wandb` is a
     project of Weights & Biases to write the records to as well. Raises InputError for what the user can mend, and
     where steps are not finite again after one rollback.
@@ -164,17 +165,17 @@ def _train(
             if (sample or save) and agreed(not steps.all_finite(state)):  # as memory may go bad; no step does this
                 raise NonFinite(f"the parameters, their average or moments at step {done} are not finite")
 
-            # Sample
-            if sample:
-                began = time.perf_counter()
-                samples.save_grids(workdir, done, state, draw, writer)
-                since += time.perf_counter() - began
-
-            # Save
-            if save:
-                checkpoints.save(state)
-                if accepted:  # else nothing came of it since the last one either
-                    skipped = accepted = 0
+            # Sample, and save: first the pictures, which a run killed before the save draws again
+            try:
+                if sample:
+                    began = time.perf_counter()
+                    samples.save_grids(workdir, done, state, draw, writer)
+                    since += time.perf_counter() - began
+            finally:  # a picture that fails costs no step
+                if save:
+                    checkpoints.save(state)
+                    if accepted:  # else nothing came of it since the last one either
+                        skipped = accepted = 0
             if stopping:
                 break
     if stopping or agreed(signals.received):  # received during the last step, too: nothing is to follow

@@ -45,10 +45,10 @@ class Jsonl:
     """A line of metrics.jsonl for each record, and no pictures."""
 
     def __init__(self, workdir: Path, step: int) -> None:
-        """Drop the records past `step` first: they are of a run that was killed after it had written them."""
+        """Drop the records past `step` first, and a last line that was cut short: a killed run has written them."""
         self.path = workdir / "metrics.jsonl"
-        if kept := records.read(self.path):
-            write_atomic(self.path, "".join(line for line, row in kept if row["step"] <= step))
+        if self.path.exists():
+            write_atomic(self.path, "".join(line for line, row in records.read(self.path) if row["step"] <= step))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         with open(self.path, "a") as f:

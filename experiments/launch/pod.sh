@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
 "$python" -m experiments.train "$@" &
 train=$!
-trap 'kill -TERM $train' TERM INT USR1 # process 1 of a container hands nothing down by itself
+trap 'kill -TERM $train' TERM INT HUP USR1 USR2 XCPU # process 1 of a container hands nothing down by itself
 wait $train
 status=$?
 while kill -0 $train 2>/dev/null; do # a signal ended the wait, not the run

@@ -36,8 +36,9 @@ flags.mark_flags_as_required(["run"])
 
 def main():
     model = cfg_jax.load(RUN.value)
+    require(model.config.data.num_classes, f"--run={RUN.value} has no classes: name one with labels")
     require(model.config.p_uncond, f"--run={RUN.value} has no unconditional eps: name one with p_uncond above 0")
-    checks.guidance_weight(W.value, model.config.p_uncond, "--w")
+    checks.guidance_weight(W.value, model.config, "--w")
     source, _ = sources.load(model.config)
     index = np.random.default_rng(0).permutation(len(source))[: NUM_IMAGES.value]
     x, c = to_float(source.images[index]), jnp.asarray(source.labels[index])

@@ -34,7 +34,7 @@ def main():
     averaged = {(run, length): cfg_jax.load(run, params=length) for run in runs for length in lengths}
     for model in averaged.values():
         for w in ws:
-            checks.guidance_weight(w, model.config.p_uncond, "--w")
+            checks.guidance_weight(w, model.config, "--w")
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value, NUM_STEPS.value, bootstrap=50)
     found = {}
     for (run, length), model in averaged.items():

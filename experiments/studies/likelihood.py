@@ -39,7 +39,7 @@ CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its
 def main():
     model, ws = cfg_jax.load(RUN.value), gallery.weights(W.value)
     for w in (*ws, 1.0):
-        checks.guidance_weight(w, model.config.p_uncond, "--w")
+        checks.guidance_weight(w, model.config, "--w")
     require(model.config.data.num_classes > 1, f"--run={RUN.value} has no classes: name one with labels")
     source, _ = sources.load(model.config)
     dim, classes = math.prod(model.image_shape), model.config.data.num_classes

@@ -43,7 +43,7 @@ WALKS = {
 def main():
     config, ws = CONFIG.value, gallery.weights(W.value)
     for w in ws:
-        checks.guidance_weight(w, config.p_uncond, "--w")
+        checks.guidance_weight(w, config, "--w")
     runs = {
         name: [trained(config, name, seed) for seed in cli.numbers(SEEDS.value, int, "seeds")] for name in OBJECTIVES
     }

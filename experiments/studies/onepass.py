@@ -39,7 +39,7 @@ def main():
     students.check_halvings(halved)
     teachers = [cfg_jax.load(run) for run in runs]
     for w in ws:
-        checks.guidance_weight(w, teachers[0].config.p_uncond, "--w")
+        checks.guidance_weight(w, teachers[0].config, "--w")
     taught = [family(run, model, halved) for run, model in zip(runs, teachers, strict=True)]
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value)
     euler = {"name": "ddim", "eta": 0.0, "grid": "t"}

@@ -32,7 +32,7 @@ def main():
     logsnrs = cli.numbers(LOGSNRS.value, float, "logsnrs")
     half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps
-    checks.guidance_weight(W.value, config.p_uncond, "--w")
+    checks.guidance_weight(W.value, config, "--w")
     num_classes = config.data.num_classes
     c = jnp.arange(NUM_IMAGES.value) % max(1, num_classes)
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import cfg_jax
 from cfg_jax import checks, plots
 from cfg_jax.data import pairs
-from cfg_jax.sampling import ode
+from cfg_jax.sampling import draw, ode
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from cfg_jax.training import students, trainer
@@ -39,7 +39,7 @@ def main():
     w, steps = W.value, gallery.positive(T.value, "T")
     flows = [cfg_jax.load(run) for run in runs]
     for model in flows:
-        checks.guidance_weight(w, model.config.p_uncond, "--w")
+        checks.guidance_weight(w, model.config, "--w")
     plain, folded = ([reflowed(run, model, of) for run, model in zip(runs, flows, strict=True)] for of in (0.0, w))
     last = f"rectified at w = {w:g}"
     families = {"flow": flows, "rectified": plain, last: folded}
@@ -78,7 +78,7 @@ def main():
 
 def straightness(models, w):
     """The mean over training seeds and 200 paths."""
-    labels = np.arange(200) % models[0].config.data.num_classes
+    labels = draw.labels_by_rule("balanced", 200, models[0].config.data.num_classes, 0)
     return np.mean([ode.straightness(model, labels, w) for model in models])
 
 

@@ -33,6 +33,15 @@ class Card:
         content = [self.class_names, self.image_shape, self.resize, self.sha256["train"]]
         return digest_json(content)
 
+    def label_table(self, counts: dict[str, list[int]]) -> str:
+        """A line for each class: its label, its name, and its pictures in each split, which counts has by label."""
+        names = [name if name.isprintable() else ascii(name) for name in self.class_names]
+        width = max(map(len, ("class", *names)))
+        rows = [("label", "class".ljust(width), *counts)]
+        rows += [(str(k), name.ljust(width), *(str(of[k]) for of in counts.values())) for k, name in enumerate(names)]
+        widths = [len(head) for head in rows[0]]
+        return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
     def class_table(self) -> str:
         """Label and name of every class; of more than 20 classes, only the first and the last ones."""
         table = [f"{k} {name}" for k, name in enumerate(self.class_names)]

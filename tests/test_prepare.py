@@ -776,11 +776,11 @@ def test_classes_that_are_numbers_are_in_their_order_and_shown(tmp_path, command
         done = command("prepare_data", *flags)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[:5] == [
-            "label  class  train  validation",
-            "    0  0          1           1",
-            "    1  1          1           1",
-            "    2  2          1           1",
-            "    3  10         2           1",
+            "label  train  validation  class",
+            "    0      1           1  0",
+            "    1      1           1  1",
+            "    2      1           1  2",
+            "    3      2           1  10",
         ]
     card = cards.load(out / "card.json")
     cards.save(out / "card.json", replace(card, class_names=("0", "1", "10", "2")))
@@ -817,6 +817,20 @@ def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
     composed, parts = "caf\u00e9", "cafe\u0301"
     source = put(tmp_path / "in", f"train/{composed}/1.png", "train/tea/1.png", f"val/{parts}/1.png", "val/tea/1.png")
     assert splits(source) == {split: {composed: 1, "tea": 1} for split in ("train", "validation")}
+
+
+def test_classes_that_differ_by_case_alone_are_letters_or_refused(tmp_path):
+    assert folder(put(tmp_path / "letters", "A/1.png", "a/1.png"), tmp_path / "out").class_names == ("A", "a")
+    with pytest.raises(InputError, match="the classes Cat and cat differ by case alone: merge or rename them"):
+        folder(put(tmp_path / "in", "Cat/1.png", "cat/1.png", "dog/1.png"), tmp_path / "out2")
+
+
+def test_names_that_cannot_be_printed_are_escaped(tmp_path):
+    source = put(tmp_path / "in", "a\nb/1.png", "\udcffx/1.png", "c/1.png")
+    table = folder(source, tmp_path / "out").label_table({"train": [1, 1, 1]})
+    assert table.splitlines()[1:] == ["    0      1  'a\\nb'", "    1      1  c", "    2      1  '\\udcffx'"]
+    (source / "a\nb" / "1.png").unlink()
+    assert refusal(source) == "'a\\nb' is empty: put the pictures of that class there, or remove it"
 
 
 def test_annotations_are_of_validation_pictures_alone(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfg_jax.data.cards import Recipe
+from cfg_jax.data.cards import Recipe, printable
 from cfg_jax.errors import InputError
 
 
@@ -53,13 +53,20 @@ def of_all(
     class_names, known = numbered(name, recipe, every, words)
     if len(class_names) == 1 and not (partial_set or recipe.class_names or name == "arrays"):
         raise InputError(
-            f"all training pictures are of one class, {class_names[0]}, and guidance needs two or more: name the "
-            "folder whose folders are the classes, or take it as it is with --partial and set "
+            f"all training pictures are of one class, {printable(class_names[0])}, and guidance needs two or more: "
+            "name the folder whose folders are the classes, or take it as it is with --partial and set "
             "config.data.num_classes=0, which trains without labels"
         )
+    alike: dict[str, list[str]] = {}
+    for c in sorted(c for c in every if len(c) > 1):  # letters, as A and a, may be classes
+        alike.setdefault(c.casefold(), []).append(c)
+    if twins := next((of for of in alike.values() if len(of) > 1), None):
+        raise InputError(f"the classes {printable(' and '.join(twins))} differ by case alone: merge or rename them")
     for split, of in classes.items():
         if strange := sorted(set(of) - known.keys()):
-            raise InputError(f"{split} has classes that are none of this set's, such as {strange[0]}: remove or rename")
+            raise InputError(
+                f"{split} has classes that are none of this set's, such as {printable(strange[0])}: remove or rename"
+            )
     labels = {split: np.array([known[c] for c in of], np.int32) for split, of in classes.items()}
     check_classes(labels, class_names, partial_set, whole=name not in ("arrays", "tfds"))
     return class_names, labels
@@ -99,7 +106,7 @@ def check_classes(
             continue
         absent = sorted(set(range(len(class_names))) - set(found.tolist()))
         if absent and not partial_set:
-            names = ", ".join(class_names[k] for k in absent[:3])
+            names = ", ".join(printable(class_names[k]) for k in absent[:3])
             raise InputError(
                 f"{split} has no picture of {len(absent)} of the {len(class_names)} classes ({names}): add them, or "
                 "take what is there with --partial"

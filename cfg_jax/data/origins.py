@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cfg_jax.data.array_origin import arrays, zipped_batches
+from cfg_jax.data.cards import printable
 from cfg_jax.data.labels import text_of
 from cfg_jax.data.pictures import Pictures
 from cfg_jax.data.splits import find_splits
@@ -106,9 +107,9 @@ def by_class(entries: Iterable[tuple[str, tuple]]) -> tuple[dict[str, Pictures],
     entries = sorted(entries, key=lambda entry: entry[0])
     listed = [path for path, _ in entries if not path.endswith("/")]
     if twice := [path for path, after in pairwise(listed) if path == after]:
-        raise InputError(f"{twice[0]} is twice in the source: remove one")
+        raise InputError(f"{printable(twice[0])} is twice in the source: remove one")
     if archives := [path for path in listed if path.lower().endswith(ARCHIVES)]:
-        raise InputError(f"{archives[0]} is an archive within the source: unpack it there, or move it away")
+        raise InputError(f"{printable(archives[0])} is an archive within the source: unpack it there, or move it away")
     splits = find_splits(path for path in listed if is_picture(path))
     synset_of = annotations(entries)
     found, left_out, first_files, giving = {}, [], {}, set()
@@ -130,12 +131,12 @@ def by_class(entries: Iterable[tuple[str, tuple]]) -> tuple[dict[str, Pictures],
         elif file:
             left_out.append(path)
     for folder, file in first_files.items():
-        name = "/".join(folder)
+        name = printable("/".join(folder))
         require(file, f"{name} is empty: put the pictures of that class there, or remove it")
         require(
             folder in giving,
-            f"{name} has no picture that is known by its ending (its first file is {file}): convert its files to .png "
-            "or .jpg, or remove it",
+            f"{name} has no picture that is known by its ending (its first file is {printable(file)}): convert them to "
+            ".png or .jpg, or remove it",
         )
     return {split: _of_entries(entries) for split, entries in found.items()}, left_out
 
@@ -184,7 +185,8 @@ def folder_entries(root: Path, avoid: Path | None = None) -> list[tuple[str, tup
     for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
         folders[:] = [n for n in folders if not is_service(n) and Path(folder, n).resolve() != avoid]
         same = seen.setdefault(os.path.realpath(folder), folder)
-        require(same == folder, f"{folder} is a link to {same}: remove it, its pictures would be taken twice")
+        twice = f"{printable(folder)} is a link to {printable(same)}: remove it, its pictures would be taken twice"
+        require(same == folder, twice)
         below = Path(folder).relative_to(root)
         entries += [((below / name).as_posix() + "/", NOTHING) for name in folders]
         for name in filter(lambda name: not is_service(name), files):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 
+from cfg_jax.data.cards import printable
 from cfg_jax.errors import InputError, require
 
 WORDS = {
@@ -108,4 +109,4 @@ def is_in(folder: Folder, other: Folder) -> bool:
 
 
 def shown(folder: Folder) -> str:
-    return "/".join(folder)
+    return printable("/".join(folder))

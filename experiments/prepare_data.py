@@ -5,9 +5,12 @@ python -m experiments.prepare_data --dataset=folder --source=DIR --resize=lanczo
 
 --source is what you have: a folder of pictures by class (train/CLASS/FILE, or CLASS/FILE), the original tars or any
 .tar, a directory that tensorflow-datasets prepared, the Imagenet64_*_npz.zip files, an .npz or .npy. Stopped anyhow,
-the same command goes on; finished, it checks what it wrote.
+the same command goes on; finished, it checks what it wrote. It prints the table of labels, classes and counts.
 """
 
+from pathlib import Path
+
+import numpy as np
 from absl import flags
 
 from cfg_jax.data import cards, prepare
@@ -38,6 +41,8 @@ def main():
         name, SOURCE.value, out, resize=RESIZE.value, size=SIZE.value, partial_set=PARTIAL.value,
         skip_unreadable=SKIP.value, workers=WORKERS.value,
     )  # fmt: skip
+    of = {split: np.load(Path(out) / f"{split}-labels.npy") for split in card.counts}
+    print(card.label_table({split: np.bincount(x, minlength=len(card.class_names)) for split, x in of.items()}))
     counts = ", ".join(f"{n:,} {split}" for split, n in card.counts.items())
     classes = f"{len(card.class_names)} classes"
     print(f"{out}: {counts} images {card.image_shape}, {classes}, resize {card.resize}, card {card.digest}")

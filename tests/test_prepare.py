@@ -1,17 +1,24 @@
 """experiments.prepare_data from every kind of source, interrupted and mistreated."""
 
 import errno
+import gzip
 import io
 import json
 import os
 import random
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
 import time
 import zipfile
+import zlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +26,7 @@ from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.data import array_origin, cards, origins, pipeline, prepare, sources, tfds_origin
-from cfg_jax.data.pictures import ORIENTATION
+from cfg_jax.data.pictures import ORIENTATION, Pictures, Settings, convert_one
 from cfg_jax.errors import InputError
 from cfg_jax.sweep.run import check_same_data
 from cfg_jax.training import trainer
@@ -99,7 +106,7 @@ def test_an_archive_cannot_reach_out_of_itself(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret.png")
         tar.addfile(link)
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=r"no picture of 1 of the 3 classes \(evil\)"):
+    with pytest.raises(InputError, match=r"/train and train are both train pictures by their names"):
         folder(tmp_path / "bad.tar", tmp_path / "out")
     assert all(tmp_path / "out" in (p, *p.parents) for p in set(tmp_path.rglob("*")) - before)
 
@@ -576,6 +583,425 @@ def test_killed_at_random_it_ends_with_the_same_content(tmp_path):
     for name in ("train-images.npy", "train-labels.npy", "validation-images.npy", "validation-labels.npy"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not list(out.glob("**/*.tmp")) and not (out / "parts").exists()
+
+
+def put(root, *names, seed=0):
+    """A picture at each path below root."""
+    for k, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encode(colour(seed + k)))
+    return root
+
+
+def packed(source):
+    """A tar of a folder, with its empty folders."""
+    path = source.with_suffix(".tar")
+    with tarfile.open(path, "w") as tar:
+        tar.add(source, arcname=".")
+    return path
+
+
+def splits(source):
+    """{split: {class: pictures}} that a source is read as, from a folder and from a tar alike."""
+    found = [origins.find(place)[0] for place in (source, packed(source))]
+    of = [{split: dict(Counter(pictures.classes)) for split, pictures in splits.items()} for splits in found]
+    assert of[0] == of[1]
+    return of[0]
+
+
+def refusal(source):
+    """The line that refuses a source, from a folder and from a tar alike."""
+    lines = []
+    for place in (source, packed(source)):
+        with pytest.raises(InputError) as error:
+            origins.find(place)
+        lines.append(str(error.value))
+    assert lines[0] == lines[1] and "\n" not in lines[0]
+    return lines[0]
+
+
+TWO = {"train": {"a": 1, "b": 1}, "validation": {"a": 1, "b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"), ("seg_train/seg_train", "seg_test/seg_test"), ("train_images", "val-images"),
+        ("trainingSet/trainingSet", "testSet"), ("TRAIN", "DEV"), ("set/train2017", "set/val2017"),
+        ("trainval", "test"), ("asl_alphabet_train", "asl_alphabet_test"), ("training data", "Evaluation"),
+    ],
+)  # fmt: skip
+def test_split_folders_have_many_names(tmp_path, train, test):
+    source = put(tmp_path / "in", *(f"{split}/{c}/1.png" for split in (train, test) for c in "ab"))
+    assert splits(source) == TWO
+
+
+def test_test_pictures_beside_a_validation_split_are_left_out(tmp_path):
+    source = put(tmp_path / "in", *(f"{split}/{c}/1.png" for split in ("Training", "valid", "Testing") for c in "ab"))
+    assert splits(source) == TWO
+    assert origins.find(source)[1] == ["Testing/a/1.png", "Testing/b/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["cat/1.png", "dog/1.png", "test/1.png"], "test is called like a split, and no folder train"),
+        (["cat/1.png", "dog/1.png", "Validation Set/1.png"], "Validation Set is called like a split, and no folder tr"),
+        (["train/1.png", "train/2.png", "test/1.png"], "test is called like a split, and no folder train"),
+        (["val/a/1.png", "val/b/1.png"], "val is called like a split, and no folder train"),
+        (["cat/train/1.png", "cat/test/1.png", "dog/train/1.png"], "cat/test is called like a split, and no folder tr"),
+        (["cat/1.png", "dog/1.png", "dog/testing/1.png"], "dog/testing is called like a split, and no folder train"),
+        (["cat/train/x/1.png", "dog/train/y/1.png"], "cat/train and dog/train are both train pictures"),
+        (
+            ["bus/1.png", "car/1.png", "train/x/1.png", "train/y/1.png"],
+            "train is a split or a class, which cannot be t",
+        ),
+        (["train/a/1.png", "train/b/1.png", "Training/a/1.png"], "Training and train are both train pictures by"),
+        (["train/a/1.png", "train/b/1.png", "x/val/a/1.png"], "x/val is called like a split, but is not beside train"),
+        (["train/a/1.png", "train/b/1.png", "train/test/1.png"], "train/test is called like a split, but is within"),
+        (["train/a/1.png", "train/b/test/1.png"], "train/b/test is called like a split, but is within one"),
+    ],
+)
+def test_a_split_that_may_be_a_class_is_refused(tmp_path, names, said):
+    assert refusal(put(tmp_path / "in", *names)).startswith(said)
+
+
+def test_a_class_may_have_a_word_of_a_split_in_its_name(tmp_path):
+    classes = ("bullet_train", "crash test", "valley", "cheval", "val d'or", "contest", "train")
+    source = put(tmp_path / "in", *(f"{name}/1.png" for name in classes))
+    assert splits(source) == {"train": dict.fromkeys(sorted(classes), 1)}
+    vehicles = put(tmp_path / "v", *(f"{split}/{c}/1.png" for split in ("train", "val") for c in ("bus", "train")))
+    assert splits(vehicles) == {split: {"bus": 1, "train": 1} for split in ("train", "validation")}
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", ".ipynb_checkpoints", ".Trash-1000", "__MACOSX", "$RECYCLE.BIN", "#recycle", "Lost+Found"]
+)
+def test_service_folders_are_no_classes(tmp_path, name):
+    """Beside the classes, in them, and as files; in folders and in archives."""
+    source = put(tmp_path / "in", *(f"{split}/{c}/1.png" for split in ("train", "val") for c in "ab"))
+    put(source, *(f"{at}{name}/x.png" for at in ("", "train/", "val/", "train/a/")))
+    put(source, "train/b/._1.png", "train/b/Thumbs.db", "train/b/desktop.ini")
+    assert splits(source) == TWO
+    assert origins.find(source)[1] == [] == origins.find(packed(source))[1]
+    plain = put(tmp_path / "plain", "a/1.png", "b/1.png", f"{name}/x.png", f"b/{name}/x.png")
+    assert splits(plain) == {"train": {"a": 1, "b": 1}}
+
+
+def test_a_service_folder_beside_archives_is_not_in_the_way(tmp_path):
+    with tarfile.open(put(tmp_path / "in", "@eaDir/x.png") / "a.tar", "w") as tar:
+        for name in ("ant/1.png", "bee/1.png"):
+            add(tar, name, encode(colour(1)))
+    assert origins.find(tmp_path / "in")[0]["train"].classes == ("ant", "bee")
+    put(tmp_path / "in", "x.png")
+    with pytest.raises(InputError, match=r"has folders and archives \(a\.tar\), such as x\.png"):
+        origins.find(tmp_path / "in")
+
+
+@pytest.mark.parametrize("folder", ["b", "train/b", "val/b"])
+@pytest.mark.parametrize("file", ["1.xyz", "1", "1.zip.txt", "sub/1.mp4", ""])
+def test_a_class_without_a_known_picture_is_refused(tmp_path, folder, file):
+    """Else the class after it would take its label. Also where the folder is in an archive, and is empty there."""
+    *split, _ = folder.split("/")
+    for at in ("train", "val") if split else (".",):
+        put(tmp_path / "in" / at, *(f"{c}/1.png" for c in "abc"))
+    (tmp_path / "in" / folder / "1.png").unlink()
+    if file:
+        put(tmp_path / "in" / folder, file)
+        name = Path(file).name
+        assert refusal(tmp_path / "in").startswith(
+            f"{folder} has no picture that is known by its ending (its first file is {name})"
+        )
+    else:
+        assert refusal(tmp_path / "in") == f"{folder} is empty: put the pictures of that class there, or remove it"
+
+
+def test_pictures_that_are_not_read_are_listed_as_unreadable(tmp_path):
+    """By their ending they are pictures: they do not vanish from a class, and a class of them keeps its label."""
+    source = put(tmp_path / "in", *(f"{c}/1.png" for c in "abc"))
+    (source / "a" / "2.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (source / "a" / "3.jfif").write_bytes(encode(colour(5), "JPEG"))
+    (source / "a" / "4.JPG").write_bytes(encode(colour(6), "PNG"))  # the ending lies
+    (source / "a" / "5.png").write_bytes(encode(colour(7), "JPEG2000"))
+    (source / "b" / "1.png").rename(source / "b" / "1.avif")
+    (source / "b" / "1.avif").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="3 files cannot be read"):
+        folder(source, tmp_path / "out")
+    with pytest.raises(InputError, match=r"train has no picture of 1 of the 3 classes \(b\)"):
+        folder(source, tmp_path / "out", skip_unreadable=True)
+    card = folder(source, tmp_path / "out", skip_unreadable=True, partial_set=True)
+    assert card.class_names == ("a", "b", "c") and sources.prepared(tmp_path / "out").labels.tolist() == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("name", ["train/b.zip", "train/a/more.7z", "b.tar.gz", "train/B.TAR"])
+def test_an_archive_within_a_folder_is_refused(tmp_path, name):
+    source = put(tmp_path / "in", "train/a/1.png", "train/b/1.png")
+    (source / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"archive"):
+        origins.find(source)
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("more", [b"", b"\0" * 10240, b"x"])
+def test_what_follows_a_tar_is_not_ignored(tmp_path, gz, more):
+    """Zeros are its padding. Another archive, as by cat, or anything else is not read, and so refused."""
+    tars = [packed(put(tmp_path / c, f"{c}/1.png")).read_bytes() for c in "ab"]
+    path = tmp_path / ("both.tar.gz" if gz else "both.tar")
+    joined = tars[0] + more + (tars[1] if not more else b"")
+    path.write_bytes(gzip.compress(joined) if gz else joined)
+    if more == b"\0" * 10240:
+        assert origins.find(path)[0]["train"].classes == ("a",)
+    else:
+        with pytest.raises(
+            InputError, match=r"it goes on after its \d members, as several archives joined do\): fetch"
+        ):
+            origins.find(path)
+
+
+def test_what_follows_a_tar_in_a_tar_is_not_ignored(tmp_path):
+    inner = packed(put(tmp_path / "a", "1.png")).read_bytes()
+    with tarfile.open(tmp_path / "outer.tar", "w") as tar:
+        add(tar, "a.tar", inner)
+        add(tar, "b.tar", inner + inner)
+    with pytest.raises(InputError, match="it goes on after its 2 members"):
+        origins.find(tmp_path / "outer.tar")
+
+
+def test_classes_that_are_numbers_are_in_their_order_and_shown(tmp_path, command):
+    source = put(tmp_path / "in", *(f"{split}/{c}/1.png" for split in ("train", "val") for c in ("0", "1", "2", "10")))
+    put(source, "train/10/2.png")
+    out = tmp_path / "out"
+    flags = "--dataset=folder", "--size=8", "--resize=area", f"--source={source}", f"--out={out}"
+    for _ in ("made", "found finished"):
+        done = command("prepare_data", *flags)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[:5] == [
+            "label  train  validation  class",
+            "    0      1           1  0",
+            "    1      1           1  1",
+            "    2      1           1  2",
+            "    3      2           1  10",
+        ]
+    card = cards.load(out / "card.json")
+    cards.save(out / "card.json", replace(card, class_names=("0", "1", "10", "2")))
+    with pytest.raises(
+        InputError, match="in the order of an earlier version, 0 0; 1 1; 2 10; 3 2: train on it as it is"
+    ):
+        folder(source, out)
+    mixed = put(tmp_path / "mixed", *(f"{c}/1.png" for c in ("2", "10", "x")))
+    assert folder(mixed, tmp_path / "text").class_names == ("10", "2", "x")
+
+
+def test_lists_of_classes_with_a_byte_order_mark(tmp_path):
+    source = put(tmp_path / "in", "ant/1.png", "bee/1.png")
+    (source / "classes.txt").write_text("ant Camponotus\nbee Apis\n", encoding="utf-8-sig")
+    assert folder(source, tmp_path / "out").class_names == ("ant Camponotus", "bee Apis")
+    for encoding in ("utf-16", "utf-16-le"):
+        (source / "classes.txt").write_text("ant Camponotus\nbee Apis\n", encoding=encoding)
+        with pytest.raises(InputError, match=r"classes\.txt is not UTF-8 text: write it anew"):
+            folder(source, tmp_path / "out2")
+    heap = put(tmp_path / "heap", "train/ant/1.png", "train/bee/1.png", "val/images/7.png", "val/images/8.png")
+    (heap / "val" / "val_annotations.txt").write_text("7.png\tbee\t0\n8.png\tant\t0\n\n", encoding="utf-8-sig")
+    assert splits(heap)["validation"] == {"bee": 1, "ant": 1}
+    assert origins.find(heap)[0]["validation"].classes == ("bee", "ant")
+    for content, said in (
+        (b"\xff\xfe7\0", "is not UTF-8"),
+        (b"7.png bee\n", "has the line '7.png bee': give FILE, a tab"),
+    ):
+        (heap / "val" / "val_annotations.txt").write_bytes(content)
+        assert said in refusal(heap)
+
+
+def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
+    """As where a Mac packed one of two folders."""
+    composed, parts = "caf\u00e9", "cafe\u0301"
+    source = put(tmp_path / "in", f"train/{composed}/1.png", "train/tea/1.png", f"val/{parts}/1.png", "val/tea/1.png")
+    assert splits(source) == {split: {composed: 1, "tea": 1} for split in ("train", "validation")}
+
+
+def test_classes_that_differ_by_case_alone_are_letters_or_refused(tmp_path):
+    assert folder(put(tmp_path / "letters", "A/1.png", "a/1.png"), tmp_path / "out").class_names == ("A", "a")
+    with pytest.raises(InputError, match="the classes Cat and cat differ by case alone: merge or rename them"):
+        folder(put(tmp_path / "in", "Cat/1.png", "cat/1.png", "dog/1.png"), tmp_path / "out2")
+
+
+def test_names_that_cannot_be_printed_are_escaped(tmp_path):
+    source = put(tmp_path / "in", "a\nb/1.png", "\udcffx/1.png", "c/1.png")
+    table = folder(source, tmp_path / "out").label_table({"train": [1, 1, 1]})
+    assert table.splitlines()[1:] == ["    0      1  'a\\nb'", "    1      1  c", "    2      1  '\\udcffx'"]
+    (source / "a\nb" / "1.png").unlink()
+    assert refusal(source) == "'a\\nb' is empty: put the pictures of that class there, or remove it"
+
+
+def test_annotations_are_of_validation_pictures_alone(tmp_path):
+    source = put(tmp_path / "in", "train/ant/7.png", "train/bee/1.png", "val/images/7.png")
+    (source / "val" / "val_annotations.txt").write_text("7.png\tbee\n")
+    assert splits(source) == {"train": {"ant": 1, "bee": 1}, "validation": {"bee": 1}}
+
+
+def test_validation_pictures_of_ilsvrc_are_not_trained_on(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ILSVRC2012_val_00000001.JPEG").write_bytes(encode(colour(9), "JPEG"))
+    with pytest.raises(InputError, match="no training pictures"):
+        origins.find(tmp_path / "in")
+
+
+def png16(channels):
+    """A PNG of 16 bits a channel, which Pillow does not write in colour."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 16, 16, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(16 * channels * 2) for _ in range(16))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff16():
+    """An RGB TIFF of 16 bits a channel."""
+    content, entries = bytes(16 * 16 * 6), []
+    at = 8 + 2 + 9 * 12 + 4  # of the three depths, which the pixels follow
+    for tag, value in (
+        (256, 16),
+        (257, 16),
+        (258, None),
+        (259, 1),
+        (262, 2),
+        (273, at + 6),
+        (277, 3),
+        (278, 16),
+        (279, len(content)),
+    ):
+        entries.append(struct.pack("<HHII", tag, 3, 3, at) if value is None else struct.pack("<HHII", tag, 4, 1, value))
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, 9) + b"".join(entries) + bytes(4) + struct.pack("<3H", 16, 16, 16) + content
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*map(png16, (1, 2, 3, 4)), tiff16(), *(kind + b"\n16 16\n65535\n" + bytes(1536) for kind in (b"P5", b"P6"))],
+    ids=["grey", "grey alpha", "rgb", "rgb alpha", "tiff", "pgm", "ppm"],
+)
+def test_more_than_8_bits_a_channel_are_never_cut(content):
+    Image.open(io.BytesIO(content)).load()  # it is whole
+    read = Pictures(["x"], [0], None, lambda _: (content, "a"))
+    image, _, notes = convert_one(read, 0, settings=Settings(8, "area", 3, True))
+    assert image is None and notes == [("unreadable", ": ValueError: more than 8 bits a channel: convert it to 8")]
+
+
+def test_pixels_of_16_bits_are_not_channels_of_16(tmp_path):
+    """A BMP of 5, 6 and 5 bits."""
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 16, 3, 128, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    content = b"BM" + struct.pack("<IHHI", 14 + len(header) + 128, 0, 0, 14 + len(header)) + header + bytes(128)
+    read = Pictures(["x"], [0], None, lambda _: (content, "a"))
+    assert convert_one(read, 0, settings=Settings(8, "none", 3, True))[0].shape == (8, 8, 3)
+
+
+def test_a_picture_that_would_start_a_program_is_unreadable():
+    content = encode(colour(1), "EPS")
+    read = Pictures(["x.jpg"], [0], None, lambda _: (content, "a"))
+    assert convert_one(read, 0, settings=Settings(8, "area", 3, True))[0] is None
+
+
+def test_pipes_and_sockets_are_never_opened(tmp_path):
+    source = tree(tmp_path / "in")
+    os.mkfifo(source / "train" / "ant" / "pipe.png")
+    os.mkfifo(source / "classes.txt")
+    here, there = Path.cwd(), socket.socket(socket.AF_UNIX)
+    try:
+        os.chdir(source)  # the name of a socket is short
+        there.bind("s.png")
+    finally:
+        os.chdir(here)
+        there.close()
+    card = folder(source, tmp_path / "out")
+    assert card.counts == {"train": 6, "validation": 2}
+    [(_, files)] = json.loads((tmp_path / "out" / "report.json").read_text()).items()
+    assert [name.split(" ")[0] for name in files] == ["classes.txt", "s.png", "train/ant/pipe.png"]
+    for name in ("x.npz", "x.tar", "x"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match="is no folder and no file"):
+            folder(tmp_path / name, tmp_path / "out2")
+    os.mkfifo(tmp_path / "labels.npy")
+    np.save(tmp_path / "images.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="has no labels"):
+        folder(tmp_path / "images.npy", tmp_path / "out2")
+
+
+@pytest.mark.parametrize("target", [".", "..", "../bee"])
+def test_links_that_show_a_folder_twice_are_refused(tmp_path, target):
+    source = put(tmp_path / "in", "ant/1.png", "bee/1.png")
+    (source / "ant" / "link").symlink_to(target)
+    with pytest.raises(InputError, match=r"is a link to .*: remove it, its pictures would be taken twice"):
+        origins.find(source)
+
+
+def test_a_class_may_be_a_link_to_another_place(tmp_path):
+    put(tmp_path, "in/ant/1.png", "elsewhere/1.png")
+    (tmp_path / "in" / "bee").symlink_to(tmp_path / "elsewhere")
+    assert origins.find(tmp_path / "in")[0]["train"].classes == ("ant", "bee")
+
+
+def test_a_test_split_of_arrays_may_be_smaller_than_the_classes(tmp_path):
+    images, labels = np.zeros((200, 8, 8), np.uint8), np.arange(200) % 100
+    np.savez(
+        tmp_path / "a.npz",
+        train_images=images,
+        train_labels=labels,
+        test_images=images[:50],
+        test_labels=labels[50:100],
+    )
+    card = prepare.prepare("arrays", tmp_path / "a.npz", tmp_path / "out")
+    assert card.counts == {"train": 200, "validation": 50} and len(card.class_names) == 100 and card.complete
+    np.savez(tmp_path / "b.npz", train_images=images[:50], train_labels=2 * labels[:50])
+    with pytest.raises(InputError, match=r"train has no picture of 49 of the 99 classes \(1, 3, 5\).*--partial"):
+        prepare.prepare("arrays", tmp_path / "b.npz", tmp_path / "out2")
+    assert len(prepare.prepare("arrays", tmp_path / "b.npz", tmp_path / "out2", partial_set=True).class_names) == 99
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["notes.txt"], ["parts/wing.stl"], [".draft.tmp"], ["train-images.npy"], ["card.json"], [".lock", "mine.npy"],
+        ["parts/train-00000-0123456789ab.npy", "parts/mine.npy"], [".git/config"],
+    ],
+)  # fmt: skip
+def test_a_directory_of_other_files_is_left_alone(tmp_path, names):
+    source, out = put(tmp_path / "in", "ant/1.png", "bee/1.png"), tmp_path / "out"
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    before = {path: path.is_file() and path.read_bytes() for path in out.rglob("*")}
+    with pytest.raises(InputError, match=r"--out=.* holds .*, which no preparation wrote: choose another --out"):
+        folder(source, out)
+    assert {path: path.is_file() and path.read_bytes() for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize("lock", ["process 7 on here", "", None])
+def test_a_killed_preparation_is_known_and_only_its_files_go(tmp_path, lock, monkeypatch):
+    source, out = put(tmp_path / "in", "ant/1.png", "bee/1.png"), tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare, "join", mock.Mock(side_effect=KeyboardInterrupt))
+        folder(source, out)
+    (out / ".lock").unlink() if lock is None else (out / ".lock").write_text(lock)
+    left = (".train-images.npy.tmp", ".card.json.0123abcd.tmp", "parts/.train-00000-0123456789ab.npy.0123abcd.tmp")
+    for name in left:
+        (out / name).write_bytes(b"half")
+    card = folder(source, out)
+    written = {".lock", "card.json", "report.json", "train-images.npy", "train-labels.npy"}
+    assert {path.name for path in out.iterdir()} == written
+    for name in ("parts/wing.stl", ".draft.tmp", "README"):  # added to what is finished
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    assert folder(source, out) == card
+    assert all((out / name).read_text() == "mine" for name in ("parts/wing.stl", ".draft.tmp", "README"))
+
+
+def test_out_may_be_in_the_source(tmp_path):
+    source = put(tmp_path / "in", "ant/1.png", "bee/1.png")
+    card = folder(source, source / "prepared")
+    assert card.class_names == ("ant", "bee") and folder(source, source / "prepared") == card
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def arrays(path: Path) -> dict[str, Pictures]:
     """
     if path.suffix == ".npy":
         labels = path.with_name("labels.npy")
-        if path.name == labels.name or not labels.exists():
+        if path.name == labels.name or not labels.is_file():
             raise InputError(f"{path} has no labels: put them beside it as labels.npy")
         loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
     else:
@@ -53,7 +53,7 @@ def _of_arrays(path, images, labels):
     if images.ndim == 4 and images.shape[3] not in (1, 3):
         raise InputError(f"{path} has images of {images.shape[3]} channels: give 1 (grey) or 3 (RGB)")
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-    if not 0 <= low <= high < len(labels):
+    if not 0 <= low <= high < 2**16:  # a split may have fewer pictures than there are classes
         raise InputError(f"{path} has labels {low}..{high} on {len(labels)} images: number classes 0..K-1")
     names = [f"{path.name}[{i}]" for i in range(len(labels))]
     stamps = [f"{zlib.crc32(image.tobytes()):08x} {label}" for image, label in zip(images, labels, strict=True)]

@@ -33,10 +33,22 @@ class Card:
         content = [self.class_names, self.image_shape, self.resize, self.sha256["train"]]
         return digest_json(content)
 
+    def label_table(self, counts: dict[str, list[int]]) -> str:
+        """A line for each class: its label, its pictures in each split, which counts has by label, and its name."""
+        names = map(printable, self.class_names)
+        head = ("label", *counts, "class")
+        rows = [head, *((str(k), *(str(of[k]) for of in counts.values()), name) for k, name in enumerate(names))]
+        return "\n".join("  ".join([*map(str.rjust, row[:-1], map(len, head)), row[-1]]) for row in rows)
+
     def class_table(self) -> str:
         """Label and name of every class; of more than 20 classes, only the first and the last ones."""
-        table = [f"{k} {name}" for k, name in enumerate(self.class_names)]
+        table = [f"{k} {printable(name)}" for k, name in enumerate(self.class_names)]
         return "; ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
+
+
+def printable(name: str) -> str:
+    """A name from a disk in one line: as it is, or escaped where it has what cannot be printed."""
+    return name if name.isprintable() else ascii(name)
 
 
 def save(path: str | Path, card: Card) -> None:

@@ -7,32 +7,49 @@ import gzip
 import io
 import os
 import re
+import stat
 import tarfile
+import unicodedata
 import zlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 from cfg_jax.data.array_origin import arrays, zipped_batches
+from cfg_jax.data.cards import printable
+from cfg_jax.data.labels import text_of
 from cfg_jax.data.pictures import Pictures
+from cfg_jax.data.splits import find_splits
 from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
-from cfg_jax.errors import InputError, installed
+from cfg_jax.errors import InputError, installed, require
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
-SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+# what says that a file is a picture; one that Pillow cannot read is listed as unreadable, and not as of no use
+PICTURES = (
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".dng", ".cr2", ".nef", ".arw",
+)  # fmt: skip
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
+# what systems, file servers and notebooks put among files; names with a point before them are left out as well
+SERVICE = {
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot", "$recycle.bin",
+    "recycler", "recycled", "system volume information", "lost+found", "found.000", "network trash folder",
+    "temporary items", "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
 
 
-def find(source: str | Path) -> tuple[dict[str, Pictures], list[str]]:
+def find(source: str | Path, out: str | Path | None = None) -> tuple[dict[str, Pictures], list[str]]:
     """Tell by its files what a source is -> ({split: Pictures}, [what in it is of no use]).
 
-    Raises InputError where it is absent, damaged or without training pictures.
+    A folder `out` in it, which is being prepared, is not looked at. Raises InputError where the source is absent,
+    damaged or without training pictures, or where a picture's class or split cannot be told.
     """
     path = Path(source)
     if not path.exists():
         raise InputError(f"--source={source} does not exist: name a folder, a .tar, an .npz or a .npy")
     try:
-        splits, left_out = _find(path)
+        splits, left_out = _find(path, out)
     except (InputError, OSError):
         raise
     except Exception as error:  # zip, zlib, tar, numpy and protobuf each have their own for a damaged file
@@ -46,57 +63,91 @@ def find(source: str | Path) -> tuple[dict[str, Pictures], list[str]]:
     return splits, left_out
 
 
-def _find(path):
-    if path.suffix in (".npz", ".npy"):
-        return arrays(path), []
+def _find(path, out):
     if path.is_file():
+        if path.suffix in (".npz", ".npy"):
+            return arrays(path), []
         if not tarfile.is_tarfile(path):
             raise InputError(f"--source={path} is no folder, .tar, .npz or .npy of pictures")
         return by_class(tar_entries(path))
+    if not path.is_dir():
+        raise InputError(f"--source={path} is no folder and no file: name a folder, a .tar, an .npz or a .npy")
     if directory := tfds_directory(path):
         return from_tfds(directory)
-    if zips := sorted(path.glob("Imagenet64_*_npz.zip")):
+    if zips := sorted(p for p in path.glob("Imagenet64_*_npz.zip") if p.is_file()):
         return zipped_batches(zips), []
-    tars = sorted(p for p in path.iterdir() if re.search(r"\.(tar|tar\.gz|tgz)$", p.name))
-    tars = [p for p in tars if p.stem in ILSVRC_TARS] or tars
-    if tars and tars[0].stem not in ILSVRC_TARS and any(p.is_dir() for p in path.iterdir()):
-        raise InputError(f"--source={path} has folders and archives ({tars[0].name}): name one, or move the other away")
-    return by_class([entry for tar in tars for entry in tar_entries(tar)] if tars else folder_entries(path))
+    avoid = Path(out or "").resolve()
+    there = sorted(p for p in path.iterdir() if not is_service(p.name) and p.resolve() != avoid)
+    tars = [p for p in there if p.name.lower().endswith((".tar", ".tar.gz", ".tgz")) and p.is_file()]
+    if originals := [p for p in tars if p.stem in ILSVRC_TARS]:
+        tars = originals
+    elif tars and (others := [p.name for p in there if p.is_dir() or (p not in tars and is_picture(p.name))]):
+        raise InputError(
+            f"--source={path} has folders and archives ({tars[0].name}), such as {others[0]}: name one, or move the "
+            "other away"
+        )
+    return by_class([entry for tar in tars for entry in tar_entries(tar)] if tars else folder_entries(path, avoid))
 
 
-def by_class(entries: list[tuple[str, tuple]]) -> tuple[dict[str, Pictures], list[str]]:
-    """[(path, place)] -> ({split: Pictures}, [paths of no use]).
+def is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
 
-    Paths are [.../]train/CLASS/.../FILE, or CLASS/.../FILE where no folder is called train.
+
+def is_service(name: str) -> bool:
+    """Whether a file or folder of this name is never one of the user's: hidden, or in SERVICE."""
+    return (name.startswith(".") and name != "..") or name.lower() in SERVICE
+
+
+def by_class(entries: Iterable[tuple[str, tuple]]) -> tuple[dict[str, Pictures], list[str]]:
+    """[(path, place)] -> ({split: Pictures}, [paths of no use]). A folder's path ends in /.
+
+    Paths are [.../]train/CLASS/.../FILE, or CLASS/.../FILE where no folder is a split. Raises InputError where a folder
+    at the place of a class has no picture, since the classes after it would take other labels.
     """
     entries = sorted(entries, key=lambda entry: entry[0])
-    listed = [path for path, _ in entries]
+    listed = [path for path, _ in entries if not path.endswith("/")]
     if twice := [path for path, after in pairwise(listed) if path == after]:
-        raise InputError(f"{twice[0]} is twice in the source: remove one")
-    has_splits = any("train" in path.lower().split("/")[:-2] for path in listed)
+        raise InputError(f"{printable(twice[0])} is twice in the source: remove one")
+    if archives := [path for path in listed if path.lower().endswith(ARCHIVES)]:
+        raise InputError(f"{printable(archives[0])} is an archive within the source: unpack it there, or move it away")
+    splits = find_splits(path for path in listed if is_picture(path))
     synset_of = annotations(entries)
-    found, left_out = {}, []
+    found, left_out, first_files, giving = {}, [], {}, set()
     for path, place in entries:
         *folders, file = path.split("/")
-        split = "train"
-        if has_splits:
-            at = next((i for i, folder in enumerate(folders) if folder.lower() in SPLITS), None)
-            split, folders = (None, []) if at is None else (SPLITS[folders[at].lower()], folders[at + 1 :])
-        label = synset_of.get(file) or (folders[0] if folders else validation_synset(file))
-        if split and label and file.lower().endswith(PICTURES):
+        at = next((at for at in splits if tuple(folders[: len(at)]) == at), None)
+        split, folders = (None, []) if at is None else (splits[at], folders[len(at) :])
+        class_folder = (*(at or ()), *folders[:1])
+        if folders:
+            first_files[class_folder] = first_files.get(class_folder) or file
+        label = synset_of.get(file) if split == "validation" else None
+        if folders and not label:
+            label = unicodedata.normalize("NFC", folders[0])  # an archive and a folder may write one name in two ways
+        elif split and not label and (label := validation_synset(file)):
+            split = "validation"
+        if split and label and is_picture(file):
             found.setdefault(split, []).append((path, label, place))
-        else:
+            giving.add(class_folder)
+        elif file:
             left_out.append(path)
-    if "test" in found and "validation" not in found:
-        found["validation"] = found.pop("test")
-    left_out += [path for path, *_ in found.pop("test", [])]
+    for folder, file in first_files.items():
+        name = printable("/".join(folder))
+        require(file, f"{name} is empty: put the pictures of that class there, or remove it")
+        require(
+            folder in giving,
+            f"{name} has no picture that is known by its ending (its first file is {printable(file)}): convert them to "
+            ".png or .jpg, or remove it",
+        )
     return {split: _of_entries(entries) for split, entries in found.items()}, left_out
 
 
 def annotations(entries: list[tuple[str, tuple]]) -> dict[str, str]:
     """{file: synset} of Tiny ImageNet's validation pictures, which are published in one folder with a list."""
     lists = [fetch(place) for path, place in entries if path.endswith("val/val_annotations.txt")]
-    return dict(line.split("\t")[:2] for content in lists for line in content.decode().splitlines())
+    lines = [line for content in lists for line in text_of(content, "val_annotations.txt").splitlines() if line.strip()]
+    if wrong := [line for line in lines if "\t" not in line]:
+        raise InputError(f"val_annotations.txt has the line {wrong[0][:60]!r}: give FILE, a tab and SYNSET in each")
+    return dict(line.split("\t")[:2] for line in lines)
 
 
 def validation_synset(file: str) -> str | None:
@@ -121,23 +172,35 @@ def fetch(place: tuple[str | Path | bytes, int, int]) -> bytes:
         return file.read(size)
 
 
-def folder_entries(root: Path) -> list[tuple[str, tuple]]:
-    """[(path below root, place)] of all files but hidden ones. Raises InputError for an empty folder."""
+def folder_entries(root: Path, avoid: Path | None = None) -> list[tuple[str, tuple]]:
+    """[(path below root, place)] of all files and folders but service ones and the folder `avoid`.
+
+    Raises InputError where two paths lead to one folder, as in a loop of links.
+    """
 
     def fail(error):
         raise error  # a folder that may not be listed would shift the labels after it
 
-    entries = []
+    entries, seen = [], {}
     for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [name for name in files if not name.startswith(".")]
-        if not folders and not files:
-            raise InputError(f"{folder} is empty: put the pictures of that class there, or remove it")
+        folders[:] = [n for n in folders if not is_service(n) and Path(folder, n).resolve() != avoid]
+        same = seen.setdefault(os.path.realpath(folder), folder)
+        twice = f"{printable(folder)} is a link to {printable(same)}: remove it, its pictures would be taken twice"
+        require(same == folder, twice)
         below = Path(folder).relative_to(root)
-        for name in files:
+        entries += [((below / name).as_posix() + "/", NOTHING) for name in folders]
+        for name in filter(lambda name: not is_service(name), files):
             path = os.path.join(folder, name)
-            entries.append(((below / name).as_posix(), (path, 0, os.path.getsize(path))))
+            status = os.stat(path)
+            regular = stat.S_ISREG(status.st_mode)  # a pipe or device is never opened
+            place = (path, 0, status.st_size) if regular else NOTHING
+            entries.append(((below / name).as_posix() + ("" if regular else NO_FILE), place))
+    require(entries, f"{root} is empty: put a folder of pictures for each class there")
     return entries
+
+
+NOTHING = (b"", 0, 0)  # the place of what has no content
+NO_FILE = " (no file: a link, pipe or device)"
 
 
 def tar_entries(path: Path) -> list[tuple[str, tuple]]:
@@ -147,31 +210,42 @@ def tar_entries(path: Path) -> list[tuple[str, tuple]]:
     """
     prefix = f"{ILSVRC_TARS[path.stem]}/" if path.stem in ILSVRC_TARS else ""
     try:
-        if path.suffix == ".tar":
-            with open(path, "rb") as file:
-                return list(_members(file, path, prefix))
+        with open(path, "rb") as file:
+            begin = file.read(6)
+            if begin[:3] == b"BZh" or begin == b"\xfd7zXZ\0":
+                raise InputError(f"{path} is compressed by another method than gzip: unpack it, or compress it anew")
+            if begin[:2] != b"\x1f\x8b":
+                file.seek(0)
+                return list(_members(file, path, prefix, os.path.getsize(path)))
         with gzip.open(path) as file:
             content = file.read()  # to its end, where its checksum is
-        return list(_members(io.BytesIO(content), content, prefix))
+        return list(_members(io.BytesIO(content), content, prefix, len(content)))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}): fetch it again") from error
+        raise InputError(f"{path} is damaged ({error}): fetch it again, or unpack it and name the folder") from error
 
 
-def _members(file, holder, prefix):
+def _members(file, holder, prefix, end) -> Iterator[tuple[str, tuple]]:
+    """Of the tar from where `file` stands to the byte `end`."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         members = list(tar)
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError(f"it breaks off after {len(members)} members")
+        while block := file.read(max(0, min(1 << 20, end - file.tell()))):
+            if block.count(0) < len(block):
+                raise tarfile.ReadError(f"it goes on after its {len(members)} members, as several archives joined do")
     for member in members:
         name = prefix + os.path.normpath(member.name).lstrip("/")
-        if member.isdir() or Path(name).name.startswith("."):
+        if any(map(is_service, name.split("/"))):
             continue
-        if not member.isfile():
-            yield name + " (a link)", (b"", 0, 0)
-        elif name.endswith(".tar"):  # ILSVRC2012_img_train.tar holds one for each synset
+        if member.isdir():
+            yield name + "/", NOTHING
+        elif not member.isfile() or member.issparse():
+            yield name + NO_FILE, NOTHING
+        elif name.lower().endswith(".tar"):  # ILSVRC2012_img_train.tar holds one for each synset
             file.seek(member.offset_data)
-            yield from _members(file, holder, name.removesuffix(".tar") + "/")
+            yield name[:-4] + "/", NOTHING
+            yield from _members(file, holder, name[:-4] + "/", member.offset_data + member.size)
         else:
             yield name, (holder, member.offset_data, member.size)
 

@@ -1,6 +1,7 @@
 """A split's pictures as they are stored, and how one becomes an array."""
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cfg_jax.data.resize import RESIZES
 
 ORIENTATION = 0x0112  # EXIF
+# by their content, not by the ending; none of them runs a program, and deep sees the depth of each
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Pictures:
     stamps: Sequence
     classes: Sequence[str] | None
     read: Callable[[int], tuple[bytes | np.ndarray, str]]
+    named: Sequence[str] = ()  # the classes that the source names, with or without a picture
+
+    def every_class(self) -> set[str]:
+        return {*self.named, *(self.classes or ())}
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,15 @@ def convert_one(
     """(uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of what was unusual)."""
     content, label = pictures.read(i)
     try:
-        picture = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else from_array(content)
+        picture = Image.open(io.BytesIO(content), "r", FORMATS) if isinstance(content, bytes) else from_array(content)
+        if deep(picture):  # Pillow cuts colours to 8 bits without a word
+            raise ValueError("more than 8 bits a channel: convert it to 8")
         picture.load()
         picture, kinds = normalise(picture, settings)
         image = RESIZES[settings.resize](picture, settings.size)
     except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
-        reason = "no picture" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
+        strange = isinstance(error, UnidentifiedImageError)
+        reason = f"is none of {', '.join(FORMATS)}" if strange else f"{type(error).__name__}: {error}"
         return None, label, [("unreadable", f": {(reason.splitlines() or [''])[0][:120]}")]
     return image, label, [(kind, "") for kind in kinds]
 
@@ -57,19 +67,23 @@ def from_array(x: np.ndarray) -> Image.Image:
     return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
 
 
-def normalise(picture: Image.Image, settings: Settings) -> tuple[Image.Image, list[str]]:
-    """Any picture -> (the picture in mode L or RGB, [what was unusual about it]). Transparency is put on white.
+def deep(picture: Image.Image) -> bool:
+    """Whether a picture that is not loaded yet has more than 8 bits a channel in its file."""
+    of_tiles = [tile[3] for tile in getattr(picture, "tile", [])]
+    stored = [part for of in of_tiles for part in (of if isinstance(of, tuple) else (of,))]
+    bits = any(isinstance(part, str) and re.match(r"(?!BGR).*;16", part) for part in stored)  # BGR;16 is a pixel's 16
+    most = picture.format == "PPM" and any(isinstance(part, int) and part > 255 for part in stored)
+    return bits or most or picture.mode.startswith("I") or picture.mode == "F"
 
-    Raises ValueError for more than 8 bits a channel.
-    """
+
+def normalise(picture: Image.Image, settings: Settings) -> tuple[Image.Image, list[str]]:
+    """Any picture of 8 bits -> (it in mode L or RGB, [what was unusual about it]). Transparency is put on white."""
     kinds = []
     if getattr(picture, "n_frames", 1) > 1:
         kinds.append("of several frames, the first taken")
     if picture.getexif().get(ORIENTATION, 1) != 1:
         kinds.append("rotated by EXIF, " + ("turned upright" if settings.upright else "left as stored"))
         picture = ImageOps.exif_transpose(picture) if settings.upright else picture
-    if picture.mode.startswith("I") or picture.mode == "F":
-        raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         kinds.append("transparent, put on white")
         picture = picture.convert("RGBA")

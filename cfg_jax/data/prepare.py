@@ -1,16 +1,19 @@
 """A source of pictures -> a directory that trains: {split}-images.npy, {split}-labels.npy, card.json, report.json.
 
 Work is cut into parts of a few thousand pictures. A part is whole on the disk or not there, so a preparation that is
-killed goes on with the part it was in. At the end the parts are joined, and the card is written last.
+killed goes on with the part it was in. At the end the parts are joined, and the card is written last. A directory that
+holds anything else is refused, and only files that a preparation wrote are deleted.
 """
 
 import hashlib
 import io
 import logging
 import os
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,6 +31,10 @@ from cfg_jax.progress import progress
 
 log = logging.getLogger(__name__)
 PART = 2048  # pictures
+# the files of a preparation, whole or left by a kill: in its directory, and in parts
+TEMPORARY = r"\.((card|report)\.json|(train|validation)-(images|labels)\.npy)(\.[0-9a-f]{8})?\.tmp"
+WRITTEN = rf"\.lock|(card|report)\.json|(train|validation)-(images|labels)\.npy|{TEMPORARY}"
+PART_FILE = r"\.?(train|validation)-\d{5}-[0-9a-f]{12}\.(npy|json)(\.[0-9a-f]{8}\.tmp)?"
 TIMED = 48  # pictures converted beforehand to say how long all will take
 
 
@@ -41,21 +48,29 @@ def prepare(
     read. Raises InputError where either is needed and not given; a report names the files that cannot be read.
     """
     recipe, out = cards.recipe(name), Path(out)
-    pictures, unused = origins.find(source or tfds_origin.by_tfds(recipe.tfds))
+    check_flags(name, recipe, resize, size)
+    check_out(out)
+    pictures, unused = origins.find(source or tfds_origin.by_tfds(recipe.tfds), out)
     settings = settings_of(name, recipe, resize, size, pictures)
     words = labels.words_of(source)
     with only_one(out):
-        for path in out.glob(".*.tmp"):  # of one that was killed
-            path.unlink()
+        remove(out, TEMPORARY)
         plans = {split: plan(split, found, settings) for split, found in sorted(pictures.items())}
         keys = [key for parts in plans.values() for *_, key in parts]
         listing = digest_json([name, partial_set, skip_unreadable, sorted(words.items()), keys])
+        every = pictures["train"].every_class()
         if card := finished(out, listing):
-            shutil.rmtree(out / "parts", ignore_errors=True)
+            if every and card.class_names != labels.numbered(name, recipe, every, words)[0]:
+                raise InputError(
+                    f"{out} has its classes in the order of an earlier version, {card.class_table()}: train on it as "
+                    "it is, or choose another --out"
+                )
+            remove_parts(out)
             return card
         labels.check_counts({split: len(found.names) for split, found in pictures.items()}, recipe, partial_set)
         if all(found.classes is not None for found in pictures.values()):  # before the work, where it can be told
-            labels.of_all(name, recipe, {split: found.classes for split, found in pictures.items()}, words, partial_set)
+            classes = {split: found.classes for split, found in pictures.items()}
+            labels.of_all(name, recipe, classes, every, words, partial_set)
         parts = convert(out, pictures, plans, settings, workers or os.cpu_count())
 
         report = gather_report(parts, unused)
@@ -69,7 +84,7 @@ def prepare(
                 "mend them and run the same command, or leave them out with --skip_unreadable"
             )
         classes = {split: [c for part in parts[split] for c in part["classes"]] for split in parts}
-        class_names, found = labels.of_all(name, recipe, classes, words, partial_set)
+        class_names, found = labels.of_all(name, recipe, classes, every or set(classes["train"]), words, partial_set)
         counts = {split: len(of) for split, of in found.items()}
         shape = (settings.size, settings.size, settings.channels)
         card = cards.Card(
@@ -80,26 +95,71 @@ def prepare(
             pillow=PIL.__version__, listing=listing,
         )  # fmt: skip
         cards.save(out / "card.json", card)
-        shutil.rmtree(out / "parts")
+        remove_parts(out)
         return card
 
 
-def settings_of(name: str, recipe: cards.Recipe, resize, size, pictures: dict[str, Pictures]) -> Settings:
-    """resize and size as given, else the recipe's. Raises InputError where one is absent, unknown or not allowed."""
-    resize, size, channels = resize or recipe.resize, size or recipe.size, recipe.channels
-    if resize not in RESIZES:
+def check_out(out: Path) -> None:
+    """Raise InputError where a directory has files and is no preparation, finished or stopped.
+
+    A finished one has a card; a user may have added files to it. A stopped one has a lock or parts, and no other files
+    than a preparation writes.
+    """
+    with suppress(InputError, OSError):
+        cards.load(out / "card.json")
+        return
+    there = sorted(out.iterdir()) if out.is_dir() else []
+    strange = [path.name for path in there if not re.fullmatch(f"{WRITTEN}|parts", path.name)]
+    parts = [path.name for path in sorted(out.glob("parts/*"))]
+    strange += [f"parts/{name}" for name in parts if not re.fullmatch(PART_FILE, name)]
+    if there and (strange or not (parts or is_lock(out / ".lock"))):
+        raise InputError(
+            f"--out={out} holds {[*strange, there[0].name][0]}, which no preparation wrote: choose another --out, or "
+            "move that away"
+        )
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is what only_one leaves; a kill may leave it empty."""
+    return path.is_file() and re.match(rb"process \d+ on |$", path.read_bytes()) is not None
+
+
+def remove(directory: Path, pattern: str) -> None:
+    """Delete the files in a directory whose names are of a pattern."""
+    for path in list(directory.glob("*")):
+        if re.fullmatch(pattern, path.name):
+            path.unlink()
+
+
+def remove_parts(out: Path) -> None:
+    """Delete the parts, and their directory where nothing else is in it."""
+    remove(out / "parts", PART_FILE)
+    with suppress(OSError):
+        (out / "parts").rmdir()
+
+
+def check_flags(name: str, recipe: cards.Recipe, resize: str | None, size: int | None) -> None:
+    """Raise InputError, before the source is looked at, where --resize or --size is absent, unknown or not allowed."""
+    if (resize or recipe.resize) not in RESIZES:
         given = f"--resize={resize} is unknown" if resize else f"{name} needs --resize"
         raise InputError(f"{given}: choose one of {', '.join(RESIZES)}")
-    if recipe.size and size != recipe.size:
+    if recipe.size and size not in (None, recipe.size):
         raise InputError(f"{name} is of {recipe.size} pixels, not --size={size}: leave --size out, or use folder")
+    if not (size or recipe.size or name == "arrays"):
+        raise InputError(f"{name} needs --size, the side in pixels")
+
+
+def settings_of(
+    name: str, recipe: cards.Recipe, resize: str | None, size: int | None, pictures: dict[str, Pictures]
+) -> Settings:
+    """resize and size as given, else the recipe's, else those of the arrays."""
+    size, channels = size or recipe.size, recipe.channels
     if name == "arrays":
         first, _ = pictures["train"].read(0)
         if isinstance(first, bytes):
             raise InputError("arrays needs an .npz or .npy as --source: use folder for files of pictures")
         size, channels = size or len(first), first.shape[2] if first.ndim == 3 else 1
-    if not size:
-        raise InputError(f"{name} needs --size, the side in pixels")
-    return Settings(size, resize, channels, recipe.upright)
+    return Settings(size or 0, resize or recipe.resize or "", channels, recipe.upright)
 
 
 def plan(split: str, pictures: Pictures, settings: Settings) -> list[tuple[int, int, int, str]]:

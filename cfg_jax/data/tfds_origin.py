@@ -49,7 +49,8 @@ def from_tfds(directory: Path) -> tuple[dict[str, Pictures], list[str]]:
             return record["image"], names[record["label"]]
 
         version = f"{builder.name} {builder.info.version}"
-        return Pictures([f"{split}[{i}]" for i in range(len(records))], [version] * len(records), None, read)
+        numbers = range(len(records))
+        return Pictures([f"{split}[{i}]" for i in numbers], [version] * len(records), None, read, names)
 
     return {name: pictures(split) for split, name in wanted.items() if split in builder.info.splits}, left_out
 

@@ -20,8 +20,8 @@ import cfg_jax
 from cfg_jax.diffusion import loss
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
-from cfg_jax.training import mesh as meshes
 from cfg_jax.training import checkpoint, samples, trainer
+from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints

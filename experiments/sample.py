@@ -9,7 +9,7 @@ from absl import flags
 import cfg_jax
 from cfg_jax import checks, images
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_npz
+from cfg_jax.files import check_output, write_npz
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments import cli
 
@@ -40,6 +40,9 @@ flags.mark_flags_as_required(["run"])
 
 
 def main():
+    check_output(OUT.value, ".png")
+    if NPZ.value:
+        check_output(NPZ.value, ".npz", flag="--npz", reads=[OUT.value])
     ws = cli.numbers(W.value, float, "w")
     checks.finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
@@ -58,7 +61,7 @@ def main():
     scale = f", classifier scale {CLASSIFIER_SCALE.value:g}" if classifier else ""
     print(f"{OUT.value}: a row for each of labels {labels}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
     if NPZ.value:
-        write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)})
+        write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)}, mark=True)
         print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")
 
 

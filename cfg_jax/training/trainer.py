@@ -19,7 +19,7 @@ from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError, installed
-from cfg_jax.files import only_one
+from cfg_jax.files import check_directory, only_one
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.training import hosts, records, samples, start, targets
@@ -46,6 +46,8 @@ def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> 
     """
     # Config and data, before anything is written or compiled
     checks.everything(config)
+    if jax.process_index() == 0:
+        check_directory(workdir, "run")
     if wandb and jax.process_index() == 0:
         installed("wandb", extra="wandb")
     build.network(config)

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cfg_jax.errors import InputError
-from cfg_jax.files import write_atomic
+from cfg_jax.files import MARK, write_atomic
 
 
 def to_float(images: jax.Array | np.ndarray):
@@ -80,9 +80,10 @@ def read_png(path: str | Path) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    """The bytes of a PNG file, which says who wrote it."""
+    buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
+    about.add_text("Software", MARK)
+    image.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
 
 

@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cfg_jax.files import write_atomic
+from cfg_jax.files import MARK, write_atomic
 
 # Okabe and Ito's, which the colour-blind tell apart, without their yellow, which white swallows
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
@@ -60,8 +60,8 @@ GAPS = 4, 9  # points between it and what it names
 def image(figure: Figure, kind: str) -> bytes:
     """The bytes of a PNG or an SVG, kind "png" or "svg"."""
     out = io.BytesIO()
-    nothing = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-    figure.savefig(out, format=kind, metadata=nothing)
+    about = {"svg": {"Date": None, "Creator": MARK}, "png": {"Software": MARK}}[kind]
+    figure.savefig(out, format=kind, metadata=about)
     return out.getvalue()
 
 

@@ -20,7 +20,7 @@ from absl import flags
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import only_one, read_json, write_json
+from cfg_jax.files import check_directory, only_one, read_json, write_json
 from cfg_jax.perf import fit
 from cfg_jax.sweep import published, spec
 from configs import fashion_mnist, tiny_imagenet
@@ -84,6 +84,7 @@ DIGITS = SMALL | {
 def main():
     jax.config.update("jax_platforms", "cpu")  # the queue counts; the accelerator belongs to its commands
     ends = {name: at * MINUTES.value / 40 for name, at in (TINY_ENDS if TINY.value else ENDS).items()}
+    check_directory(OUT.value, "queue")
     with nullcontext() if PLAN.value else only_one(OUT.value, wait=2 * GRACE) as lock:
         queue = Queue(OUT.value, MINUTES.value, CALL_MINUTES.value, lock)
         check(queue, ends["check"])

@@ -271,8 +271,17 @@ def start_jax():
     if "coordinator" in FLAGS:
         at = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
         hosts.join(*at, timeout=FLAGS.init_timeout, lost_after=FLAGS.lost_after)
+        hosts.agree(given_to_all())
         if jax.distributed.is_initialized() and jax.process_index() > 0:  # the first one speaks for all
             logging.getLogger("cfg_jax").setLevel(logging.WARNING)
+
+
+def given_to_all():
+    """The flags that all processes of a run must have alike, a config by its fields."""
+    own = ("coordinator", "process_id", "init_timeout", "lost_after", "config")
+    given = {f"--{name}": FLAGS[name].value for name in FLAGS if name not in own and "." not in name}
+    fields = configs.flat(FLAGS.config) if "config" in FLAGS and FLAGS.config else {}
+    return given | {f"--config.{field}": value for field, value in fields.items()}
 
 
 def print_failure(failed: threading.ExceptHookArgs) -> None:

@@ -13,7 +13,7 @@ from absl import flags
 from cfg_jax import checks
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
-from cfg_jax.files import read_json, write_atomic
+from cfg_jax.files import check_output, read_json, write_atomic
 from cfg_jax.training import weights
 from experiments import cli, model_card
 
@@ -38,6 +38,8 @@ def main():
     out = Path(OUT.value)
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out} must end in .safetensors")
+    check_output(out, ".safetensors", reads=[weights.located(RUN.value)])
+    check_output(out.with_suffix(".md"), ".md")
     config, step, params = weights.read(RUN.value, STEP.value, EMA.value or "ema")
     imported, data = origin(Path(RUN.value) / "imported.json"), Path(RUN.value) / "data.json"
     rows = model_card.scores(Path(SCORES.value), params) if SCORES.value else ()

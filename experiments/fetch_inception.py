@@ -30,6 +30,7 @@ FROM_FILE = flags.DEFINE_string("from_file", None, "a file that is here already"
 
 
 def main():
+    check(Path(OUT.value))
     path = Path(FROM_FILE.value) if FROM_FILE.value else Path(OUT.value).with_suffix(".pth")
     if not FROM_FILE.value and not path.exists():
         download(path)
@@ -39,6 +40,19 @@ def main():
         raise InputError(f"{path} is not the published file: its sha256 does not begin with {SHA256}; fetch it again")
     until = inception.convert(path, OUT.value)
     print(f"{OUT.value}: the Inception network of FID up to {until}")
+
+
+def check(out):
+    """Raise InputError where something else than these weights would be replaced."""
+    if FROM_FILE.value and out.resolve() == Path(FROM_FILE.value).resolve():
+        raise InputError(f"--out={out} is --from_file: choose another --out")
+    if out.exists():
+        try:
+            inception.load(out)
+        except InputError as error:
+            raise InputError(
+                f"{out} is there and has no Inception weights: remove it, or choose another --out"
+            ) from error
 
 
 def download(path):

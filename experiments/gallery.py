@@ -16,7 +16,7 @@ from PIL import Image
 from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, samplers
 from cfg_jax.errors import require
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
 from experiments import cli
@@ -24,8 +24,23 @@ from experiments import cli
 BEGAN = time.perf_counter()
 
 
-def define_out():
-    return flags.DEFINE_string("out", "runs/studies", "directory for the study's picture and table")
+def define_out(study):
+    """--out of a study, in which nothing of its names may be another's: looked at as the flags are read."""
+    out = flags.DEFINE_string("out", "runs/studies", "directory for the study's picture and table")
+    flags.register_validator(out, lambda directory: directory is None or check_names(Path(directory), study))
+    return out
+
+
+def check_names(out, study):
+    """Raise InputError for a page or picture of the study's names that this code did not write."""
+    there = [path for path in out.glob(f"{study}*") if path.stem == study or path.stem.startswith(f"{study}_")]
+    pages = [path for path in there if path.suffix == ".md"]
+    for path in pages:
+        check_output(path, ".md")
+    for path in (path for path in there if path.suffix in (".png", ".svg")):
+        page = next((page for page in pages if path.stem.startswith(page.stem)), None)
+        check_output(path, path.suffix, page=page)
+    return True
 
 
 def weights(text, flag="w"):

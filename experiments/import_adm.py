@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.files import sha256_of, write_json
+from cfg_jax.files import check_directory, sha256_of, write_json
 from cfg_jax.models import adm, build, torch_file
 from cfg_jax.training import checkpoint
 from experiments import cli
@@ -41,6 +41,7 @@ def main():
         )
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
+    check_directory(out, "run")
     orders = adm.published_orders(name) if path.stem == name else {}
     said = {"attention_order": ORDER.value, "noise_schedule": SCHEDULE.value}
     orders |= {field: value for field, value in said.items() if value}

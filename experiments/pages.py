@@ -16,6 +16,7 @@ from cfg_jax.training import records
 
 PLOTS = ("curves.png", "curves.svg", "curves_T.png", "curves_T.svg")
 COPIED = ("results.csv", *PLOTS, "samples.png", "config.json")
+WRITTEN = (*COPIED, "runs.json", "speed.json", "peers.md", "profile.md")
 
 
 def table(base, scale: str, sweep: Path, runs: Path, out: Path) -> None:

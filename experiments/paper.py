@@ -21,7 +21,7 @@ from cfg_jax import checks, images
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import read_json
+from cfg_jax.files import check_output, read_json
 from cfg_jax.models import inception
 from cfg_jax.perf import cost, fit
 from cfg_jax.pinned import check_seed
@@ -84,6 +84,8 @@ def main():
         print(of)
     if PLAN.value:
         return
+    if first and not table:
+        check_output(sheet_path(), ".png", flag="--runs")
     workdir = Path(SWEEP.value or Path(RUNS.value) / f"{RUNG}-sweep")
     for run, model in runs.items():
         trainer.train(model, run)
@@ -147,6 +149,10 @@ def by_benchmark(measured, config, images, passes, scored):
     return f"{'':10} hours on {measured['device']} by its benchmark: {hours}; the reference's features apart"
 
 
+def sheet_path():
+    return Path(RUNS.value) / f"{RUNG}-figure{FIGURE.value}.png"
+
+
 def sheet(config, run, ws):
     """Samples of one noise over w: a PNG."""
     of, model = published.SHEETS[FIGURE.value], cfg_jax.load(run)
@@ -161,7 +167,7 @@ def sheet(config, run, ws):
             labels = labels_by_rule("random", of.num_images, len(names), config.eval.seed)
         sampled = [model.sample(labels, w, config.sampler.num_steps, config.eval.seed) for w in of.ws or ws]
         rows.append([images.grid(panel, of.columns) for panel in sampled])
-    out = Path(RUNS.value) / f"{RUNG}-figure{FIGURE.value}.png"
+    out = sheet_path()
     images.save_png(out, images.mosaic(rows))
     print(
         f"{out}: w = {list(of.ws or ws)} from left to right, T = {config.sampler.num_steps}, one noise; rows {of.kinds}"

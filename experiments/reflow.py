@@ -16,6 +16,7 @@ import cfg_jax
 from cfg_jax import checks
 from cfg_jax.data import pairs
 from cfg_jax.errors import InputError
+from cfg_jax.files import check_directory
 from cfg_jax.sampling import ode
 from cfg_jax.training import students, trainer
 from experiments import cli
@@ -31,6 +32,7 @@ flags.mark_flags_as_required(["run", "workdir"])
 
 
 def main():
+    check_directory(WORKDIR.value, "run")
     model = cfg_jax.load(RUN.value)
     ode.check(model, W.value)
     asked = PAIRS.value, W.value, NUM_STEPS.value, SEED.value

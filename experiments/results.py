@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax.errors import require
+from cfg_jax.files import check_directory, check_output
 from configs import fashion_mnist, tiny_imagenet
 from experiments import cli, pages
 
@@ -21,6 +22,8 @@ OUT = flags.DEFINE_string("out", None, "the directory to write; of an accelerato
 
 
 def main():
+    if OUT.value:
+        check(Path(OUT.value))
     if ACCELERATOR.value:
         require(not SWEEP.value, "--accelerator has sweeps of its own: leave out --sweep")
         bases = {"fashion_mnist": fashion_mnist.get_config(), "tiny_imagenet": tiny_imagenet.get_config()}
@@ -31,6 +34,13 @@ def main():
         out = Path(OUT.value)
         pages.table(CONFIG.value, Path(cli.given("config")).stem, Path(SWEEP.value), Path(RUNS.value), out)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def check(out):
+    """What is written there may take the place of an earlier page of ours alone."""
+    check_directory(out, "page")
+    for name in ("README.md", *pages.WRITTEN):
+        check_output(out / name, Path(name).suffix, page=out / "README.md")
 
 
 if __name__ == "__main__":

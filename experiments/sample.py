@@ -9,7 +9,7 @@ from absl import flags
 import cfg_jax
 from cfg_jax import checks, images
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import write_npz
+from cfg_jax.files import check_output, write_npz
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments import cli
 
@@ -41,6 +41,9 @@ flags.mark_flags_as_required(["run"])
 
 
 def main():
+    check_output(OUT.value, ".png")
+    if NPZ.value:
+        check_output(NPZ.value, ".npz", flag="--npz", reads=[OUT.value])
     ws = cli.numbers(W.value, float, "w")
     checks.finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
@@ -65,7 +68,7 @@ def main():
     rows = f"a row for each of labels {labels}" if num_classes else f"{len(labels)} rows, without labels"
     print(f"{OUT.value}: {rows}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
     if NPZ.value:
-        write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)})
+        write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)}, mark=True)
         print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")
 
 

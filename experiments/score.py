@@ -14,7 +14,7 @@ from cfg_jax.errors import require
 from cfg_jax.evaluation import compatible, measure, references, samples
 from cfg_jax.evaluation.classifiers import GivenClassifier
 from cfg_jax.evaluation.features import Features, InceptionFeatures
-from cfg_jax.files import write_json
+from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.progress import progress
 from cfg_jax.sampling.draw import check_labels
 from cfg_jax.sampling.model import load_classifier
@@ -35,6 +35,8 @@ flags.mark_flags_as_required(["samples", "reference"])
 
 
 def main():
+    if OUT.value:
+        check_output(OUT.value, ".json")
     checks.neighbours(NEIGHBOURS.value, "--neighbours")
     require(BOOTSTRAP.value != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
     given = samples.load(SAMPLES.value)
@@ -86,7 +88,7 @@ def main():
             + (f"   (standard deviation over its {over} {spread:.2g})" if spread is not None else "")
         )
     if OUT.value:
-        write_json(OUT.value, result)
+        write_json(OUT.value, MARKED | result)
 
 
 if __name__ == "__main__":

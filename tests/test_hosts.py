@@ -160,3 +160,35 @@ def test_who_does_not_come_is_said(tmp_path):
         assert not (tmp_path / "x").exists()
     status, _, stderr = ends([start(*TRAIN, f"--workdir={tmp_path / 'x'}", *at, "--process_id=2")])[0]
     assert status == 1 and "give all three" in stderr and stderr.count("\n") == 1
+
+
+def told(flag, *others, name="train"):
+    """The lines of two processes, of which the second alone has `flag`; neither has begun anything."""
+    at = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--init_timeout=60", "--lost_after=8")
+    both = [start(name, *others, *at, f"--process_id={i}", *own) for i, own in enumerate([(), (flag,)])]
+    done = ends(both, timeout=60)
+    assert [status for status, _, _ in done] == [1, 1], done
+    return [stderr for _, _, stderr in done]
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.train.learning_rate=0.5", "--config.train.learning_rate=0.002 on process 0, 0.5 on process 1"),
+        ("--config.train.batch_size=16", "--config.train.batch_size=8 on process 0, 16 on process 1"),
+        ("--config.train.num_steps=3", "--config.train.num_steps=6 on process 0, 3 on process 1"),
+        ("--config.data.flip=True", "--config.data.flip=False on process 0, True on process 1"),
+        ("--workdir=elsewhere", "/run on process 0, elsewhere on process 1"),
+    ],
+)
+def test_processes_with_other_flags_say_so(tmp_path, flag, said):
+    for stderr in told(flag, *TRAIN[1:], f"--workdir={tmp_path / 'run'}"):
+        line = stderr.splitlines()[-1]  # after the one that says who has met
+        assert line.startswith("error: the processes of this run differ: ") and stderr.count("\n") <= 2, stderr
+        assert said in line and line.endswith(": start all by the same command")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_one_that_only_plans_is_told(tmp_path):
+    args = ("--table=2", "--scale=digits", f"--runs={tmp_path}", *TINY)
+    assert all("--plan=False on process 0, True on process 1" in said for said in told("--plan", *args, name="paper"))

@@ -8,11 +8,15 @@ import sys
 import tarfile
 import time
 
+import jax
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.training import hosts, trainer
 from experiments.launch import finished, pack  # noqa: F401  nothing runs at import
 from tests.several import ROOT, TINY
 
@@ -180,3 +184,30 @@ def test_the_list_of_what_is_there():
     done = subprocess.run([sys.executable, LAUNCH / "unpack.py", "--list"], capture_output=True, text=True)
     there = json.loads(done.stdout)
     assert there["packages"]["jax"] and there["python"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
+
+
+class Coordinator:
+    """jax's, where another process has said its settings already."""
+
+    def __init__(self, **theirs):
+        self.said = json.dumps(theirs)
+
+    def key_value_set(self, key, value):
+        self.own = value
+
+    def blocking_key_value_get(self, key, timeout_ms):
+        return self.said if key.endswith("/1") else self.own
+
+    def wait_at_barrier(self, key, timeout_ms):
+        pass
+
+
+def test_training_compares_what_processes_were_given(tiny, tmp_path, monkeypatch):
+    """Also versions, and data that a directory of the same name holds, before anything is written."""
+    theirs = {"code": "0.0.1", "jax": jax.__version__, "workdir": str(tmp_path / "run")}
+    theirs |= {f"config.{field}": str(value) for field, value in configs.flat(tiny).items()}
+    monkeypatch.setattr(hosts.distributed.global_state, "client", Coordinator(**theirs))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"differ: code=0.1.0 on process 0, 0.0.1 on process 1; config.data.card=\w+ "):
+        trainer.train(tiny, tmp_path / "run")
+    assert not [*tmp_path.iterdir()]

@@ -20,8 +20,8 @@ import cfg_jax
 from cfg_jax.diffusion import loss
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
+from cfg_jax.training import checkpoint, samples, trainer
 from cfg_jax.training import mesh as meshes
-from cfg_jax.training import samples, trainer
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
@@ -244,6 +244,45 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path, how, 
     assert (tmp_path / "damaged" / "4").is_dir()
     assert_equal(final(tmp_path, config), final(workdir, config))
     assert [row["step"] for row in records(tmp_path)] == [2, 4]
+
+
+WITHOUT_DIGESTS = {
+    "gone": lambda path, sealed: path.unlink(),
+    "empty": lambda path, sealed: path.write_text("{}"),
+    "no table": lambda path, sealed: path.write_text("[]"),
+    "one less": lambda path, sealed: path.write_text(json.dumps(dict(list(sealed.items())[1:]))),
+    "one more": lambda path, sealed: path.write_text(json.dumps(sealed | {"ema/more": "0" * 64})),
+    "no words": lambda path, sealed: path.write_text(json.dumps(dict.fromkeys(sealed, 1))),
+    "and no metadata": lambda path, sealed: (path.unlink(), (path.parent / "_CHECKPOINT_METADATA").unlink()),
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_DIGESTS)
+def test_a_checkpoint_without_whole_digests_is_damaged(whole, tmp_path, how):
+    _, workdir = whole
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoints" / "4" / "sha256.json"
+    WITHOUT_DIGESTS[how](path, json.loads(path.read_text()))
+    with pytest.raises(InputError, match=r"checkpoints/4 cannot be read .*: remove it, step 2 is taken then"):
+        cfg_jax.load(tmp_path)
+    checkpoint.set_aside_damaged(tmp_path / "checkpoints")
+    assert checkpoint.steps_of(tmp_path) == [2] and cfg_jax.load(tmp_path).step == 2
+
+
+def test_a_checkpoint_of_an_older_version_needs_no_digests(whole, tmp_path):
+    """Such a one says nothing of digests in orbax's metadata; those of imported weights say it, too."""
+    _, workdir = whole
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoints" / "4"
+    (path / "sha256.json").unlink()
+    metadata = json.loads((path / "_CHECKPOINT_METADATA").read_text())
+    (path / "_CHECKPOINT_METADATA").write_text(json.dumps(metadata | {"custom_metadata": {}}))
+    assert checkpoint.damage(path) is None
+    checkpoint.save_weights(tmp_path / "imported", {"a": np.zeros(3, np.float32)})
+    imported = tmp_path / "imported" / "checkpoints" / "0"
+    assert checkpoint.damage(imported) is None
+    (imported / "sha256.json").unlink()
+    assert checkpoint.damage(imported) == "sha256.json is missing"
 
 
 def test_one_run_at_a_time(whole):

@@ -21,7 +21,7 @@ from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import measure, references
 from cfg_jax.evaluation.classifiers import GivenClassifier, features_of
-from cfg_jax.files import shared, to_make, write_json
+from cfg_jax.files import check_directory, shared, to_make, write_json
 from cfg_jax.models import build
 from cfg_jax.progress import progress
 from cfg_jax.sampling import model as models
@@ -66,6 +66,7 @@ def sweep(
     config.eval.reference even if a run was trained on something else. other_device mixes features of several kinds of
     device. save_npz keeps all images. Raises InputError for what the user can mend.
     """
+    check_directory(workdir, "sweep")
     source, config = sources.load(config)
     workdir = Path(workdir)
     variants = spec.variants(config, vary or {})
@@ -96,6 +97,7 @@ def sweep(
             raise InputError(f"config.guidance.{idle[0]} has no effect on --classifier_run: leave it None")
 
     with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):
+        (workdir / "cells").mkdir(exist_ok=True)  # it is a sweep's from here on
         features = features_of(config, source, workdir)
         reference = references.of_config(config, features, source, workdir, other_reference, other_device)
         configs.save(workdir / "config.json", config)

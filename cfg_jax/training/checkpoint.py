@@ -23,6 +23,7 @@ from cfg_jax.training.state import TrainState
 
 ITEMS = ("params", "ema", "opt_state", "averages")  # the last where config.train.averages asks for some
 MANIFEST = "sha256.json"
+SEALED = {"sealed": True}  # orbax keeps this in a checkpoint: digests belong to it, and without them it is damaged
 log = logging.getLogger(__name__)
 
 
@@ -38,12 +39,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             set_aside_damaged(directory)
         wait_for_all("damaged checkpoints are set aside")
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            keep_period=keep_every or None,
-            async_options=ocp.AsyncOptions(post_finalization_callback=partial(write_digests, directory)),
-        )
-        self.manager = ocp.CheckpointManager(directory, options=options)
+        self.manager = manager_of(directory, max_to_keep=keep, keep_period=keep_every or None)
 
     @property
     def latest(self) -> int | None:
@@ -54,7 +50,7 @@ class Checkpoints:
         """Start writing the state. Raises InputError where the save before it failed; close() says so of the last."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in items_of(state).items()}
         with self._writing():
-            self.manager.save(int(state.step), args=ocp.args.Composite(**items))
+            self.manager.save(int(state.step), args=ocp.args.Composite(**items), custom_metadata=SEALED)
 
     def restore(self, template: TrainState) -> TrainState:
         """Return the newest state, in the shapes, types and shardings of `template`.
@@ -93,6 +89,12 @@ class Checkpoints:
             ) from error
 
 
+def manager_of(directory: Path, **options) -> ocp.CheckpointManager:
+    """Orbax's manager of the checkpoints in a directory, which puts digests into each that it writes."""
+    seal = ocp.AsyncOptions(post_finalization_callback=partial(write_digests, directory))
+    return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(async_options=seal, **options))
+
+
 def items_of(state: TrainState) -> dict[str, Any]:
     """{item: its arrays} of those of ITEMS that a state has."""
     return {name: getattr(state, name) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
@@ -110,8 +112,8 @@ def save_weights(workdir: str | Path, params: Any) -> None:
     Sampling and config.init_from read it. Training cannot go on from it, since it has no optimizer.
     """
     items = {name: ocp.args.StandardSave(params) for name in ("params", "ema")}
-    with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints") as manager:
-        manager.save(0, args=ocp.args.Composite(**items))
+    with manager_of(Path(workdir).absolute() / "checkpoints") as manager:
+        manager.save(0, args=ocp.args.Composite(**items), custom_metadata=SEALED)
 
 
 def restore_params(run_dir: str | Path, step: int | None = None, item: str = "ema") -> tuple[int, Any]:
@@ -168,17 +170,32 @@ def write_digests(directory: Path) -> None:
 def damage(path: Path, item: str = "") -> str | None:
     """Say what is wrong with a checkpoint's files, or with those of one item ("ema/"); None where nothing is.
 
-    Checkpoints of older versions have no digests: only whether there is anything in them is checked.
+    Each file must be in the list of digests and have its digest. Checkpoints of older versions may have no list: only
+    whether there is anything in them is checked.
     """
+    there = {name for name in item_files(path) if name.startswith(item)}
+    if not there:
+        return "there is nothing in it"
     if not (path / MANIFEST).exists():
-        return None if any((path / name).is_dir() for name in ITEMS) else "there is nothing in it"
+        return None if _unsealed(path) else f"{MANIFEST} is missing"
     try:
-        sealed = {name: digest for name, digest in read_json(path / MANIFEST).items() if name.startswith(item)}
-    except ValueError:
+        digests = {name: digest for name, digest in read_json(path / MANIFEST).items() if name.startswith(item)}
+    except (ValueError, AttributeError):
         return f"{MANIFEST} cannot be read"
-    missing = [name for name in sealed if not (path / name).exists()]
-    changed = [name for name in sealed if name not in missing and sha256_of(path / name) != sealed[name]]
-    return f"{missing[0]} is missing" if missing else f"{changed[0]} has changed" if changed else None
+    if missing := sorted(digests.keys() - there):
+        return f"{missing[0]} is missing"
+    if unlisted := sorted(there - digests.keys()):
+        return f"{unlisted[0]} has no digest in {MANIFEST}"
+    changed = next((name for name in sorted(there) if sha256_of(path / name) != digests[name]), None)
+    return changed and f"{changed} has changed"
+
+
+def _unsealed(path):
+    """Whether an older version wrote this checkpoint, perhaps without digests."""
+    try:
+        return not read_json(path / "_CHECKPOINT_METADATA").get("custom_metadata")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def set_aside_damaged(directory: Path) -> None:

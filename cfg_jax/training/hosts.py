@@ -1,17 +1,21 @@
 """Several processes of one run: they find each other, and when one is lost the others end and name it."""
 
+import itertools
+import json
 import logging
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from jax._src import distributed, xla_bridge  # its client has no public door; orbax comes in here too
 
+from cfg_jax import __version__
 from cfg_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -19,6 +23,7 @@ BEAT = 2.0  # seconds between signs of life
 TRY_AGAIN = 75  # the exit status EX_TEMPFAIL
 A_DAY = 86_400  # seconds
 _watching = threading.Event()
+_exchanges = itertools.count()  # each has keys of its own at the coordinator
 
 
 def join(
@@ -109,6 +114,30 @@ def watch(lost_after: float) -> list[str]:
     _watching.set()
     threading.Thread(target=beat, daemon=True).start()
     return names
+
+
+def agree(settings: Mapping[str, Any]) -> None:
+    """Check that all processes have the same settings, {field: value}, and the same versions of the code and of jax.
+
+    All call it in the same order, before anything else that they do together. Raises InputError on every process where
+    a field differs, which the message names with its value on each.
+    """
+    client = distributed.global_state.client
+    if client is None:  # this process is alone
+        return
+    own, number = jax.process_index(), next(_exchanges)
+    said = {"code": __version__, "jax": jax.__version__} | {field: str(value) for field, value in settings.items()}
+    client.key_value_set(f"cfg_jax/settings/{number}/{own}", json.dumps(said))
+    keys = [f"cfg_jax/settings/{number}/{i}" for i in range(jax.process_count())]
+    theirs = [json.loads(client.blocking_key_value_get(key, 1000 * A_DAY)) for key in keys]
+    client.wait_at_barrier(f"cfg_jax/settings/{number}", 1000 * A_DAY)  # when process 0 ends, jax ends the others
+    differences = []
+    for field in dict.fromkeys(field for settings in theirs for field in settings):
+        values = [settings.get(field, "absent") for settings in theirs]
+        others = [f"{value} on process {i}" for i, value in enumerate(values) if value != values[0]]
+        differences += [", ".join([f"{field}={values[0]} on process 0", *others])] if others else []
+    if differences:
+        raise InputError(f"the processes of this run differ: {'; '.join(differences)}: start all by the same command")
 
 
 def stop_step(proposed: int | None = None) -> int | None:

@@ -16,13 +16,14 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cfg_jax import checks, pinned
+from cfg_jax import config as configs
 from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError, installed
-from cfg_jax.files import only_one
+from cfg_jax.files import check_directory, only_one
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.training import hosts, records, samples, start, targets
 from cfg_jax.training import mesh as meshes
-from cfg_jax.training import records, samples, start, targets
 from cfg_jax.training import step as steps
 from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
@@ -47,10 +48,13 @@ def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> 
     """
     # Config and data, before anything is written or compiled
     checks.everything(config)
+    if jax.process_index() == 0:
+        check_directory(workdir, "run")
     if wandb and jax.process_index() == 0:
         installed("wandb", extra="wandb")
     build.network(config)
     source, config = sources.load(config)
+    hosts.agree({"workdir": workdir} | {f"config.{field}": value for field, value in configs.flat(config).items()})
     teacher, source, config = targets.load(config, source)
     mesh = meshes.training_mesh(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():

@@ -15,7 +15,7 @@ from absl import flags
 
 from cfg_jax import checks
 from cfg_jax.diffusion import guidance
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.models import build
 from cfg_jax.perf.budget import Operation, budget
 from cfg_jax.text import markdown
@@ -31,6 +31,8 @@ flags.mark_flags_as_required(["config"])
 
 
 def main():
+    if OUT.value:
+        check_output(OUT.value, ".md")
     jax.config.update("jax_platforms", "cpu")  # nothing runs, and attention is XLA's whatever there is
     config = CONFIG.value
     checks.everything(config)

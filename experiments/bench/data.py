@@ -22,7 +22,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from cfg_jax.data import pipeline, sources
-from cfg_jax.files import write_json
+from cfg_jax.files import MARKED, check_output, write_json
 from experiments import cli
 
 OUT = flags.DEFINE_string("out", "runs/benchmark-data.json", "JSON to write")
@@ -85,6 +85,7 @@ def images_per_s(source, threads):
 
 
 def main():
+    check_output(OUT.value, ".json")
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         for name, source in forms(Path(directory)).items():
@@ -94,7 +95,7 @@ def main():
                 spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
                 print(f"{name:20} {threads} threads {statistics.median(rates):8,.0f} images/s ({spread})")
     cores = len(os.sched_getaffinity(0))
-    write_json(OUT.value, {"cores": cores, "processor": platform.processor(), "shape": SHAPE, "rows": rows})
+    write_json(OUT.value, MARKED | {"cores": cores, "processor": platform.processor(), "shape": SHAPE, "rows": rows})
 
 
 if __name__ == "__main__":

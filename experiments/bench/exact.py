@@ -17,7 +17,7 @@ from jax.nn import dot_product_attention
 
 from cfg_jax import checks, images, pinned
 from cfg_jax.diffusion.guidance import Guidance
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.models import build
 from cfg_jax.perf import kernels
 from cfg_jax.sampling import draw
@@ -35,6 +35,8 @@ LOSS = 0.01  # relative; a mean over many numbers, whose roundings partly cancel
 
 
 def main():
+    if OUT.value:
+        check_output(OUT.value, ".md")
     config = CONFIG.value
     checks.everything(config)
     params = filled(config)
@@ -46,7 +48,7 @@ def main():
         lines.append(f"{outcome}  {check.__name__:9} {line}")
         print(lines[-1], flush=True)
         if OUT.value:
-            write_atomic(OUT.value, "\n".join(lines) + "\n")
+            write_atomic(OUT.value, "\n".join([f"    {cli.command_line('bench.exact')}\n", *lines]) + "\n")
     sys.exit(int(failed))
 
 

@@ -15,7 +15,7 @@ from cfg_jax import checks
 from cfg_jax.evaluation.features import Extracted
 from cfg_jax.evaluation.measure import Tally
 from cfg_jax.evaluation.references import Reference
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.perf import timing
 from cfg_jax.sweep.spec import changed
 from cfg_jax.text import markdown
@@ -47,6 +47,8 @@ SCORES = [
 
 
 def main():
+    if OUT.value:
+        check_output(OUT.value, ".md")
     config = CONFIG.value
     checks.everything(config)
     rows = [["", "of", "raised to", "seconds", "power", "GB", "power"], ["---", "---", *["---:"] * 5]]

@@ -24,7 +24,7 @@ from cfg_jax.evaluation.features import Extracted, Features, InceptionFeatures
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.evaluation.references import Reference
 from cfg_jax.evaluation.scores import Name
-from cfg_jax.files import write_atomic, write_npz
+from cfg_jax.files import check_output, write_atomic, write_npz
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
 from cfg_jax.text import markdown
@@ -38,6 +38,7 @@ SIZE = flags.DEFINE_integer("size", 32, "side of the images, end to end", lower_
 
 
 def main():
+    check_output(OUT.value, ".md")
     if importlib.util.find_spec("torch_fidelity") is None:
         raise InputError("torch-fidelity is not installed: python -m pip install torch torchvision torch-fidelity")
     import torch

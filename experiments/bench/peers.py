@@ -26,7 +26,7 @@ from absl import flags
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import read_json, write_atomic, write_json
+from cfg_jax.files import MARKED, check_output, read_json, write_atomic, write_json
 from cfg_jax.perf import timing
 from cfg_jax.text import markdown
 from experiments import cli
@@ -42,6 +42,8 @@ FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of
 
 
 def main():
+    for end, kind in ((".json", ".json"), (".md", ".md"), *([] if OURS.value else [(".ours.json", ".json")])):
+        check_output(Path(OUT.value).with_suffix(end) if end != ".json" else OUT.value, kind, reads=[OURS.value])
     if importlib.util.find_spec("torch") is None:
         raise InputError("torch is not installed: python -m pip install torch torchvision torch-fidelity")
     import torch
@@ -75,12 +77,12 @@ def main():
     }
     for name in [*nets]:
         result[name] = time_network(nets.pop(name).to(device), config)
-        write_json(OUT.value, result)
+        write_json(OUT.value, MARKED | result)
     if importlib.util.find_spec("torch_fidelity"):
         result["torch-fidelity"] = {"features": time_features(config, ours["features"]["batch_size"], device)}
-        write_json(OUT.value, result)
+        write_json(OUT.value, MARKED | result)
     text = table(ours, result)
-    write_atomic(Path(OUT.value).with_suffix(".md"), text)
+    write_atomic(Path(OUT.value).with_suffix(".md"), f"    {cli.command_line('bench.peers')}\n\n{text}")
     print(text)
 
 

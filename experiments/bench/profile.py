@@ -8,7 +8,7 @@ import jax
 from absl import flags
 
 from cfg_jax import checks
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.perf import timing, trace
 from cfg_jax.text import markdown
 from experiments import cli
@@ -22,6 +22,7 @@ PROGRAMS = {"training": timing.training, "sampling": timing.sampling}
 
 
 def main():
+    check_output(OUT.value, ".md")
     config = CONFIG.value
     checks.everything(config)
     command = cli.command_line("bench.profile")

@@ -15,7 +15,7 @@ import jax
 from absl import flags
 
 from cfg_jax.errors import require
-from cfg_jax.files import write_atomic, write_json
+from cfg_jax.files import check_output, write_atomic, write_json
 from cfg_jax.perf import collectives, cost
 from cfg_jax.progress import progress
 from cfg_jax.text import markdown
@@ -31,6 +31,8 @@ CHECKED = "digits"  # whose small programs show that neither images nor, replica
 
 
 def main():
+    check_output(OUT.value, ".md")
+    check_output(Path(OUT.value).with_suffix(".json"), ".json", page=Path(OUT.value))
     counts, fsdp = cli.numbers(DEVICES.value, int, "devices"), FSDP.value
     fit = all(count > 0 and count % fsdp == 0 for count in counts)
     require(fit, f"--devices={DEVICES.value} must be multiples of --fsdp={fsdp}")

@@ -10,7 +10,7 @@ from absl import flags
 
 from cfg_jax import __version__, checks
 from cfg_jax import config as configs
-from cfg_jax.files import write_json
+from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.perf import cost, timing
 from cfg_jax.training import mesh
 from experiments import cli
@@ -27,6 +27,7 @@ flags.mark_flags_as_required(["config"])
 
 
 def main():
+    check_output(OUT.value, ".json")
     config = CONFIG.value
     checks.everything(config)
     jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is to be no read from disk
@@ -47,7 +48,7 @@ def main():
     }
     for part in dict.fromkeys(PARTS.value):
         result[part] = timers[part]()
-        write_json(OUT.value, result)
+        write_json(OUT.value, MARKED | result)
     print(timing.table([result]))
 
 

@@ -42,6 +42,9 @@ OUT = flags.DEFINE_string("out", "carry", "directory of the parts, which is made
 
 def main():
     out = Path(OUT.value)
+    for path in out.iterdir() if out.exists() else ():  # which is removed
+        ours = re.fullmatch(r"part\d+\.tar|unpack\.py", path.name)
+        require(ours, f"--out={out} is made anew, but {path} is no part: name a directory for the parts alone")
     for flag in (TINY_IMAGENET, FASHION_MNIST, INCEPTION, THERE):
         require(not flag.value or Path(flag.value).exists(), f"--{flag.name}={flag.value} does not exist")
     with tempfile.TemporaryDirectory() as directory:

@@ -17,7 +17,7 @@ from cfg_jax.errors import require
 from cfg_jax.evaluation import measure, references
 from cfg_jax.evaluation.classifiers import features_of
 from cfg_jax.evaluation.features import Extracted
-from cfg_jax.files import write_json
+from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.progress import progress
 from experiments import cli
 
@@ -31,6 +31,8 @@ flags.mark_flags_as_required(["config"])
 
 @plots.styled
 def main():
+    for kind in (".png", ".svg", ".json"):
+        check_output(Path(OUT.value).with_suffix(kind), kind)
     source, config = sources.load(CONFIG.value)
     held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")
     counts = cli.numbers(COUNTS.value, int, "counts")
@@ -71,7 +73,7 @@ def main():
     )
     Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     plots.save(Path(OUT.value).with_suffix(""), figure)
-    write_json(Path(OUT.value).with_suffix(".json"), {"reference": reference.about, "rows": rows})
+    write_json(Path(OUT.value).with_suffix(".json"), MARKED | {"reference": reference.about, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from cfg_jax.training import trainer
 from experiments import cli, gallery
 
 CONFIG = cli.define_config()
-OUT = gallery.define_out()
+OUT = gallery.define_out("capacity")
 CHANNELS = flags.DEFINE_string("channels", "32,64", "config.model.channels")
 P_UNCOND = flags.DEFINE_string("p_uncond", "0.1,0.2,0.5", "above 0; p_uncond = 0 is trained as well")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,2", "guidance weights, 0 among them")

@@ -30,7 +30,7 @@ LOGSNRS = flags.DEFINE_string("logsnrs", "-4,-2,0,2,4,6", "lambda, a row each")
 W = flags.DEFINE_float("w", 1.0, "of the guided eps in the last column")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "training pictures", lower_bound=2)
 PROBES = flags.DEFINE_integer("probes", 8, "random directions at each", lower_bound=1)
-OUT = gallery.define_out()
+OUT = gallery.define_out("curl")
 flags.mark_flags_as_required(["run"])
 
 

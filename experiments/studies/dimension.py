@@ -18,7 +18,7 @@ from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("dimension")
 D = flags.DEFINE_string("D", "1,2,4,8,16,32,64,128,256,512", "dimensions")
 W = flags.DEFINE_float("w", 1.0, "guidance weight")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 2000, "of one class", lower_bound=2)

@@ -17,7 +17,7 @@ from cfg_jax.models.mixture import Uniforms
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("edge")
 W = flags.DEFINE_string("w", "0,1,3,10", "guidance weights")
 ERROR = flags.DEFINE_float("error", 0.2, "size of an error of eps, smooth in z, gone where all is noise")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 4000, "of class 1", lower_bound=2)

@@ -18,7 +18,7 @@ from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("ema")
 RUNS = flags.DEFINE_list("runs", None, "training seeds of one model, with config.train.averages")
 LENGTHS = flags.DEFINE_string("lengths", "0.035,0.05,0.075,0.1,0.15", "of the averages, as shares of all steps")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,2", "guidance weights")

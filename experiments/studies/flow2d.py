@@ -19,7 +19,7 @@ from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import canvas, cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("flow2d")
 S = flags.DEFINE_string("s", "1,2,4", "scales of guidance, s = 1 + w; the last is that of the probability path")
 TRAIN_STEPS = flags.DEFINE_integer("train_steps", 3000, "of Adam, batch 256", lower_bound=1)
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 2000, "of a row of the tables", lower_bound=8)

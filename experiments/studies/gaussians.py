@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.errors import require
-from cfg_jax.files import write_atomic, write_json
+from cfg_jax.files import MARKED, check_output, write_atomic, write_json
 from cfg_jax.models.mixture import Mixture
 from experiments import cli, gallery
 
@@ -58,6 +58,8 @@ def guided_samples(mixture, c, w, num, num_steps, particles=0):
 
 @plots.styled
 def main():
+    for kind in (".png", ".json"):
+        check_output(Path(OUT.value) / f"gaussians{kind}", kind)
     ws, num, steps = gallery.weights(W.value), NUM_SAMPLES.value, NUM_STEPS.value
     require(num % GROUPS == 0, f"--num_samples={num} is no multiple of the {GROUPS} groups of particles: take one")
     mixture = three_gaussians()
@@ -96,7 +98,8 @@ def main():
     out = Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "gaussians.png", plots.image(figure, "png"))
-    write_json(out / "gaussians.json", {"num_samples": NUM_SAMPLES.value, "T": NUM_STEPS.value, "v": 0.3, "rows": rows})
+    settings = {"num_samples": NUM_SAMPLES.value, "T": NUM_STEPS.value, "v": 0.3}
+    write_json(out / "gaussians.json", MARKED | settings | {"rows": rows})
     print("along the class's own direction: mean and standard deviation of the density, and of what is sampled")
     for row in rows[:: mixture.null]:
         density, sampled = ("{:.3f} ± {:.3f}".format(row[f"{n}_mean"], row[f"{n}_std"]) for n in ("density", "sampled"))

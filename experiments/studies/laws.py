@@ -16,7 +16,7 @@ from cfg_jax.models.mixture import Gaussians
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("laws")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights")
 NUM_STEPS = flags.DEFINE_integer("num_steps", 512, "T", lower_bound=2)
 PARTICLES = flags.DEFINE_integer("particles", 2000, "in a group", lower_bound=2)

@@ -23,7 +23,7 @@ from cfg_jax.images import to_float
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("likelihood")
 RUN = flags.DEFINE_string("run", None, "run directory or exported file, with p_uncond above 0")
 W = flags.DEFINE_string("w", "0,0.5,1,2,4", "guidance weights of the samples")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "of each row", lower_bound=4)

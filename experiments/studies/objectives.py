@@ -18,7 +18,7 @@ from cfg_jax.training import trainer
 from experiments import cli, gallery
 
 CONFIG = cli.define_config()
-OUT = gallery.define_out()
+OUT = gallery.define_out("objectives")
 SEEDS = flags.DEFINE_string("seeds", "0,1", "of the training, a model each")
 W = flags.DEFINE_string("w", "0,0.5,1", "guidance weights")
 PASSES = flags.DEFINE_integer("passes", 32, "through one half of the network, for an image", lower_bound=4)

@@ -20,7 +20,7 @@ from cfg_jax.training import students, trainer
 from experiments import cli, gallery
 
 RUNS = flags.DEFINE_list("runs", None, "training seeds of one flow, see configs/digits_flow.py")
-OUT = gallery.define_out()
+OUT = gallery.define_out("onepass")
 W = flags.DEFINE_string("w", "0,0.5,1,2", "guidance weights, within 0 and 4")
 T = flags.DEFINE_string("T", "4,8,16", "Euler's steps of the run and of its student")
 STEPS = flags.DEFINE_string("steps", "8,4,2,1", "of the halved students, each half of the one before")

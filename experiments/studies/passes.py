@@ -14,7 +14,7 @@ from absl import flags
 from scipy import stats
 
 from cfg_jax.diffusion import guidance, samplers, schedule
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import cli
@@ -57,6 +57,8 @@ def drawn(eps_fn, null, w, sampler, grid, num_steps):
 
 
 def main():
+    if OUT.value:
+        check_output(OUT.value, ".md")
     num_steps, mixture = cli.numbers(T.value, int, "T"), two_gaussians()
     quantiles = (np.arange(NUM_SAMPLES.value) + 0.5) / NUM_SAMPLES.value
     floor = np.abs(

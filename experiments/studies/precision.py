@@ -13,7 +13,7 @@ from absl import flags
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.diffusion import guidance, process
-from cfg_jax.files import write_atomic
+from cfg_jax.files import check_output, write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
 from cfg_jax.text import markdown
@@ -29,6 +29,8 @@ flags.mark_flags_as_required(["run"])
 
 
 def main():
+    if OUT.value:
+        check_output(OUT.value, ".md")
     logsnrs = cli.numbers(LOGSNRS.value, float, "logsnrs")
     half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps

@@ -23,7 +23,7 @@ from cfg_jax.training import students, trainer
 from experiments import cli, gallery
 
 RUNS = flags.DEFINE_list("runs", None, "training seeds of one flow, see configs/digits_flow.py")
-OUT = gallery.define_out()
+OUT = gallery.define_out("rectified")
 W = flags.DEFINE_float("w", 1.0, "of the guided flow and of the one rectified to it", lower_bound=0.01)
 T = flags.DEFINE_string("T", "1,2,4,8,16", "Euler's steps")
 PAIRS = flags.DEFINE_integer("pairs", 4000, "of each rectified run", lower_bound=8)

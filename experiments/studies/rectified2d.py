@@ -21,7 +21,7 @@ from cfg_jax.models import plane
 from cfg_jax.text import markdown
 from experiments import canvas, cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("rectified2d")
 W = flags.DEFINE_string("w", "1,3", "guidance weights of rectified CFG and of the distilled field's rows, 0 to 4")
 TRAIN_STEPS = flags.DEFINE_integer("train_steps", 3000, "of Adam, batch 256, of each field", lower_bound=1)
 NUM_PAIRS = flags.DEFINE_integer("num_pairs", 6000, "of noise and end, to rectify on", lower_bound=8)

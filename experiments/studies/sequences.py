@@ -15,7 +15,7 @@ from cfg_jax.models import sequences
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("sequences")
 S = flags.DEFINE_string("s", "0,0.5,1,2,3,5,8", "guidance scales, s = 1 + w")
 MODELS = {"2 bits": (2, 2), "8 tokens, 4 long": (8, 4)}  # the vocabulary and the length
 

@@ -21,7 +21,7 @@ from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("temperature")
 G = flags.DEFINE_string("g", "1,1.25,1.5,2,3", "powers of the score, above 1/2")
 TAU = flags.DEFINE_string("tau", "1,0.75,0.5,0.25", "shares of the noise's variance")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,2", "guidance weights")

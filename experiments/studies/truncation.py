@@ -15,7 +15,7 @@ from cfg_jax.diffusion import exact, samplers, schedule
 from cfg_jax.text import markdown
 from experiments import cli, gallery
 
-OUT = gallery.define_out()
+OUT = gallery.define_out("truncation")
 T = flags.DEFINE_string("T", "4,8,16,32,64,128,256,1024", "numbers of steps")
 W = flags.DEFINE_string("w", "0,1,4", "guidance weights")
 V = flags.DEFINE_string("variance_interp", "0,0.3,1", "v")

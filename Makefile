@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits studies docs test test-slow test-faults smoke lint lock
+.PHONY: digits studies docs test test-kernels test-slow test-faults smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
@@ -25,6 +25,13 @@ studies: $(VENV)/done
 
 test: $(VENV)/done
 	$(BIN)/python -m pytest -m "not slow and not faults"
+
+# what is exact to rounding, by two more kernels of numpy's OpenBLAS than the one that it chooses on this machine
+KERNELS ?= Haswell Zen
+EXACT := $(addprefix tests/test_,scores measure averages exact ends flow loss process resize schedule)
+test-kernels: $(VENV)/done
+	for kernel in $(KERNELS); do \
+	    OPENBLAS_CORETYPE=$$kernel $(BIN)/python -m pytest $(addsuffix .py,$(EXACT)) || exit 1; done
 
 # what takes minutes: compiling the whole ImageNet-64 step, studies that train
 test-slow: $(VENV)/done

@@ -188,10 +188,10 @@ class ClassifierFree(Stateless):
 
     def __call__(self, halves, z, logsnr, c, state):
         own = halves.native
-        both = own.both(z, logsnr, c)
-        eps_cond, eps_uncond = (own.to("eps", half, z, logsnr) for half in both)
+        cond, uncond = own.both(z, logsnr, c)
+        eps_cond, eps_uncond = (own.to("eps", half, z, logsnr) for half in (cond, uncond))
         log_weight = log_weight_rate(eps_cond, eps_uncond, self.w)
-        return own.guided(guide(*both, self.w), z, logsnr, log_weight=log_weight), state
+        return own.guided(guide(cond, uncond, self.w), z, logsnr, log_weight=log_weight), state
 
 
 @flax.struct.dataclass

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import images
 from cfg_jax.diffusion import samplers
+from cfg_jax.diffusion.guidance import Guidance, Unguided
 from cfg_jax.models import build
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training.state import TrainState
@@ -32,7 +33,7 @@ def sample_grid(params: Any, *, config: ConfigDict, mesh: Mesh | None = None) ->
     denoiser = build.denoiser(config, meshes.whole(params, mesh))
     alone = config.sampler.copy_and_resolve_references()
     alone.particles = None  # unguided, all weigh the same
-    return build.walk(config, alone)(keys, samplers.plain(denoiser.eps_fn), z, c)
+    return build.walk(config, alone)(keys, Guidance(Unguided()).on(denoiser), z, c)
 
 
 def save_grids(

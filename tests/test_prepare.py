@@ -660,11 +660,21 @@ def test_test_pictures_beside_a_validation_split_are_left_out(tmp_path):
         (["train/a/1.png", "train/b/1.png", "Training/a/1.png"], "Training and train are both train pictures by"),
         (["train/a/1.png", "train/b/1.png", "x/val/a/1.png"], "x/val is called like a split, but is not beside train"),
         (["train/a/1.png", "train/b/1.png", "train/test/1.png"], "train/test is called like a split, but is within"),
+        (
+            ["learn/a/1.png", "learn/b/1.png", "probe/a/1.png", "probe/b/1.png"],
+            "learn and probe hold folders of the sa",
+        ),
         (["train/a/1.png", "train/b/test/1.png"], "train/b/test is called like a split, but is within one"),
     ],
 )
 def test_a_split_that_may_be_a_class_is_refused(tmp_path, names, said):
     assert refusal(put(tmp_path / "in", *names)).startswith(said)
+
+
+def test_classes_may_have_folders_in_them(tmp_path):
+    assert splits(put(tmp_path / "in", "cat/images/1.png", "dog/images/1.png"))["train"] == {"cat": 1, "dog": 1}
+    numbered = put(tmp_path / "numbered", *(f"{c}/{i}/1.png" for c in "abcd" for i in range(2)))
+    assert splits(numbered)["train"] == dict.fromkeys("abcd", 2)
 
 
 def test_a_class_may_have_a_word_of_a_split_in_its_name(tmp_path):

@@ -26,6 +26,7 @@ from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.data import array_origin, cards, origins, pipeline, prepare, sources, tfds_origin
+from cfg_jax.data.labels import of_all
 from cfg_jax.data.pictures import ORIENTATION, Pictures, Settings, convert_one
 from cfg_jax.errors import InputError
 from cfg_jax.sweep.run import check_same_data
@@ -659,11 +660,21 @@ def test_test_pictures_beside_a_validation_split_are_left_out(tmp_path):
         (["train/a/1.png", "train/b/1.png", "Training/a/1.png"], "Training and train are both train pictures by"),
         (["train/a/1.png", "train/b/1.png", "x/val/a/1.png"], "x/val is called like a split, but is not beside train"),
         (["train/a/1.png", "train/b/1.png", "train/test/1.png"], "train/test is called like a split, but is within"),
+        (
+            ["learn/a/1.png", "learn/b/1.png", "probe/a/1.png", "probe/b/1.png"],
+            "learn and probe hold folders of the sa",
+        ),
         (["train/a/1.png", "train/b/test/1.png"], "train/b/test is called like a split, but is within one"),
     ],
 )
 def test_a_split_that_may_be_a_class_is_refused(tmp_path, names, said):
     assert refusal(put(tmp_path / "in", *names)).startswith(said)
+
+
+def test_classes_may_have_folders_in_them(tmp_path):
+    assert splits(put(tmp_path / "in", "cat/images/1.png", "dog/images/1.png"))["train"] == {"cat": 1, "dog": 1}
+    numbered = put(tmp_path / "numbered", *(f"{c}/{i}/1.png" for c in "abcd" for i in range(2)))
+    assert splits(numbered)["train"] == dict.fromkeys("abcd", 2)
 
 
 def test_a_class_may_have_a_word_of_a_split_in_its_name(tmp_path):
@@ -888,6 +899,24 @@ def test_more_than_8_bits_a_channel_are_never_cut(content):
     read = Pictures(["x"], [0], None, lambda _: (content, "a"))
     image, _, notes = convert_one(read, 0, settings=Settings(8, "area", 3, True))
     assert image is None and notes == [("unreadable", ": ValueError: more than 8 bits a channel: convert it to 8")]
+
+
+def test_a_class_that_a_data_set_names_keeps_its_label_without_a_picture():
+    """As of tensorflow-datasets, which names classes beside the pictures."""
+    few = "tfds", cards.recipe("tfds"), {"train": ["2", "10"], "validation": ["2"]}, ("2", "10", "3"), {}
+    with pytest.raises(InputError, match=r"train has no picture of 1 of the 3 classes \(3\)"):
+        of_all(*few, False)
+    names, found = of_all(*few, True)
+    assert names == ("2", "3", "10") and found["train"].tolist() == [0, 2]
+
+
+def test_a_jpeg_of_two_pictures_is_read():
+    """As phones and cameras write them, called .jpg."""
+    buffer = io.BytesIO()
+    Image.fromarray(colour(1)).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(colour(2))])
+    read = Pictures(["x.jpg"], [0], None, lambda _: (buffer.getvalue(), "a"))
+    image, _, notes = convert_one(read, 0, settings=Settings(8, "area", 3, True))
+    assert image is not None and notes == [("of several frames, the first taken", "")]
 
 
 def test_pixels_of_16_bits_are_not_channels_of_16(tmp_path):

@@ -9,7 +9,8 @@ from cfg_jax.errors import InputError, require
 WORDS = {
     "train": "train", "training": "train", "trainval": "train", "val": "validation", "valid": "validation",
     "validation": "validation", "validating": "validation", "dev": "validation", "eval": "validation",
-    "evaluation": "validation", "test": "test", "testing": "test",
+    "evaluation": "validation", "holdout": "validation", "test": "test", "testing": "test", "trn": "train",
+    "tst": "test",
 }  # fmt: skip
 PLAIN = ("dataset", "data", "sets", "set", "images", "image", "imgs", "img", "pictures", "photos", "pics", "files")
 
@@ -21,7 +22,8 @@ def find_splits(pictures: Iterable[str]) -> dict[Folder, str]:
 
     {(): "train"} where no folder is a split. Test pictures are for validation where the source has no others.
     A folder called train that has no folders in it is a class, the vehicle, where nothing beside it is called like a
-    split. Raises InputError where split and class cannot be told apart.
+    split. Raises InputError where split and class cannot be told apart: also where two or three folders, however they
+    are called, have folders of the same names.
     """
     holders = {tuple(path.split("/")[:-1]) for path in pictures}
     below: dict[Folder, set[str]] = {}  # the folders with pictures in a folder
@@ -37,6 +39,13 @@ def find_splits(pictures: Iterable[str]) -> dict[Folder, str]:
                 f"{shown(strange[0])} is called like a split, and no folder train with a folder for each class is "
                 "beside it: expected train/CLASS/FILE; move it away, or rename it where it is a class"
             )
+        tops = sorted(below.get((), ()))
+        both = set.intersection(*(below.get((top,), set()) for top in tops)) if 2 <= len(tops) <= 3 else set()
+        require(
+            len(both) < 2 or any((top,) in holders for top in tops),
+            f"{printable(' and '.join(tops))} hold folders of the same names, such as {printable(min(both or ['']))}, "
+            "as splits do: call them train, val and test, or put the pictures of each class into one folder",
+        )
         return {(): "train"}
     for folder in sorted(outer):
         twin = next((other for other in sorted(outer) if other != folder and outer[other] == outer[folder]), None)

@@ -103,7 +103,7 @@ def test_killed_at_random_times(left_alone, tmp_path, faults):
 
 
 def test_a_warning_saves_and_ends_well(left_alone, tmp_path, faults):
-    """SIGTERM (SLURM, Kubernetes, TPU maintenance), SIGHUP, SIGUSR1 (sbatch --signal), Ctrl-C: status 0 in 5 s."""
+    """SIGTERM (Kubernetes, TPU maintenance), SIGHUP, SIGUSR1 (sbatch --signal), Ctrl-C: status 0 within 5 seconds."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
         before = latest(tmp_path)
         process = start(*UNSAVED, f"--workdir={tmp_path}")

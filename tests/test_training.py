@@ -380,6 +380,17 @@ def test_a_warning_during_the_last_step_is_heard(tiny, tmp_path, monkeypatch):
     assert int(final(tmp_path, tiny).step) == 4
 
 
+def test_a_warning_during_the_last_save_does_not_cut_it_short(tiny, tmp_path, monkeypatch):
+    """Some are sent again and again: SIGHUP by the terminal and by the shell, SIGXCPU each second."""
+    close = Checkpoints.close
+    monkeypatch.setattr(Checkpoints, "close", lambda self: (os.kill(os.getpid(), signal.SIGINT), close(self)))
+    tiny.train.sample_every = 100
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 4, saved"):
+        trainer.train(tiny, tmp_path)
+    monkeypatch.undo()
+    assert int(final(tmp_path, tiny).step) == 4
+
+
 def test_parts_of_a_batch_give_the_whole_s_gradient(tiny):
     """Adam's first moment, after one step, is a tenth of the clipped gradient."""
     state = jax.jit(partial(states.create, tiny))()

@@ -132,7 +132,7 @@ def _train(
         total=num_steps, initial=begin, desc=f"train {workdir.name}", bar_format="{desc} |{bar}| {n_fmt}", leave=False,
         dynamic_ncols=True, disable=None if first else True,
     )  # fmt: skip
-    with writing(writer, checkpoints, bar), signals:
+    with signals, writing(writer, checkpoints, bar):  # no signal cuts the last save short
         for step in range(begin, num_steps):
             # One step
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)

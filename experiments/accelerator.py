@@ -84,7 +84,8 @@ DIGITS = SMALL | {
 def main():
     jax.config.update("jax_platforms", "cpu")  # the queue counts; the accelerator belongs to its commands
     ends = {name: at * MINUTES.value / 40 for name, at in (TINY_ENDS if TINY.value else ENDS).items()}
-    check_directory(OUT.value, "queue")
+    if not PLAN.value:
+        check_directory(OUT.value, "queue")
     with nullcontext() if PLAN.value else only_one(OUT.value, wait=2 * GRACE) as lock:
         queue = Queue(OUT.value, MINUTES.value, CALL_MINUTES.value, lock)
         check(queue, ends["check"])

@@ -128,7 +128,7 @@ def check_teacher(teacher: ConfigDict, config: ConfigDict) -> None:
         require(not build.takes_w(teacher), f"{run} takes w itself: it has been distilled, go on by --steps")
         require(
             0 < teacher.p_uncond < 1 and teacher.model.null_label and teacher.data.num_classes,
-            f"{run} was trained with p_uncond={teacher.p_uncond:g} on {teacher.data.num_classes} classes and has no "
+            f"{run} was trained on {teacher.data.num_classes} classes with p_uncond={teacher.p_uncond:g} and has no "
             "two halves to distil: name a run with classes and 0 < config.p_uncond < 1",
         )
     else:

@@ -23,12 +23,6 @@ def pinned() -> Iterator[None]:
         yield
 
 
-def pin_process() -> None:
-    """Set them for the whole process, as a command does."""
-    for name, value in (("enable_x64", False), ("default_prng_impl", KEYS), ("threefry_partitionable", True)):
-        jax.config.update(f"jax_{name}", value)
-
-
 def key(seed: Any) -> jax.Array:
     """Return the random key of a seed, an int32 that is not negative or one that jit traces.
 

@@ -156,7 +156,7 @@ def run(main, stopped=130):
             time.sleep(2 * FLAGS.lost_after)  # ends sooner, in a line that names it
             raise
 
-    with nullcontext() if own else as_it_was():
+    with pinned.pinned(), nullcontext() if own else as_it_was():
         app.run(guarded, flags_parser=parse)
 
 
@@ -260,7 +260,6 @@ def fail(message) -> NoReturn:
 
 def start_jax():
     """Split a CPU by image, one XLA device a core (a power of two, to divide batches); keep compiled programs; meet."""
-    pinned.pin_process()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # of a notebook in which jax has begun

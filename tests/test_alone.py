@@ -1,5 +1,6 @@
 """What an image depends on, its seed, index, label and w, and what is said instead of being ignored."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import flax.struct
@@ -8,15 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cfg_jax import pinned
+from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, rules, samplers
 from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.errors import InputError
+from cfg_jax.files import read_json, write_json
 from cfg_jax.models import build
 from cfg_jax.perf import cost
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides, Model
+from cfg_jax.sweep import run
 from cfg_jax.training import state as states
+from cfg_jax.training import weights
 from tests.conftest import fill, tiny
+from tests.test_references import Network
 
 
 def made(**fields):
@@ -200,3 +207,33 @@ def test_guides_check_a_value_with_its_own_w(model):
     other = made(**{"data.image_size": 16})
     with pytest.raises(InputError, match="another image size"):
         model.sample([1, 2], guidance=guidance.ClassifierFree(1.0), guides=Guides(uncond=other))
+
+
+def test_a_sweep_by_a_classifier_keeps_the_interval(model, tmp_path):
+    config = model.config.copy_and_resolve_references()
+    config.guidance.logsnr_low = -2.0
+    guides = Guides(classifier=SimpleNamespace(network=Half()), name="classifier half")
+    for name, direction in (("classifier-free", guidance.Unguided), ("unconditional", guidance.Unconditional)):
+        config.guidance.name = name
+        how = run.guidance_of(run.Cell(tmp_path, model, config, {"w": 3.0}, None), guides)
+        assert isinstance(how.rule, rules.Interval) and isinstance(how.rule.rule, direction)
+        assert how.classifier_scale == 3.0 and how.rule.logsnr_low == -2.0
+
+
+def test_a_cell_that_an_earlier_version_drew_otherwise_is_made_anew(model, tmp_path, monkeypatch):
+    """Rounds at w = 0: the file does not say drawn_as, which is what older ones look like."""
+    monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
+    config = model.config.copy_and_resolve_references()
+    config.data.card = sources.digits().card.digest
+    weights.export(tmp_path / "m.safetensors", config, 7, model.params)
+    config.eval.update(bootstrap=0)
+    config.guidance.update(ROUNDS)
+    files = []
+    for _ in range(2):
+        (row,) = run.sweep(config, [tmp_path / "m.safetensors"], [0.0], tmp_path / "sweep")
+        (path,) = (tmp_path / "sweep" / "cells").glob("*.json")
+        files.append(read_json(path))
+        assert row["passes"] == 3 + 2 and row["keys"] == pinned.KEYS + ", partitionable" and row["floats"] == "float32"
+        old = {k: v for k, v in files[-1].items() if k != "drawn_as"} | {"seconds": -1.0}
+        write_json(path, old)
+    assert [of["drawn_as"] for of in files] == [2, 2] and files[1]["seconds"] >= 0

@@ -142,3 +142,21 @@ def test_a_walk_at_minus_40_is_that_of_x():
     x = samplers.Walk(samplers.DDIM(), np.float32([-40.0]))(keys, of_v, z, np.zeros(2, np.int32))
     np.testing.assert_allclose(x, wanted, atol=1e-6)
     assert isinstance(of_v(z, jnp.float32(0), None, ())[0], Guided)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "rule", [rules.Interval(guidance.ClassifierFree(1.0)), rules.Rounds(guidance.ClassifierFree(1.0))]
+)
+def test_an_eps_fn_of_another_dtype_is_converted(rule, dtype):
+    class Model:
+        null = 9
+
+        def eps_fn(self, z, logsnr, c):
+            return (0.5 * z).astype(dtype)
+
+    how = guidance.Guidance(rule)
+    keys, z = samplers.start(0, np.arange(2), (1,))
+    walk = samplers.Walk(samplers.DDIM(), np.float32([-5, 0, 5]))
+    x = walk(keys, how.on(Model()), z.astype(dtype), np.zeros(2, np.int32), how.init(keys, z.astype(dtype)))
+    assert x.dtype == jnp.float32 and np.isfinite(x).all()

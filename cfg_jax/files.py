@@ -59,7 +59,8 @@ def check_output(
     """Check, before any work, that an output may be written to `path`.
 
     It may where nothing is, and where this code wrote a file of the same kind, a key of OURS, that the command does not
-    read. A file of a page is this code's where the page is. Raises InputError otherwise.
+    read. A file of another kind, such as a CSV, has no mark. A file of a page is this code's where the page is. Raises
+    InputError otherwise.
     """
     path = Path(path)
     if path.is_dir():
@@ -75,7 +76,7 @@ def check_output(
 
 def is_ours(path: Path, kind: str) -> bool:
     """Return whether a file says that this code wrote it as an output of this kind."""
-    if not path.is_file():
+    if kind not in OURS or not path.is_file():
         return False
     with open(path, "rb") as file:
         head = file.read(HEAD)

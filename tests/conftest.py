@@ -1,6 +1,7 @@
 """Four XLA devices on the CPU; small configs whose few programs every test shares."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -9,6 +10,11 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_default_matmul_precision", "highest")  # what a test computes itself; the networks ask for it
+
+# a shell ignores them for what it starts in the background, and nohup does: tests send them
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

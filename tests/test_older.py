@@ -70,7 +70,7 @@ def test_its_sweep_is_done_and_grows(old, config):
     rows = sweep(config, [old / "run"], [0.0, 1.0, 2.0], old / "sweep")
     assert {path: sha256_of(path) for path in cells} == cells  # none was made again
     assert len(list((old / "sweep" / "cells").glob("*.json"))) == 3
-    assert rows[2].keys() - rows[0].keys() == {"passes"}  # which rows have since then
+    assert rows[2].keys() - rows[0].keys() == {"passes", "keys", "floats"}  # which rows have since then
     table = report.write(old / "sweep").splitlines()
     bare = lambda lines: [line.replace("**", "") for line in lines]  # noqa: E731
     assert bare(table[2:4]) == bare(text[2:4]) and table[4].startswith("| 2 | 3 |")

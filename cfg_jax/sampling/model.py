@@ -76,15 +76,15 @@ class Model:
         """
         pinned.check_seed(seed)
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}
+        fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
+        if own := values.keys() & fixed:
+            raise InputError(f"{' and '.join(own)} of your own: a student takes w itself, a halved one its own steps")
         check_effect(values, settings, w)
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
         own_rule = values.get("guidance")
         checks.sampling(config, values.get("sampler"), own_rule)
         taught.walk(self.config, config.sampler)
-        fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
-        if own := values.keys() & fixed:
-            raise InputError(f"{' and '.join(own)} of your own: a student takes w itself, a halved one its own steps")
         if own_rule is not None:
             config.guidance.name, w = direction_of(own_rule, self.image_shape)
         w = np.asarray(0.0 if w is None else w, np.float32)

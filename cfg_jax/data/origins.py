@@ -94,7 +94,7 @@ def is_picture(name: str) -> bool:
 
 
 def is_service(name: str) -> bool:
-    """Whether a file or folder of this name is never one of the user's: hidden, or in SERVICE."""
+    """Return whether a file or folder of this name is left out: it is hidden, or SERVICE has its name."""
     return (name.startswith(".") and name != "..") or name.lower() in SERVICE
 
 
@@ -225,7 +225,7 @@ def tar_entries(path: Path) -> list[tuple[str, tuple]]:
 
 
 def _members(file, holder, prefix, end) -> Iterator[tuple[str, tuple]]:
-    """Of the tar from where `file` stands to the byte `end`."""
+    """Yield the members of a tar, which begins where `file` stands and ends at the byte `end`."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         members = list(tar)
         file.seek(tar.offset)

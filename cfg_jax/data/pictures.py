@@ -68,7 +68,7 @@ def from_array(x: np.ndarray) -> Image.Image:
 
 
 def deep(picture: Image.Image) -> bool:
-    """Whether a picture that is not loaded yet has more than 8 bits a channel in its file."""
+    """Return whether a picture's file has more than 8 bits a channel. The picture must not be loaded yet."""
     of_tiles = [tile[3] for tile in getattr(picture, "tile", [])]
     stored = [part for of in of_tiles for part in (of if isinstance(of, tuple) else (of,))]
     bits = any(isinstance(part, str) and re.match(r"(?!BGR).*;16", part) for part in stored)  # BGR;16 is a pixel's 16

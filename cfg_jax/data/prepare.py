@@ -120,7 +120,7 @@ def check_out(out: Path) -> None:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether a file is what only_one leaves; a kill may leave it empty."""
+    """Return whether a file is a lock that only_one wrote. A killed process may have left it empty."""
     return path.is_file() and re.match(rb"process \d+ on |$", path.read_bytes()) is not None
 
 

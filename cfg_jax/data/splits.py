@@ -21,9 +21,9 @@ def find_splits(pictures: Iterable[str]) -> dict[Folder, str]:
     """Paths of pictures -> {folder whose folders are the classes: its split}.
 
     {(): "train"} where no folder is a split. Test pictures are for validation where the source has no others.
-    A folder called train that has no folders in it is a class, the vehicle, where nothing beside it is called like a
-    split. Raises InputError where split and class cannot be told apart: also where two or three folders, however they
-    are called, have folders of the same names.
+    A folder called train may be a class, the vehicle: it is one if it has no folders in it and no split is beside it.
+    Raises InputError where split and class cannot be told apart: also where two or three folders, however they are
+    called, have folders of the same names.
     """
     holders = {tuple(path.split("/")[:-1]) for path in pictures}
     below: dict[Folder, set[str]] = {}  # the folders with pictures in a folder
@@ -113,7 +113,7 @@ def strip_plain(word: str) -> str:
 
 
 def is_in(folder: Folder, other: Folder) -> bool:
-    """Whether a folder is the other, or is below it."""
+    """Return whether a folder is the other one or lies below it."""
     return folder[: len(other)] == other
 
 

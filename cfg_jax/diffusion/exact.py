@@ -29,7 +29,7 @@ def ode_variance(w):
 def sde_variance(w):
     """(2 - 2^-2w) / (1 + 2w): of Algorithm 2 with any v, in the limit of many steps; 2 log 2 at w = -1/2."""
     u = math.log(2) * (1 + 2 * np.asarray(w, np.float64))
-    return 2 * math.log(2) * -np.expm1(-u) / np.where(u == 0, 1, u) + np.where(u == 0, 2 * math.log(2), 0)
+    return 2 * math.log(2) * np.where(u == 0, 1, -np.expm1(-u) / np.where(u == 0, 1, u))
 
 
 def tilted_variance(w):

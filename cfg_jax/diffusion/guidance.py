@@ -121,7 +121,7 @@ class Halves(NamedTuple):
         return convert(predicted, z, logsnr, self.predicts, target)
 
     def guided(self, predicted, z, logsnr, **more) -> "Guided":
-        """What a rule answers by a guided prediction of these [B, ...]. more: of Guided.of."""
+        """Return what a rule answers, given its guided prediction [B, ...]. more: further arguments of Guided.of."""
         x = None if self.predicts == "eps" else self.to("x", predicted, z, logsnr)
         return Guided.of(self.to("eps", predicted, z, logsnr), x=x, **more)
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from ml_collections import ConfigDict
 
-from cfg_jax.diffusion.guidance import Guidance, OtherLabel
+from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.models import build
 from cfg_jax.sampling import draw
+from cfg_jax.sampling.model import Guides
 from cfg_jax.training import state as states
 from cfg_jax.training.mesh import PEAK_TFLOPS
 
@@ -58,8 +59,7 @@ def passes_an_image(config: ConfigDict, w: float) -> int:
 
 def guidance_of(config: ConfigDict, w: Any) -> Guidance:
     """Return the config's own guidance at w, a number or one for each image."""
-    second = OtherLabel() if config.guidance.uncond == "other_label" else None
-    return Guidance(build.rule(config.guidance, w, build.takes_w(config)), second)
+    return Guides().beside(build.rule(config.guidance, w, build.takes_w(config)), config.guidance)
 
 
 def hours(flop: float, utilisation: float = UTILISATION) -> dict[str, float]:

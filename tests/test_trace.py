@@ -54,4 +54,6 @@ def test_the_table_of_a_config(command, tmp_path, name):
     done = command("bench.profile", "--config=configs/digits.py", f"--out={out}", *small)
     assert done.returncode == 0, done.stderr
     section = out.read_text().split(f"## {name}, 2 images")[1].split("\n## ")[0]
-    assert "| convolution |" in section and section.count("_fusion.") >= 1 and "others |" in section
+    # what XLA fuses depends on the processor, so that no name of an operation is asked for
+    assert "| operation | from | calls | ms | share |" in section and "others |" in section
+    assert sum(line.startswith("| ") for line in section.splitlines()) >= 5

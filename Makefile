@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits studies docs test test-kernels test-slow test-faults smoke lint lock
+.PHONY: digits studies docs test test-kernels test-slow test-faults test-compile smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
@@ -24,7 +24,7 @@ studies: $(VENV)/done
 	    $(BIN)/python -m experiments.studies.curl --run=$$run --num_images=16 --out=$(STUDIES) || exit 1; done
 
 test: $(VENV)/done
-	$(BIN)/python -m pytest -m "not slow and not faults"
+	$(BIN)/python -m pytest -m "not slow and not faults and not compilers"
 
 # what is exact to rounding, by two more kernels of numpy's OpenBLAS than the one that it chooses on this machine
 KERNELS ?= Haswell Zen
@@ -42,6 +42,12 @@ test-slow: $(VENV)/done
 KILLS ?= 20
 test-faults: $(VENV)/done
 	KILLS=$(KILLS) $(BIN)/python -m pytest -m faults -n 0
+
+# a tiny network through the compilers of TPUs and GPUs, which it installs: in an environment of their own, since jax
+# looks for their devices at every start: make test-compile VENV=.venv-compile
+test-compile: $(VENV)/done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compile]'
+	$(BIN)/python -m pytest -m compilers tests/test_compile.py
 
 # the main job at its smallest, and the closed forms
 smoke: $(VENV)/done

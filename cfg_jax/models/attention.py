@@ -1,4 +1,8 @@
-"""Attention by cuDNN where a GPU has it: its logits stay on chip, where XLA writes them to memory in float32."""
+"""Attention whose logits stay on chip where the accelerator has a kernel for it; XLA writes them to memory in float32.
+
+A GPU's kernel is cuDNN's, a TPU's is splash attention of jax.experimental.pallas. Both are for products of 16 bits:
+float32 keeps its digits, and XLA's attention.
+"""
 
 import logging
 from functools import cache
@@ -6,23 +10,76 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 log = logging.getLogger(__name__)
+BLOCKS = (512, 256, 128)  # tokens of a tile of logits on a TPU, the largest that divides them
 
 
-def attend(q: Float[Array, "b t n d"], k: Float[Array, "b s n d"], v: Float[Array, "b s n d"]) -> Array:
-    """softmax(q k^T / sqrt(d)) v over the tokens of each head, [B, T, heads, d]."""
-    return jax.nn.dot_product_attention(q, k, v, implementation=implementation(q.shape[-1], q.dtype))
+def attend(
+    q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"], mesh: Mesh | None = None
+) -> Float[Array, "b t n d"]:
+    """softmax(q k^T / sqrt(d)) v over the tokens of each head.
+
+    mesh: the devices that the program is compiled for, over which the batch is split. Without it a TPU uses XLA's
+    attention, since its compiler cannot split a kernel.
+    """
+    how = kernel(mesh, q.shape[1], q.shape[3], q.dtype)
+    if how == "splash":
+        assert mesh is not None
+        split = PartitionSpec(mesh.axis_names)
+        return jax.shard_map(splash, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(q, k, v)
+    return jax.nn.dot_product_attention(q, k, v, implementation=how)
+
+
+def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Literal["splash", "cudnn"] | None:
+    """Return whose attention heads of this width and dtype take on a mesh's devices; None is XLA's."""
+    if jnp.dtype(dtype).itemsize > 2:
+        return None
+    if mesh is not None and platform(mesh) == "tpu":
+        return "splash" if tokens % BLOCKS[-1] == 0 else None
+    if mesh is None or here(mesh):
+        return implementation(width, dtype)
+    return "cudnn" if platform(mesh) == "gpu" else None  # it is not here to be tried
+
+
+def platform(mesh: Mesh) -> str:
+    return mesh.devices.flat[0].platform
+
+
+def here(mesh: Mesh) -> bool:
+    """Whether the mesh's devices can run something: those that a program is only compiled for cannot."""
+    return mesh.devices.flat[0] in jax.devices()
+
+
+def splash(
+    q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"], interpret: bool = False
+) -> Float[Array, "b t n d"]:
+    """attend by a TPU's kernel on one device, for tokens in multiples of 128.
+
+    interpret: run it on a CPU instead, slowly, as a test does.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    _, tokens, heads, width = q.shape
+    block = next(size for size in BLOCKS if tokens % size == 0)
+    sizes = {name: block for name in kernels.BlockSizes.__annotations__ if name.startswith("block_")}
+    kernel = kernels.make_splash_mha_single_device(
+        masks.MultiHeadMask([masks.FullMask((tokens, tokens))] * heads),
+        block_sizes=kernels.BlockSizes(**sizes),
+        interpret=interpret,
+    )
+    q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q / width**0.5, k, v))
+    with jax.default_matmul_precision("default"):  # a kernel of 16 bits knows no other
+        return jnp.swapaxes(jax.vmap(kernel)(q, k, v), 1, 2)
 
 
 @cache
 def implementation(width: int, dtype: jnp.dtype) -> Literal["cudnn"] | None:
-    """Return "cudnn" where it computes heads of this width and dtype, by trying it once, else None for XLA's.
-
-    Only products of 16 bits are cuDNN's: float32 keeps its digits.
-    """
-    if jax.default_backend() != "gpu" or dtype not in (jnp.bfloat16, jnp.float16):
+    """Return "cudnn" where this process's GPU computes heads of this width and dtype, by trying it once, else None."""
+    if jax.default_backend() != "gpu":
         return None
 
     def total(q):

@@ -18,7 +18,7 @@ from cfg_jax.models.unet import Encoder, UNet
 
 NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}
 # what a network does not take from config.model, and what of config.model is not passed on as it is
-FROM_DATA = {"num_classes", "out_channels", "noise_level", "takes_w", "parent"}
+FROM_DATA = {"num_classes", "out_channels", "noise_level", "takes_w", "mesh", "parent"}
 NOT_FIELDS = {"name", "time", "dtype"}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import loss
@@ -26,6 +27,10 @@ class Denoiser:
     def null(self) -> int:
         """The label that stands for no class."""
         return self.net.num_classes
+
+    def on(self, mesh: Mesh | None) -> "Denoiser":
+        """The model for arrays that are split over a mesh: an accelerator's own attention has to know it."""
+        return self.replace(net=self.net.clone(mesh=mesh))
 
     def predict(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
@@ -51,6 +56,10 @@ class NoisyClassifier:
 
     params: Any
     net: Encoder = flax.struct.field(pytree_node=False)
+
+    def on(self, mesh: Mesh | None) -> "NoisyClassifier":
+        """As Denoiser.on."""
+        return self.replace(net=self.net.clone(mesh=mesh))
 
     def log_probs(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b k"]:
         """log p(c | z, lambda) of every class c."""

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.models.attention import attend
@@ -43,6 +44,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all but the convolutions again in the backward pass: a tenth of the memory
+    mesh: Mesh | None = None  # over which the batch is split
 
     @nn.compact
     @highest
@@ -104,6 +106,7 @@ class Encoder(nn.Module):
     noise_level: Callable = noise_level
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    mesh: Mesh | None = None
 
     @nn.compact
     @highest
@@ -124,7 +127,7 @@ def layers(net: UNet | Encoder, **dropout) -> tuple[partial, partial]:
     block_type = nn.remat(Block, policy=convolutions) if net.remat else Block
     block = partial(block_type, **dropout, dtype=net.dtype)
     attention_type = nn.remat(Attention) if net.remat else Attention
-    return block, partial(attention_type, net.head_width, net.num_heads, dtype=net.dtype)
+    return block, partial(attention_type, net.head_width, net.num_heads, dtype=net.dtype, mesh=net.mesh)
 
 
 def convolutions(primitive: Any, *_, **__) -> bool:
@@ -198,6 +201,7 @@ class Attention(nn.Module):
     head_width: int | None
     num_heads: int | None
     dtype: jnp.dtype
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -205,7 +209,7 @@ class Attention(nn.Module):
         heads = self.num_heads or channels // self.head_width
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(GroupNorm(self.dtype, name="norm")(x))
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
-        h = attend(q, k, v).reshape(x.shape)
+        h = attend(q, k, v, self.mesh).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
 
 

@@ -3,7 +3,6 @@
 peak_flops is the FLOP/s of all devices, None where it is not known: there is no utilisation (mfu) then.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,13 +16,10 @@ from ml_collections import ConfigDict
 
 from cfg_jax import pinned
 from cfg_jax.data import sources
-from cfg_jax.models import build, inception
-from cfg_jax.perf import cost
-from cfg_jax.sampling import draw
+from cfg_jax.perf import cost, programs
 from cfg_jax.text import markdown
 from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
-from cfg_jax.training import step as steps
 
 RATES = (
     "images/s", "TFLOP/s", "of the peak", "ms, median", "least", "greatest", "compile s", "program GiB", "peak GiB",
@@ -59,46 +55,26 @@ def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) ->
 def training(config: ConfigDict) -> Program:
     """Compile a step of training on synthetic images."""
     mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
+    program = programs.training(config, mesh)
+    compiled, compile_s = compile(program)
     source = sources.synthetic(data.image_size, data.channels, data.num_classes)
     index = np.arange(batch_size) % len(source)
     batch = meshes.put({"image": source.images[index], "label": source.labels[index]}, mesh)
     create = partial(states.create, config)
     state = jax.jit(create, out_shardings=meshes.shardings(jax.eval_shape(create), mesh))()
-    constants = pinned.key(config.seed), jnp.float32(config.p_uncond)
-    step_fn, flops, compile_s = steps.compile_step(config, mesh, state, batch, *constants)
+    constants = jax.device_put((pinned.key(config.seed), jnp.float32(config.p_uncond)), meshes.replicated(mesh))
 
     def step():
         nonlocal state
-        state, metrics = step_fn(state, batch, *constants)
+        state, metrics = compiled(state, batch, *constants)
         jax.block_until_ready((state, metrics))
 
-    return Program(step, step_fn, batch_size, flops, compile_s)
+    return Program(step, compiled, program.images, program.flops, compile_s)
 
 
 def sampling(config: ConfigDict) -> Program:
     """Compile the drawing of one batch at w = 1."""
-    mesh, data = meshes.data_mesh(), config.data
-    batch_size = meshes.divided(config.eval.batch_size, mesh)
-    params = jax.jit(lambda: states.create(config).ema, out_shardings=meshes.replicated(mesh))()
-    denoiser, walk = build.denoiser(config, params), build.walk(config)
-    shape = (data.image_size, data.image_size, data.channels)
-    index = np.arange(batch_size)
-    index, c, w = (
-        jax.device_put(a, meshes.split(mesh))
-        for a in (index, index % max(1, data.num_classes), np.ones(batch_size, np.float32))
-    )
-    guidance = cost.guidance_of(config, w)
-    args = denoiser, guidance, draw.on_grid(walk, guidance), 0, index, c
-
-    began = time.perf_counter()
-    compiled = draw.draw.lower(*args, shape=shape).compile()
-    compile_s = time.perf_counter() - began
-    # the cost of a loop's body is counted once: take one pass of the network and count the passes here
-    eps_fn = jax.jit(lambda denoiser, *args: denoiser.eps_fn(*args))
-    inputs = ((shape, "float32"), ((), "float32"), ((), "int32"))
-    one_pass = [jax.ShapeDtypeStruct((batch_size, *rest), dtype) for rest, dtype in inputs]
-    flops = meshes.flops(eps_fn.lower(denoiser, *one_pass)) * draw.passes(guidance, walk)
-    return Program(lambda: jax.block_until_ready(compiled(*args)), compiled, batch_size, flops, compile_s)
+    return filled(programs.sampling(config, meshes.data_mesh()))
 
 
 def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:
@@ -106,24 +82,22 @@ def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:
 
     The number of images is rounded up to one that the devices can share equally.
     """
-    mesh, side = meshes.data_mesh(), config.data.image_size
-    batch_size = meshes.divided(batch_size, mesh)
-    rng = np.random.default_rng(0)
+    program = filled(programs.features(config, meshes.data_mesh(), batch_size))
+    return {"batch_size": program.images} | of_program(program, repeats, None)
 
-    def filled(a):  # He's scale: nothing vanishes on the way
-        return rng.standard_normal(a.shape, np.float32) * (2 / math.prod(a.shape[:-1])) ** 0.5
 
-    params = jax.device_put(jax.tree.map(filled, inception.shapes("logits")), meshes.replicated(mesh))
-    images = jax.device_put(rng.integers(0, 256, (batch_size, side, side, 3), np.uint8), meshes.split(mesh))
-    network = jax.jit(lambda params, images: inception.Inception().apply({"params": params}, images))
+def filled(program: programs.Program) -> Program:
+    """Compile a program for arguments made up of random numbers."""
+    compiled, compile_s = compile(program)
+    args = programs.filled(program.args)
+    return Program(lambda: jax.block_until_ready(compiled(*args)), compiled, program.images, program.flops, compile_s)
+
+
+def compile(program: programs.Program) -> tuple[Any, float]:
+    """Return the compiled program and the seconds that lowering and compiling took."""
     began = time.perf_counter()
-    lowered = network.lower(params, images)
-    compiled = lowered.compile()
-    compile_s = time.perf_counter() - began
-
-    run = lambda: jax.block_until_ready(compiled(params, images))  # noqa: E731
-    program = Program(run, compiled, batch_size, meshes.flops(lowered), compile_s)
-    return {"batch_size": batch_size} | of_program(program, repeats, None)
+    compiled = program.traced.lower().compile()
+    return compiled, time.perf_counter() - began
 
 
 def of_program(program: Program, repeats: int, peak_flops: float | None) -> dict:

@@ -13,7 +13,7 @@ from cfg_jax import pinned
 from cfg_jax.diffusion import samplers
 from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel
 from cfg_jax.errors import InputError, require
-from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.training import mesh as meshes
 
 
@@ -55,8 +55,8 @@ def batches(
     whole = math.lcm(group, mesh.size)  # groups and devices
     batch_size = -(-min(batch_size, len(labels)) // whole) * whole
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
-    denoiser, second, classifier = jax.device_put((denoiser, guidance.second, guidance.classifier), everywhere)
-    guidance, walk = guidance.replace(second=second, classifier=classifier), on_grid(walk, guidance)
+    denoiser, guidance = jax.device_put(on(mesh, denoiser, guidance), everywhere)
+    walk = on_grid(walk, guidance)
     for begin in range(0, len(labels), batch_size):
         # one shape for every batch: the last is filled up with repetitions of its own last image
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
@@ -68,6 +68,18 @@ def batches(
         if effective is not None:
             effective += np.asarray(of_groups)[: (len(labels) - begin) // group].tolist()
         yield np.asarray(x)[: len(labels) - begin]
+
+
+def on(mesh: jax.sharding.Mesh, denoiser: Denoiser, guidance: Guidance) -> tuple[Denoiser, Guidance]:
+    """The models of a walk, told the mesh that their batches are split over."""
+
+    def told(model):
+        return model.on(mesh) if isinstance(model, Denoiser | NoisyClassifier) else model
+
+    second = guidance.second
+    if isinstance(second, SecondModel):
+        second = second.replace(model=told(second.model))
+    return told(denoiser), guidance.replace(second=second, classifier=told(guidance.classifier))
 
 
 def per_image(rule, change: Callable):

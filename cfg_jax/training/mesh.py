@@ -13,7 +13,7 @@ from cfg_jax.errors import InputError
 # dense bf16 TFLOP/s of one device, from the vendors' data sheets; keys are substrings of jax's device_kind
 PEAK_TFLOPS = {
     "H200": 989, "H100": 989, "A100": 312, "V100": 125,
-    "TPU v4": 275, "TPU v5p": 459, "TPU v5 lite": 197, "TPU v6 lite": 918,
+    "B200": 2250, "TPU v4": 275, "TPU v5 lite": 197, "TPU v5": 459, "TPU v6 lite": 918,
 }  # fmt: skip
 
 
@@ -34,13 +34,18 @@ def training_mesh(train: ConfigDict) -> Mesh:
 
     Raises InputError where fsdp does not divide the devices, or the devices and accumulate the batch.
     """
-    count, fsdp, batch_size = jax.device_count(), train.fsdp, train.batch_size
+    check(train, jax.device_count())
+    return data_mesh(jax.devices(), train.fsdp)
+
+
+def check(train: ConfigDict, count: int) -> None:
+    """Raise InputError where so many devices cannot share the batch or the state of a config.train."""
+    fsdp, batch_size = train.fsdp, train.batch_size
     if count % fsdp:
         raise InputError(f"config.train.fsdp={fsdp} does not divide the {count} devices: choose one that does")
     if batch_size % (count * train.accumulate):
         times = f" times {train.accumulate} config.train.accumulate" if train.accumulate > 1 else ""
         raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {count} devices{times}")
-    return data_mesh(jax.devices(), fsdp)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -95,9 +100,13 @@ def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 def peak_flops() -> float | None:
     """Return the stated peak of all devices together in FLOP/s, None where it is not known."""
-    kind = jax.devices()[0].device_kind
-    known = [peak for name, peak in PEAK_TFLOPS.items() if name in kind]
-    return known[0] * 1e12 * jax.device_count() if known else None
+    return peak_of(jax.devices())
+
+
+def peak_of(devices: Sequence[Any]) -> float | None:
+    """Return the stated peak of devices of one kind together in FLOP/s, None where it is not known."""
+    known = [peak for name, peak in PEAK_TFLOPS.items() if name in devices[0].device_kind]
+    return known[0] * 1e12 * len(devices) if known else None
 
 
 def flops(lowered: jax.stages.Lowered) -> float:

@@ -51,10 +51,10 @@ def train_step(
     def mean_loss(params, dropout_key, *examples):
         of = targets.Examples(*examples)
         if classifies:
-            log_probs = build.noisy_classifier(config, params).log_probs(of.z, of.logsnr)
+            log_probs = build.noisy_classifier(config, params).on(mesh).log_probs(of.z, of.logsnr)
             loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, of.c)
             return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == of.c).astype(loss.dtype)}
-        model = build.denoiser(config, params)
+        model = build.denoiser(config, params).on(mesh)
         predicted = model.predict(of.z, of.logsnr, of.c, of.w, train=True, rngs={"dropout": dropout_key})
         target = jax.lax.stop_gradient(targets.target(config, model, teacher, of))
         loss = objective.distance(predicted, of.z, of.logsnr, target)
@@ -107,12 +107,18 @@ def compile_step(
     state: the one it was given cannot be used again.
     """
     began = time.perf_counter()
-    out = jax.tree.map(lambda a: a.sharding, state), meshes.replicated(mesh)
-    step = jax.jit(partial(train_step, config=config, mesh=mesh), donate_argnums=0, out_shardings=out)
-    lowered = step.lower(state, *args)
+    lowered = trace(config, mesh, state, *args).lower()
     compiled = lowered.compile()
     # XLA counts the body of a loop once
     return compiled, meshes.flops(lowered) * config.train.accumulate, time.perf_counter() - began
+
+
+def trace(config: ConfigDict, mesh: Mesh, state: TrainState, *args: Any) -> jax.stages.Traced:
+    """Trace train_step for arguments of these shapes and shardings: arrays, or shapes alone."""
+    out = jax.tree.map(lambda a: a.sharding, state), meshes.replicated(mesh)
+    return jax.jit(partial(train_step, config=config, mesh=mesh), donate_argnums=0, out_shardings=out).trace(
+        state, *args
+    )
 
 
 @jax.jit

@@ -1,0 +1,172 @@
+"""What a compiler says of a program: memory, work, what is sent, and its own estimate of the time.
+
+A TPU's compiler writes the cycles that it expects beside each operation. XLA's for GPUs writes microseconds beside what
+it fuses, and nothing beside cuDNN's kernels. Kernels without a figure count by their FLOP at an assumed share of the
+peak, KERNELS. What is sent between devices is not in the estimate, nor is the launch of a kernel.
+"""
+
+import math
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from cfg_jax.errors import InputError
+from cfg_jax.perf import hlo
+from cfg_jax.perf.programs import Program
+from cfg_jax.perf.targets import Gpu, Target, Tpu, first_line
+from cfg_jax.training import mesh as meshes
+
+KERNELS = {"attention": 0.35, "convolution": 0.6}  # assumed shares of the peak
+NETWORK = re.compile(r"UNet|Encoder|Inception")
+PRODUCTS = {  # matrix products of [T, d] with [d, T] in a kernel of attention
+    "splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3, "fmhaSoftmaxBackward": 5, "fmhaSoftmax": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one device, and one call of a program."""
+
+    images: int
+    arguments: int  # bytes
+    temporaries: int  # bytes
+    peak: int  # bytes: arguments, results that replace none of them, and temporaries
+    memory: float  # bytes that the device has
+    flops: float | None  # all operations, by the compiler; a GPU's does not say
+    bytes: float | None  # read and written
+    kernels: int
+    sent: dict[tuple[str, int], tuple[int, int]]  # {(kind, devices of a group): (how many, bytes)}
+    seconds: float  # estimated
+    share: float  # of the peak, by the network's convolutions and products
+    compile_s: float
+    kinds: dict[str, float] = field(default_factory=dict)  # seconds of each kind of operation
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.memory
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds
+
+
+class TooLarge(InputError):
+    """The program needs more memory than the device has, by its compiler."""
+
+
+def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
+    """Compile a program -> what its compiler says, and the compiled text. Raises TooLarge where it refuses."""
+    began = time.perf_counter()
+    try:
+        with target.told():
+            compiled = program.traced.lower(lowering_platforms=(target.platform,)).compile(target.options)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise TooLarge(first_line(error).split(": ", 1)[-1]) from error
+        raise
+    compile_s = time.perf_counter() - began
+    text, memory, cost = compiled.as_text() or "", compiled.memory_analysis(), compiled.cost_analysis() or {}
+    peak = meshes.peak_of(target.devices)
+    assert memory is not None and peak is not None
+    count = len(target.devices)
+    kinds, kernels = defaultdict(float), 0
+    for operation, times, others in hlo.executed(text):
+        kinds[kind(operation)] += times * seconds(operation, others, target.chip, peak / count)
+        kernels += times
+    sent = defaultdict(lambda: (0, 0))
+    for of, group, payload in hlo.collectives(text):
+        times, size = sent[of, group]
+        sent[of, group] = times + 1, size + payload
+    total = sum(kinds.values())
+    made = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    found = Estimate(
+        images=program.images,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + made,
+        memory=target.chip.memory,
+        flops=cost.get("flops"),
+        bytes=cost.get("bytes accessed"),
+        kernels=kernels,
+        sent=dict(sent),
+        seconds=total,
+        share=program.flops / total / peak,
+        compile_s=compile_s,
+        kinds=dict(sorted(kinds.items(), key=lambda item: -item[1])),
+    )
+    return found, text
+
+
+def seconds(operation: hlo.Operation, others: dict[str, hlo.Operation], chip: Tpu | Gpu, peak: float) -> float:
+    """Return the estimated seconds of an operation on a device of this peak; 0 where the compiler says nothing."""
+    if flops := attention_flops(operation, others):
+        return flops / peak / KERNELS["attention"]
+    if isinstance(chip, Tpu):
+        return float(operation.attribute(r'estimated_cycles":"(\d+)"') or 0) / chip.clock / 1e9
+    if flops := convolution_flops(operation, others):
+        return flops / peak / KERNELS["convolution"]
+    named = {name: float(us) for us, name in re.findall(COST, operation.rest)}
+    return next((named[name] for name in COST_MODELS if name in named), 0.0) / 1e6
+
+
+COST = r'"exec_time_us":([\d.]+),[^{}]*?"name":"(.*?)"'
+COST_MODELS = ("indexing-cost-model", "experimental-gemm-cost-model", "sol", "")  # the first that has looked at it
+
+
+def shape_of(name: str, others: dict[str, hlo.Operation]) -> list[int]:
+    """Return the lengths of an operand's first array, [] where there is none."""
+    arrays = hlo.ARRAY.findall(others[name].shape) if name in others else []
+    return hlo.dims(arrays[0][1]) if arrays else []
+
+
+def attention_flops(operation: hlo.Operation, others: dict[str, hlo.Operation]) -> float:
+    """Return the FLOP of a kernel of attention, 0 for another operation."""
+    name = operation.target if operation.target.startswith("__cudnn") else operation.name
+    products = next((n for start, n in PRODUCTS.items() if start in name), 0)
+    if operation.opcode != "custom-call" or not products:
+        return 0.0
+    [b, *rest] = next(shape for each in operation.operands if len(shape := shape_of(each, others)) == 4)
+    tokens, heads = (rest[0], rest[1]) if "fmha" in name else (rest[1], rest[0])  # cuDNN has [B, T, heads, d]
+    return 2 * products * b * heads * tokens**2 * rest[2]
+
+
+def convolution_flops(operation: hlo.Operation, others: dict[str, hlo.Operation]) -> float:
+    """Return the FLOP of cuDNN's convolution, 0 for another operation.
+
+    Each of the three, forward and the two gradients, has two for each number of the kernel and pixel of the output.
+    """
+    if not operation.target.startswith("__cudnn$conv"):
+        return 0.0
+    result = hlo.dims(hlo.ARRAY.findall(operation.shape)[0][1])
+    first, second = (shape_of(each, others) for each in operation.operands[:2])
+    labels = re.split(r"[_>]|->", operation.attribute(r"dim_labels=(\S+?)[,\s]") or "")
+    if "convBackwardFilter" in operation.target:
+        out, kernel, of_out = second, result, labels[-1]
+    elif "convBackwardInput" in operation.target:
+        out, kernel, of_out = first, second, labels[0]
+    else:
+        out, kernel, of_out = result, second, labels[-1]
+    pixels = math.prod(length for length, label in zip(out, of_out, strict=False) if label != "f")
+    return 2.0 * math.prod(kernel) * pixels
+
+
+def kind(operation: hlo.Operation) -> str:
+    """Return what an operation is for, by the modules and the primitive that it comes from."""
+    path, opcode = operation.source, operation.opcode.removesuffix("-start")
+    primitive = path.rsplit("/", 1)[-1]
+    if opcode in hlo.COLLECTIVES:
+        return "sent between devices"
+    if opcode == "custom-call" and ("splash" in operation.name or "fmha" in operation.target):
+        return "attention's kernel"
+    if operation.target.startswith("__cudnn$conv") or "conv_general_dilated" in primitive:
+        return "convolutions"
+    if "dot_general" in primitive:
+        return "attention's products" if re.search(r"_attention/(?!qkv|out/)", path) else "dense layers"
+    if re.search(r"[_/]norm/", path):
+        return "group norm"
+    if "_attention/" in path:
+        return "rest of attention"
+    if opcode in ("copy", "transpose"):
+        return "copies"
+    return "elementwise, in the network" if NETWORK.search(path) else "outside the network"

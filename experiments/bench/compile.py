@@ -1,0 +1,232 @@
+"""Compile a config's programs for a TPU or a GPU that is not there: what they need, and how long they are said to take.
+
+python -m experiments.bench.compile --config=configs/imagenet64.py --target=v5e:4x4 --target=h100:8
+
+Training is a step of the whole batch, sampling a batch of guided images at T, features a batch through Inception.
+--fit looks for settings that fit a device, and for the largest batch that does. Programs of ImageNet-64 take minutes.
+"""
+
+import logging
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from cfg_jax import checks
+from cfg_jax import config as configs
+from cfg_jax.errors import InputError
+from cfg_jax.files import MARKED, check_output, write_atomic, write_json
+from cfg_jax.perf import estimate, programs, targets
+from cfg_jax.text import markdown
+from cfg_jax.training import mesh as meshes
+from experiments import cli
+
+CONFIG = cli.define_config()
+PROGRAMS = ("training", "sampling", "features")
+TARGETS = flags.DEFINE_multi_string("target", None, f"what to compile for, as {targets.EXAMPLES}; may be repeated")
+PARTS = flags.DEFINE_multi_enum("program", ["training", "sampling"], PROGRAMS, "what to compile; may be repeated")
+FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images a device in a call of Inception", lower_bound=1)
+FIT = flags.DEFINE_bool("fit", False, "look for settings that fit, and for the largest batch that does")
+OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON beside it")
+TEXT = flags.DEFINE_string("text", None, "a folder to write the compiled programs' text to")
+flags.mark_flags_as_required(["config", "target"])
+log = logging.getLogger(__name__)
+STEP = 8  # the largest batch a device is a multiple of it
+
+
+def main():
+    targets.prepare()
+    out, config = Path(OUT.value), CONFIG.value
+    check_output(out, ".md")
+    check_output(out.with_suffix(".json"), ".json", page=out)
+    checks.everything(config)
+    if config.teacher.how:
+        raise InputError(f"config.teacher.how={config.teacher.how}: compile the config of the teacher")
+    jax.config.update("jax_enable_compilation_cache", False)  # a program from there says no time of compiling
+    rows = []
+    for target in [targets.target(name) for name in dict.fromkeys(TARGETS.value)]:
+        for part in dict.fromkeys(PARTS.value):
+            for row in fitted(config, part, target) if FIT.value else [compiled(config, part, target)]:
+                rows.append(row)
+                write_json(out.with_suffix(".json"), MARKED | about(config) | {"rows": rows})
+                write_atomic(out, page(config, rows))
+    print(out.read_text())
+
+
+def compiled(config, part, target):
+    """A row of the table: a program of the config compiled for a target."""
+    count = len(target.devices)
+    settings = {name: config[group][name] for group, name in SETTINGS[part]}
+    log.info("compiling %s for %s: %s", part, target.name, written(settings))
+    with target.told():
+        mesh = meshes.data_mesh(target.devices, config.train.fsdp if part == "training" else 1)
+        if part == "training":
+            program = programs.training(config, mesh)
+        elif part == "sampling":
+            program = programs.sampling(config, mesh)
+        else:
+            program = programs.features(config, mesh, FEATURES_BATCH.value * count)
+    row = {"program": part, "target": target.name, "devices": count, "images": program.images // count}
+    row |= {"settings": settings}
+    try:
+        found, text = estimate.estimate(program, target)
+    except estimate.TooLarge as error:
+        return row | {"fits": False, "refused": str(error)}
+    if TEXT.value:
+        name = f"{part}-{target.name.replace(':', '-').replace('*', 'x')}-{program.images}.txt"
+        write_atomic(Path(TEXT.value, name), text)
+    sent = [
+        {"kind": kind, "group": group, "times": n, "bytes": size} for (kind, group), (n, size) in found.sent.items()
+    ]
+    return row | vars(found) | {"images": program.images // count, "sent": sent, "fits": found.fits}
+
+
+# of each program, (group, field) of the config on which its memory depends
+SETTINGS = {
+    "training": [("train", "batch_size"), ("model", "remat"), ("train", "fsdp"), ("train", "accumulate")],
+    "sampling": [("eval", "batch_size"), ("sampler", "num_steps")],
+    "features": [],
+}
+
+
+def fitted(config, part, target):
+    """Yield rows: the config, settings that need less memory in turn until one fits, and its largest batch."""
+    row = compiled(config, part, target)
+    yield row
+    for change in smaller(config, part, target):
+        if row["fits"]:
+            break
+        with config.unlocked():
+            config = change
+        row = compiled(config, part, target)
+        yield row
+    if not row["fits"] or part == "features":
+        return
+    count = row["devices"]
+    for images in largest(row):
+        config = with_batch(config, part, images * count)
+        row = compiled(config, part, target)
+        yield row
+        if row["fits"]:
+            return
+
+
+def smaller(config, part, target):
+    """Yield configs that need less memory each than the one before."""
+    count = len(target.devices)
+
+    def changed(group, name, value):
+        nonlocal config
+        config = config.copy_and_resolve_references()
+        config[group][name] = value
+        return config
+
+    if part == "training":
+        if not config.model.remat:
+            yield changed("model", "remat", True)
+        share = min(count, targets.HOST)
+        if config.train.fsdp < share and count % share == 0:
+            yield changed("train", "fsdp", share)
+        while config.train.batch_size % (2 * count * config.train.accumulate) == 0:
+            yield changed("train", "accumulate", 2 * config.train.accumulate)
+    group = "train" if part == "training" else "eval"
+    while config[group].batch_size % (2 * count) == 0:
+        if part == "training":
+            changed("train", "accumulate", 1)
+        yield changed(group, "batch_size", config[group].batch_size // 2)
+
+
+def with_batch(config, part, batch_size):
+    config = config.copy_and_resolve_references()
+    config["train" if part == "training" else "eval"].batch_size = batch_size
+    return config
+
+
+def largest(row):
+    """Yield images a device, from what the memory would hold if it grew with the batch, downwards to the row's own."""
+    left = row["memory"] - row["arguments"]
+    images = int(left / (row["peak"] - row["arguments"]) * row["images"]) // STEP * STEP
+    while images > row["images"]:
+        yield images
+        images -= max(STEP, images // 16 // STEP * STEP)
+
+
+def about(config):
+    return {"command": cli.command_line("bench.compile"), "jax": jax.__version__, "config": configs.to_json(config)}
+
+
+def page(config, rows):
+    """The Markdown of all rows."""
+    head = ["", "images a device", "settings", "arguments, GiB", "temporaries", "of", "fits", "TFLOP", "GB moved"]
+    head += ["kernels", "compile s", "images/s", "of the peak"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        lines.append(
+            [f"{row['program']}, {row['target']}", str(row["images"]), written(row["settings"]), *numbers(row)]
+        )
+    parts = [
+        "# Compiled for devices that were not there",
+        f"    {cli.command_line('bench.compile')}",
+        f"jax {jax.__version__}, {config.model.dtype}. Memory and work are of one device. Images/s are of all devices, "
+        "by the compiler's estimate of the time, without what is sent between them; nothing was run. The share of the "
+        "peak counts the network's own convolutions and matrix products. Kernels without an estimate are counted at "
+        + " and ".join(f"{share:.0%} ({name})" for name, share in estimate.KERNELS.items())
+        + " of the peak.",
+        markdown(lines),
+    ]
+    for row in rows:
+        if not row["fits"]:
+            parts.append(f"{row['program']} on {row['target']}, {row['images']} images a device: {remedy(row)}")
+    for row in rows:
+        if "kinds" in row:
+            parts.append(details(row))
+    return "\n\n".join(parts) + "\n"
+
+
+def numbers(row):
+    """The cells of a row that its compiler gave."""
+    if "refused" in row:
+        return ["", "", "", "no", *[""] * 6]
+    work = [f"{row['flops'] / 1e12:.3g}" if row["flops"] else "", f"{row['bytes'] / 1e9:.3g}" if row["bytes"] else ""]
+    images_per_s = row["images"] * row["devices"] / row["seconds"]
+    return [
+        f"{row['arguments'] / 2**30:.2f}", f"{row['temporaries'] / 2**30:.2f}", f"{row['memory'] / 2**30:.0f}",
+        "yes" if row["fits"] else "no", *work, f"{row['kernels']:,}", f"{row['compile_s']:.0f}",
+        f"{images_per_s:,.4g}", f"{row['share']:.1%}",
+    ]  # fmt: skip
+
+
+def remedy(row):
+    """What a program lacks, and the settings that would mend it."""
+    if "refused" in row:
+        lacks = row["refused"].rstrip(".")
+    else:
+        lacks = f"it needs {row['peak'] / 2**30:.1f} GiB of {row['memory'] / 2**30:.0f}"
+    if row["program"] != "training":
+        return f"{lacks}. Set a smaller config.eval.batch_size, or let --fit find it."
+    settings, ways = row["settings"], []
+    if not settings["remat"]:
+        ways.append("config.model.remat=True")
+    if settings["fsdp"] < row["devices"]:
+        ways.append("a larger config.train.fsdp")
+    ways += ["a larger config.train.accumulate", "a smaller config.train.batch_size"]
+    return f"{lacks}. Set {', '.join(ways[:-1])} or {ways[-1]}, or let --fit find it."
+
+
+def written(settings):
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def details(row):
+    """What takes the time, and what is sent."""
+    total = row["seconds"]
+    kinds = [["kind", "ms", "share"], ["---", "---:", "---:"]]
+    kinds += [[name, f"{1e3 * s:.3g}", f"{s / total:.1%}"] for name, s in row["kinds"].items() if s > 0.005 * total]
+    sent = [["sent between", "times", "MB"], ["---", "---:", "---:"]]
+    sent += [[f"{r['group']} devices, {r['kind']}", str(r["times"]), f"{r['bytes'] / 1e6:.4g}"] for r in row["sent"]]
+    title = f"## {row['program']}, {row['target']}, {row['images']} images a device: {1e3 * total:.4g} ms by estimate"
+    return f"{title}\n\n{markdown(kinds)}" + (f"\n{markdown(sent)}" if row["sent"] else "")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.models import attention
+from cfg_jax.models import attention, unet
 from cfg_jax.training import mesh as meshes
 
 
@@ -17,7 +17,10 @@ def relative(a, b):
 @pytest.mark.parametrize(("dtype", "far"), [("float32", 1e-6), ("bfloat16", 0.006)])
 def test_a_tpus_kernel_is_attention_forward_and_backward(dtype, far):
     q, k, v, g = (jax.random.normal(key, (2, 256, 2, 64), dtype) for key in jax.random.split(jax.random.key(0), 4))
-    kernel = lambda q, k, v: attention.splash(q, k, v, interpret=True)  # noqa: E731
+
+    def kernel(*qkv):
+        return attention.splash_on_one(*(a.swapaxes(1, 2) for a in qkv), interpret=True).swapaxes(1, 2)
+
     (ours, back), (theirs, back_of_theirs) = (jax.vjp(f, q, k, v) for f in (kernel, jax.nn.dot_product_attention))
     assert relative(ours, theirs) < far
     for mine, wanted in zip(back(g), back_of_theirs(g), strict=True):
@@ -36,26 +39,37 @@ def test_a_tpus_kernel_is_attention_forward_and_backward(dtype, far):
     ],
 )
 def test_the_mesh_says_whose_kernel_it_is(monkeypatch, platform, tokens, dtype, how):
-    used = []
-    monkeypatch.setattr(attention, "splash", lambda q, k, v: (used.append("splash"), q)[1])
-    monkeypatch.setattr(
-        jax.nn, "dot_product_attention", lambda q, k, v, implementation=None: (used.append(implementation), q)[1]
-    )
-    real = meshes.data_mesh()
     monkeypatch.setattr(attention, "platform", lambda mesh: platform)
     monkeypatch.setattr(attention, "here", lambda mesh: platform == "cpu")
-    q = jnp.zeros((8, tokens, 1, 32), dtype)
-    jax.eval_shape(lambda q: attention.attend(q, q, q, real), q)
-    assert set(used) == {how}
+    assert attention.kernel(meshes.data_mesh(), tokens, 32, dtype) == how
+
+
+@pytest.mark.parametrize("how", ["splash", "cudnn"])
+def test_attention_in_a_kernels_layout_is_the_networks(monkeypatch, how):
+    """The same parameters in the same places, forward and backward; the kernels are XLA's here."""
+    net = unet.Attention(head_width=16, num_heads=None, dtype=jnp.float32, mesh=meshes.data_mesh())
+    x, *keys = jax.random.normal(jax.random.key(0), (4, 8, 8, 64)), *jax.random.split(jax.random.key(1), 9)
+    params = net.init(keys[0], x)
+    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(keys[1], a.shape), params)  # its output begins as 0
+    wanted, back = jax.vjp(net.apply, params, x)
+    plain = jax.nn.dot_product_attention
+    monkeypatch.setattr(attention, "kernel", lambda *_: how)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda q, k, v, implementation=None: plain(q, k, v))
+    first = lambda a: jnp.swapaxes(a, 1, 2)  # noqa: E731
+    monkeypatch.setattr(attention, "splash", lambda q, k, v, mesh: first(plain(first(q), first(k), first(v))))
+    assert jax.tree.map(jnp.shape, net.init(keys[0], x)) == jax.tree.map(jnp.shape, params)
+    found, back_of_it = jax.vjp(net.apply, params, x)
+    for a, b in zip(*map(jax.tree.leaves, ((found, back_of_it(x)), (wanted, back(x)))), strict=True):
+        assert relative(a, b) < 1e-6
 
 
 def test_attention_is_cudnns_where_it_runs_and_xlas_elsewhere(monkeypatch, caplog):
-    attention.implementation.cache_clear()  # of networks that other tests have built
-    assert attention.implementation(64, jnp.dtype(jnp.bfloat16)) is None
+    attention.cudnn.cache_clear()  # of networks that other tests have built
+    assert attention.cudnn(64, jnp.dtype(jnp.bfloat16)) is None
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with caplog.at_level("WARNING", "cfg_jax"):  # a GPU that turns out to have none
-        assert attention.implementation(32, jnp.dtype(jnp.bfloat16)) is None
+        assert attention.cudnn(32, jnp.dtype(jnp.bfloat16)) is None
     assert "attention is XLA's, cuDNN's does not run here: " in caplog.text
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda q, k, v, implementation: q)
-    assert attention.implementation(48, jnp.dtype(jnp.bfloat16)) == "cudnn"
-    attention.implementation.cache_clear()
+    assert attention.cudnn(48, jnp.dtype(jnp.bfloat16)) == "cudnn"
+    attention.cudnn.cache_clear()

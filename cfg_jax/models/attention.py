@@ -17,31 +17,28 @@ log = logging.getLogger(__name__)
 BLOCKS = (512, 256, 128)  # tokens of a tile of logits on a TPU, the largest that divides them
 
 
-def attend(
-    q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"], mesh: Mesh | None = None
-) -> Float[Array, "b t n d"]:
-    """softmax(q k^T / sqrt(d)) v over the tokens of each head.
+def attend(q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"]) -> Array:
+    """softmax(q k^T / sqrt(d)) v over the tokens of each head, by this device's kernel if it has one."""
+    return jax.nn.dot_product_attention(q, k, v, implementation=cudnn(q.shape[-1], q.dtype))
+
+
+def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Literal["splash", "cudnn"] | None:
+    """Return whose attention heads of this width take; None is XLA's.
 
     mesh: the devices that the program is compiled for, over which the batch is split. Without it a TPU uses XLA's
     attention, since its compiler cannot split a kernel.
     """
-    how = kernel(mesh, q.shape[1], q.shape[3], q.dtype)
-    if how == "splash":
-        assert mesh is not None
-        split = PartitionSpec(mesh.axis_names)
-        return jax.shard_map(splash, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, implementation=how)
-
-
-def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Literal["splash", "cudnn"] | None:
-    """Return whose attention heads of this width and dtype take on a mesh's devices; None is XLA's."""
-    if jnp.dtype(dtype).itemsize > 2:
-        return None
-    if mesh is not None and platform(mesh) == "tpu":
-        return "splash" if tokens % BLOCKS[-1] == 0 else None
     if mesh is None or here(mesh):
-        return implementation(width, dtype)
-    return "cudnn" if platform(mesh) == "gpu" else None  # it is not here to be tried
+        gpu = cudnn(width, dtype)
+    else:  # it is not here to be tried
+        gpu = "cudnn" if platform(mesh) == "gpu" and is_half(dtype) else None
+    if mesh is not None and platform(mesh) == "tpu" and is_half(dtype) and tokens % BLOCKS[-1] == 0:
+        return "splash"
+    return gpu
+
+
+def is_half(dtype: jnp.dtype) -> bool:
+    return jnp.dtype(dtype).itemsize == 2
 
 
 def platform(mesh: Mesh) -> str:
@@ -54,32 +51,36 @@ def here(mesh: Mesh) -> bool:
 
 
 def splash(
-    q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"], interpret: bool = False
-) -> Float[Array, "b t n d"]:
-    """attend by a TPU's kernel on one device, for tokens in multiples of 128.
+    q: Float[Array, "b n t d"], k: Float[Array, "b n t d"], v: Float[Array, "b n t d"], mesh: Mesh
+) -> Float[Array, "b n t d"]:
+    """Attention by a TPU's kernel, of a batch that is split over a mesh; tokens in multiples of 128."""
+    split = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(splash_on_one, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(q, k, v)
 
-    interpret: run it on a CPU instead, slowly, as a test does.
-    """
+
+def splash_on_one(
+    q: Float[Array, "b n t d"], k: Float[Array, "b n t d"], v: Float[Array, "b n t d"], interpret: bool = False
+) -> Float[Array, "b n t d"]:
+    """splash on one device. interpret: on a CPU instead, slowly, as a test does."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    _, tokens, heads, width = q.shape
+    _, heads, tokens, width = q.shape
     block = next(size for size in BLOCKS if tokens % size == 0)
     sizes = {name: block for name in kernels.BlockSizes.__annotations__ if name.startswith("block_")}
-    kernel = kernels.make_splash_mha_single_device(
+    attention = kernels.make_splash_mha_single_device(
         masks.MultiHeadMask([masks.FullMask((tokens, tokens))] * heads),
         block_sizes=kernels.BlockSizes(**sizes),
         interpret=interpret,
     )
-    q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q / width**0.5, k, v))
     with jax.default_matmul_precision("default"):  # a kernel of 16 bits knows no other
-        return jnp.swapaxes(jax.vmap(kernel)(q, k, v), 1, 2)
+        return jnp.asarray(jax.vmap(attention)(q / width**0.5, k, v))
 
 
 @cache
-def implementation(width: int, dtype: jnp.dtype) -> Literal["cudnn"] | None:
+def cudnn(width: int, dtype: jnp.dtype) -> Literal["cudnn"] | None:
     """Return "cudnn" where this process's GPU computes heads of this width and dtype, by trying it once, else None."""
-    if jax.default_backend() != "gpu":
+    if jax.default_backend() != "gpu" or not is_half(dtype):
         return None
 
     def total(q):

@@ -8,7 +8,7 @@ output head stay in float32 whatever `dtype` the body computes in.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.models.attention import attend
+from cfg_jax.models import attention
 from cfg_jax.models.norm import GroupNorm
 from cfg_jax.models.precision import highest
 
@@ -61,7 +61,7 @@ class UNet(nn.Module):
 
         w is looked at where `takes_w`; None is 0.
         """
-        block, attention = layers(self, dropout=self.dropout, deterministic=not train)
+        block, attend = layers(self, dropout=self.dropout, deterministic=not train)
         emb = embed_time(self, logsnr)
         if self.num_classes:
             emb += nn.Embed(self.num_classes + self.null_label, 4 * self.channels, name="label_emb")(c)
@@ -70,7 +70,7 @@ class UNet(nn.Module):
             of_w = timestep_embedding(W_SCALE * w, self.channels)
             emb += nn.Dense(4 * self.channels, kernel_init=nn.initializers.zeros, name="w_embed")(of_w)
         emb = nn.silu(emb).astype(self.dtype)
-        h, skips = encode(self, z, emb, block, attention)
+        h, skips = encode(self, z, emb, block, attend)
 
         index = 0
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
@@ -80,7 +80,7 @@ class UNet(nn.Module):
                     jnp.concatenate([h, skips.pop()], axis=-1), emb
                 )
                 if h.shape[1] in self.attention_resolutions:
-                    h = attention(name=f"{name}_attention")(h)
+                    h = attend(name=f"{name}_attention")(h)
                 if level > 0 and i == self.num_blocks:
                     if self.resample_blocks:
                         h = block(h.shape[-1], resample=up, name=f"{name}_up")(h, emb)
@@ -112,9 +112,9 @@ class Encoder(nn.Module):
     @highest
     def __call__(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b num_classes"]:
         """The logits of the classes, in float32."""
-        block, attention = layers(self, dropout=0.0, deterministic=True)
+        block, attend = layers(self, dropout=0.0, deterministic=True)
         emb = nn.silu(embed_time(self, logsnr)).astype(self.dtype)
-        h, _ = encode(self, z, emb, block, attention)
+        h, _ = encode(self, z, emb, block, attend)
         h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
 
@@ -143,11 +143,11 @@ def embed_time(net: UNet | Encoder, logsnr: Float[Array, " b"]) -> Float[Array, 
 
 
 def encode(
-    net: UNet | Encoder, z: Float[Array, "b h w c"], emb: Float[Array, "b d"], block: Callable, attention: Callable
+    net: UNet | Encoder, z: Float[Array, "b h w c"], emb: Float[Array, "b d"], block: Callable, attend: Callable
 ) -> tuple[Float[Array, "b side side width"], list[Array]]:
     """Run the way down and the middle -> the middle's output, and the list of skips that the way up pops.
 
-    It is called inside a network's compact call. block and attention are those of `layers`.
+    It is called inside a network's compact call. block and attend are those of `layers`.
     """
     h = conv3x3(int(net.multipliers[0] * net.channels), net.dtype, "input_0_conv")(z.astype(net.dtype))
     skips = [h]
@@ -156,7 +156,7 @@ def encode(
             name = f"input_{len(skips)}"
             h = block(multiplier * net.channels, name=f"{name}_block")(h, emb)
             if h.shape[1] in net.attention_resolutions:
-                h = attention(name=f"{name}_attention")(h)
+                h = attend(name=f"{name}_attention")(h)
             skips.append(h)
         if level < len(net.multipliers) - 1:
             name = f"input_{len(skips)}"
@@ -167,7 +167,7 @@ def encode(
             skips.append(h)
 
     h = block(h.shape[-1], name="middle_0_block")(h, emb)
-    h = attention(name="middle_1_attention")(h)
+    h = attend(name="middle_1_attention")(h)
     return block(h.shape[-1], name="middle_2_block")(h, emb), skips
 
 
@@ -207,10 +207,58 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, height, width, channels = x.shape
         heads = self.num_heads or channels // self.head_width
-        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(GroupNorm(self.dtype, name="norm")(x))
+        normalised = GroupNorm(self.dtype, name="norm")(x)
+        how = attention.kernel(self.mesh, height * width, channels // heads, self.dtype)
+        if how:
+            of_qkv = Weights(3 * channels, self.dtype, name="qkv")(x)
+            of_out = Weights(channels, self.dtype, zero=True, name="out")(x)
+            tokens = normalised.reshape(b, height * width, channels)
+            return x + projected(tokens, of_qkv, of_out, heads, how, self.mesh).reshape(x.shape)
+        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(normalised)
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
-        h = attend(q, k, v, self.mesh).reshape(x.shape)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
+
+
+class Weights(nn.Module):
+    """The kernel and the bias of a Dense, for what multiplies by them itself."""
+
+    features: int
+    dtype: jnp.dtype
+    zero: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... c"]) -> tuple[Float[Array, "c features"], Float[Array, " features"]]:
+        init = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        return kernel.astype(self.dtype), self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+
+
+def projected(
+    x: Float[Array, "b t c"],
+    of_qkv: tuple,
+    of_out: tuple,
+    heads: int,
+    how: Literal["splash", "cudnn"],
+    mesh: Mesh | None,
+) -> Float[Array, "b t c"]:
+    """Attention and the projections around it in the layout of an accelerator's kernel.
+
+    q, k and v are a product each, and what they are made of is cut instead: nothing as large as they are is copied.
+    """
+    channels = x.shape[-1]
+    layout = "bntd" if how == "splash" else "btnd"
+    kernels, biases = of_qkv[0].reshape(channels, 3, heads, -1), of_qkv[1].reshape(3, heads, -1)
+    if how == "splash":
+        biases = biases[:, :, None]
+    with jax.named_scope("qkv"):
+        q, k, v = (jnp.einsum(f"btc,cnd->{layout}", x, kernels[:, i]) + biases[i] for i in range(3))
+    if how == "splash":
+        h = attention.splash(q, k, v, mesh)
+    else:
+        h = jax.nn.dot_product_attention(q, k, v, implementation=how)
+    with jax.named_scope("out"):
+        return jnp.einsum(f"{layout},ndc->btc", h, of_out[0].reshape(heads, -1, channels)) + of_out[1]
 
 
 class AttentionPool(nn.Module):

@@ -35,7 +35,6 @@ STEP = 8  # the largest batch a device is a multiple of it
 
 
 def main():
-    targets.prepare()
     out, config = Path(OUT.value), CONFIG.value
     check_output(out, ".md")
     check_output(out.with_suffix(".json"), ".json", page=out)
@@ -229,4 +228,5 @@ def details(row):
 
 
 if __name__ == "__main__":
+    targets.prepare()
     cli.run(main)

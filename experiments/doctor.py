@@ -133,7 +133,10 @@ def attention(config):
 
 
 def memory(config):
-    """State and activations against the device's memory; the devices of a CPU share the machine's."""
+    """State and activations against the device's memory; the devices of a CPU share the machine's.
+
+    What an accelerator's compiler fuses needs a fraction of the activations: there they are said, and not held against it.
+    """
     from cfg_jax.perf import cost
 
     train = config.train
@@ -142,12 +145,14 @@ def memory(config):
     if train.fsdp > 1:  # within a step each device has all parameters, and their gradient before it is cut
         state += 2 * 4 * cost.num_parameters(config)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if jax.default_backend() == "cpu":
+    here = jax.default_backend() == "cpu"
+    if here:
         limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()
-    needs = f"{state / GIB:,.2f} GiB of state and about {activations / GIB:,.2f} for {part:,} images on a device"
+    about = "about" if here else "before its compiler fuses them"
+    needs = f"{state / GIB:,.2f} GiB of state and {about} {activations / GIB:,.2f} for {part:,} images on a device"
     if not limit:
         return f"{needs}; it does not say how much it has"
-    if state + activations > limit:
+    if state + activations * here > limit:
         raise InputError(
             f"{needs}, which has {limit / GIB:,.2f}: a smaller config.train.batch_size, a larger "
             "config.train.accumulate or config.train.fsdp, or config.model.remat=True"

@@ -1,4 +1,5 @@
 import importlib
+import json
 import math
 import re
 from functools import partial
@@ -52,17 +53,30 @@ def test_activations_are_what_the_compiled_step_holds(tiny):
 
 
 def test_the_command():
-    done = run("bench.cost", "--config=configs/imagenet64.py", "--devices=8", "--utilisation=0.35")
+    done = run("bench.cost", "--config=configs/imagenet64.py")
     assert done.returncode == 0, done.stderr
     assert "295,900,035" in done.stdout and "219.3 GFLOP" in done.stdout and "5.39e+20" in done.stdout
-    h100 = next(line.split() for line in done.stdout.splitlines() if line.startswith("H100"))
-    assert float(h100[3].strip("()")) == pytest.approx(5.39e20 / (989e12 * 0.35) / 3600, rel=1e-2)
     digits = run("bench.cost", "--config=configs/digits.py", "--parameters").stdout
     rows = re.findall(r"^\| (\w+(?:/\w+)*) +\| \(([\d, ]+)\) +\| float32 \| ([\d,]+) +\|$", digits, re.MULTILINE)
     sizes = {name: math.prod(map(int, shape.strip(",").split(","))) for name, shape, _ in rows}
     assert sizes["out_conv/kernel"] == 3 * 3 * 32 * 1 and f"Total: {sum(sizes.values()):,} --" in digits
     assert all(f"{sizes[name]:,}" == size for name, _, size in rows)
-    assert run("bench.cost", "--config=configs/imagenet64.py", "--utilisation=0").stderr.startswith(
-        "error: --utilisation=0"
-    )
-    assert "does not divide" in run("bench.cost", "--config=configs/imagenet64.py", "--devices=7").stderr
+
+
+def test_device_hours_by_the_compilers_estimates(tmp_path):
+    """Of the fastest program that fits."""
+    rows = [
+        {"target": "v5e:1x1", "program": program, "share": share, "flops_per_s": 197e12 * share, "fits": fits}
+        for program, share, fits in (
+            ("training", 0.2, True), ("training", 0.25, True), ("training", 0.3, False), ("sampling", 0.5, True)
+        )
+    ]  # fmt: skip
+    (tmp_path / "x.json").write_text(json.dumps({"rows": rows}))
+    done = run("bench.cost", "--config=configs/imagenet64.py", f"--compiled={tmp_path}/x.json")
+    cells = done.stdout.splitlines()[-2].split(" | ")
+    assert cells[1] == "25%, 50%", done.stderr
+    assert float(cells[2].replace(",", "")) == pytest.approx(5.39e20 / (0.25 * 197e12) / 3600, rel=1e-2)
+    (tmp_path / "x.json").write_text(json.dumps({"rows": rows[:2]}))
+    for path, said in (("x.json", "lacks training or sampling for v5e:1x1"), ("y.json", "is no JSON of experiments")):
+        done = run("bench.cost", "--config=configs/imagenet64.py", f"--compiled={tmp_path}/{path}")
+        assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1

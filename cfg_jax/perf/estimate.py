@@ -5,11 +5,13 @@ it fuses, and nothing beside cuDNN's kernels. Kernels without a figure count by 
 peak, KERNELS. What is sent between devices is not in the estimate, nor is the launch of a kernel.
 """
 
+import json
 import math
 import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cfg_jax.errors import InputError
 from cfg_jax.perf import hlo
@@ -38,7 +40,8 @@ class Estimate:
     kernels: int
     sent: dict[tuple[str, int], tuple[int, int]]  # {(kind, devices of a group): (how many, bytes)}
     seconds: float  # estimated
-    share: float  # of the peak, by the network's convolutions and products
+    flops_per_s: float  # of one device, by the network's convolutions and products alone
+    share: float  # of the peak that these are
     compile_s: float
     kinds: dict[str, float] = field(default_factory=dict)  # seconds of each kind of operation
 
@@ -91,11 +94,28 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
         kernels=kernels,
         sent=dict(sent),
         seconds=total,
+        flops_per_s=program.flops / count / total,
         share=program.flops / total / peak,
         compile_s=compile_s,
         kinds=dict(sorted(kinds.items(), key=lambda item: -item[1])),
     )
     return found, text
+
+
+def rates(path: str | Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return {target: {program: {share of the peak, flops_per_s of one device}}} of bench.compile's JSON.
+
+    Of a program that was compiled at several batches, the fastest that fits counts. Raises InputError for another file.
+    """
+    try:
+        rows = [row for row in json.loads(Path(path).read_text())["rows"] if row["fits"]]
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for row in sorted(rows, key=lambda row: row["share"]):
+            of = found.setdefault(row["target"], {})
+            of[row["program"]] = {"share": row["share"], "flops_per_s": row["flops_per_s"]}
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--compiled={path} is no JSON of experiments.bench.compile: {first_line(error)}") from error
 
 
 def seconds(operation: hlo.Operation, others: dict[str, hlo.Operation], chip: Tpu | Gpu, peak: float) -> float:

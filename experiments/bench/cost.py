@@ -1,6 +1,6 @@
-"""What a config will cost: parameters, FLOP, memory, and hours on named accelerators at a stated utilisation.
+"""What a config will cost: parameters and FLOP, and device-hours by the estimates of experiments.bench.compile.
 
-python -m experiments.bench.cost --config=configs/imagenet64.py --devices=8 --utilisation=0.35
+python -m experiments.bench.cost --config=configs/imagenet64.py --compiled=runs/compile.json
 
 --parameters prints the name, shape and number of each array of the network instead.
 """
@@ -10,55 +10,55 @@ from clu import parameter_overview
 
 from cfg_jax import checks
 from cfg_jax.errors import require
-from cfg_jax.perf import cost
-from cfg_jax.training.mesh import PEAK_TFLOPS
+from cfg_jax.perf import cost, estimate
+from cfg_jax.text import markdown
 from experiments import cli
 
 CONFIG = cli.define_config()
-DEVICES = flags.DEFINE_integer("devices", 8, "how many share the batch", lower_bound=1)
-UTILISATION = flags.DEFINE_float(
-    "utilisation", cost.UTILISATION, "share of the peak that is reached; measure yours with experiments.bench.speed"
-)
-P_UNCOND = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
+COMPILED = flags.DEFINE_string("compiled", None, "JSON of experiments.bench.compile, of training and of sampling")
+MODELS = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
 PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
 flags.mark_flags_as_required(["config"])
 
 
 def main():
-    config, devices = CONFIG.value, DEVICES.value
+    config = CONFIG.value
     checks.everything(config)
     if PARAMETERS.value:
         return print(parameter_overview.get_parameter_overview(cost.abstract(config, 1)[1], include_stats=False))
-    require(0 < UTILISATION.value <= 1, f"--utilisation={UTILISATION.value} must lie in (0, 1]")
-    batch = config.train.batch_size
-    require(batch % devices == 0, f"--devices={devices} does not divide config.train.batch_size={batch}")
+    rates = estimate.rates(COMPILED.value) if COMPILED.value else {}
 
-    forward, state = cost.forward_flops(config), cost.state_bytes(config)
-    activations = cost.activation_bytes(config, 1) * batch / devices
+    forward, num_images, ws = cost.forward_flops(config), config.eval.num_images, config.eval.w
     training = cost.training_flops(config, forward, config.train.num_steps)
-    num_images = config.eval.num_images
-    guided = cost.sampling_flops(config, forward, [1.0], num_images)
-    table = P_UNCOND.value * cost.sampling_flops(config, forward, config.eval.w, num_images)
-
-    cell = f"{config.eval.num_images:,} images, T = {config.sampler.num_steps}"
-    lower = "before the compiler fuses; config.model.remat=True and a smaller batch lower it"
+    cell = cost.sampling_flops(config, forward, [1.0], num_images)
+    table = MODELS.value * cost.sampling_flops(config, forward, ws, num_images)
+    of_cell = f"{num_images:,} images, T = {config.sampler.num_steps}, w = 1"
     rows = {
         "parameters": f"{cost.num_parameters(config):,}",
         "forward pass": f"{forward / 1e9:,.1f} GFLOP an image; a trained image {3 * forward / 1e9:,.1f} GFLOP",
-        "training": f"{training:.3g} FLOP: {config.train.num_steps:,} steps of {batch:,}",
-        "one guided cell": f"{guided:.3g} FLOP: {cell}",
-        "the table": f"{table:.3g} FLOP: {len(config.eval.w)} values of w, {P_UNCOND.value} models",
-        "state": f"{state / 2**30:,.1f} GiB a device, or {state / devices / 2**30:,.1f} were it split over {devices}",
-        "activations": f"{activations / 2**30:,.1f} GiB a device for {batch // devices} images, {lower}",
+        "training": f"{training:.3g} FLOP: {config.train.num_steps:,} steps of {config.train.batch_size:,}",
+        "one cell": f"{cell:.3g} FLOP: {of_cell}",
+        "the table": f"{table:.3g} FLOP: {len(ws)} values of w, {MODELS.value} models",
     }
     for name, value in rows.items():
         print(f"{name:16} {value}")
-    print(f"\nhours on {devices} devices (device-hours) at {UTILISATION.value:.0%} of the bf16 peak")
-    print(f"{'':12} {'TFLOP/s':>8} {'training':>20} {'one cell':>18} {'table':>20}")
-    hours = [cost.hours(flop, UTILISATION.value) for flop in (training, guided, table)]
-    for name, peak in PEAK_TFLOPS.items():
-        cells = [f"{cost.written(h[name] / devices)} ({cost.written(h[name])})" for h in hours]
-        print(f"{name:12} {peak:>8} {cells[0]:>20} {cells[1]:>18} {cells[2]:>20}")
+    if not rates:
+        return
+    print(
+        "\ndevice-hours by the compilers' estimates, without what is sent between devices and without FID's network\n"
+    )
+    lines = [["", "share of the peak", "training a model", "one cell", "the table", "models and table"], ["---"] * 6]
+    for target, of in rates.items():
+        require(
+            {"training", "sampling"} <= of.keys(),
+            f"--compiled={COMPILED.value} lacks training or sampling for {target}",
+        )
+        hours = [flop / of[part]["flops_per_s"] / 3600 for flop, part in
+                 ((training, "training"), (cell, "sampling"), (table, "sampling"))]  # fmt: skip
+        hours.append(MODELS.value * hours[0] + hours[2])
+        shares = f"{of['training']['share']:.0%}, {of['sampling']['share']:.0%}"
+        lines.append([target, shares, *map(cost.written, hours)])
+    print(markdown(lines))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def attention(config):
 def memory(config):
     """State and activations against the device's memory; the devices of a CPU share the machine's.
 
-    What an accelerator's compiler fuses needs a fraction of the activations: there they are said, and not held against it.
+    An accelerator's compiler fuses most activations: there they are said, and not held against its memory.
     """
     from cfg_jax.perf import cost
 

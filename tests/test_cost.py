@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cfg_jax.perf import cost
+from cfg_jax.perf import cost, estimate
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 from tests.test_house import run
@@ -66,7 +66,8 @@ def test_the_command():
 def test_device_hours_by_the_compilers_estimates(tmp_path):
     """Of the fastest program that fits."""
     rows = [
-        {"target": "v5e:1x1", "program": program, "share": share, "flops_per_s": 197e12 * share, "fits": fits}
+        {"target": "v5e:1x1", "program": program, "share": share, "flops_per_s": 197e12 * share, "fits": fits,
+         "device": "TPU v5 lite", "images": 16, "seconds": 0.1}
         for program, share, fits in (
             ("training", 0.2, True), ("training", 0.25, True), ("training", 0.3, False), ("sampling", 0.5, True)
         )
@@ -76,6 +77,8 @@ def test_device_hours_by_the_compilers_estimates(tmp_path):
     cells = done.stdout.splitlines()[-2].split(" | ")
     assert cells[1] == "25%, 50%", done.stderr
     assert float(cells[2].replace(",", "")) == pytest.approx(5.39e20 / (0.25 * 197e12) / 3600, rel=1e-2)
+    assert estimate.estimated(estimate.rows_of(tmp_path / "x.json"), "training", "TPU v5 lite", 16) == 160
+    assert estimate.estimated(estimate.rows_of(tmp_path / "x.json"), "training", "TPU v5 lite", 8) is None
     (tmp_path / "x.json").write_text(json.dumps({"rows": rows[:2]}))
     for path, said in (("x.json", "lacks training or sampling for v5e:1x1"), ("y.json", "is no JSON of experiments")):
         done = run("bench.cost", "--config=configs/imagenet64.py", f"--compiled={tmp_path}/{path}")

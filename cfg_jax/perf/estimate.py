@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cfg_jax.errors import InputError
 from cfg_jax.perf import hlo
@@ -102,20 +103,29 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     return found, text
 
 
-def rates(path: str | Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {target: {program: {share of the peak, flops_per_s of one device}}} of bench.compile's JSON.
-
-    Of a program that was compiled at several batches, the fastest that fits counts. Raises InputError for another file.
-    """
+def rows_of(path: str | Path) -> list[dict[str, Any]]:
+    """Return the programs that fit, of bench.compile's JSON, the slowest first. Raises InputError for another file."""
     try:
         rows = [row for row in json.loads(Path(path).read_text())["rows"] if row["fits"]]
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for row in sorted(rows, key=lambda row: row["share"]):
-            of = found.setdefault(row["target"], {})
-            of[row["program"]] = {"share": row["share"], "flops_per_s": row["flops_per_s"]}
-        return found
+        for row in rows:
+            float(row["seconds"]), float(row["flops_per_s"]), float(row["images"]), row["target"], row["device"]
+        return sorted(rows, key=lambda row: row["share"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"--compiled={path} is no JSON of experiments.bench.compile: {first_line(error)}") from error
+
+
+def rates(path: str | Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return {target: {program: its row}} of bench.compile's JSON, of each program the fastest that fits."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows_of(path):
+        found.setdefault(row["target"], {})[row["program"]] = row
+    return found
+
+
+def estimated(rows: list[dict[str, Any]], program: str, device: str, images: float) -> float | None:
+    """Return the images/s of one device at a batch of so many images on it, None where no row has that program."""
+    found = [row for row in rows if (row["program"], row["device"], row["images"]) == (program, device, images)]
+    return found[0]["images"] / found[0]["seconds"] if found else None
 
 
 def seconds(operation: hlo.Operation, others: dict[str, hlo.Operation], chip: Tpu | Gpu, peak: float) -> float:

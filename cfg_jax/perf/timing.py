@@ -22,7 +22,8 @@ from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 
 RATES = (
-    "images/s", "TFLOP/s", "of the peak", "ms, median", "least", "greatest", "compile s", "program GiB", "peak GiB",
+    "images/s", "estimated", "TFLOP/s", "of the peak", "ms, median", "least", "greatest", "compile s", "program GiB",
+    "peak GiB",
 )  # fmt: skip
 
 
@@ -140,7 +141,9 @@ def table(measured: Iterable[dict]) -> str:
             bytes_of = of["program_bytes_per_device"], of["peak_bytes_in_use"]
             memory = [f"{count / 2**30:.2f}" if count else "" for count in bytes_of]
             mfu = f"{of['mfu']:.1%}" if of["mfu"] else ""
-            rates = [f"{of['images_per_s']:,.4g}", f"{of['tflops']:.4g}", mfu, *times, f"{of['compile_s']:.1f}"]
+            expected = f"{of['estimated_images_per_s']:,.4g}" if "estimated_images_per_s" in of else ""
+            rates = [f"{of['images_per_s']:,.4g}", expected, f"{of['tflops']:.4g}", mfu, *times]
+            rates.append(f"{of['compile_s']:.1f}")
             rows.append([kind, str(of["batch_size"]), *rates, *memory])
     one, peak = measured[0], measured[0]["peak_tflops"]
     said = [

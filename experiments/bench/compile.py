@@ -65,7 +65,8 @@ def compiled(config, part, target):
             program = programs.sampling(config, mesh)
         else:
             program = programs.features(config, mesh, FEATURES_BATCH.value * count)
-    row = {"program": part, "target": target.name, "devices": count, "images": program.images // count}
+    row = {"program": part, "target": target.name, "device": target.devices[0].device_kind, "devices": count}
+    row |= {"images": program.images // count}
     row |= {"settings": settings}
     try:
         found, text = estimate.estimate(program, target)

@@ -19,9 +19,10 @@ from cfg_jax import checks, images, pinned
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.models import build
-from cfg_jax.perf import kernels
+from cfg_jax.perf import estimate, kernels
 from cfg_jax.sampling import draw
 from cfg_jax.sweep import spec
+from cfg_jax.training import mesh as meshes
 from experiments import cli
 
 CONFIG = cli.define_config()
@@ -128,7 +129,11 @@ def attention(config, _):
     run = {name: jax.jit(partial(dot_product_attention, implementation=name)) for name in ("cudnn", "xla")}
     ours, other = (run[name](q, k, v).astype(jnp.float32) for name in run)
     apart = kernels.relative(ours, other)
-    times = ", ".join(f"{name} {1e6 * kernels.seconds(f, q, k, v):,.0f} us" for name, f in run.items())
+    seconds = {name: kernels.seconds(f, q, k, v) for name, f in run.items()}
+    times = ", ".join(f"{name} {1e6 * s:,.0f} us" for name, s in seconds.items())
+    if peak := meshes.peak_of(jax.devices()[:1]):
+        share = 4 * len(q) * heads * side**4 * width / seconds["cudnn"] / peak
+        times += f"; cudnn at {share:.0%} of the peak, bench.compile assumes {estimate.KERNELS['attention']:.0%}"
     return (
         apart < kernels.TOLERANCE,
         f"{'x'.join(map(str, shape))}: {apart:.2%} apart, limit {kernels.TOLERANCE:.0%}; {times}",

@@ -240,6 +240,9 @@ def table(ours, theirs):
             f"{speed:.4g}" + (f" (ours {ratio:.2f} times)" if found is not ours else "") if speed else ""
             for speed, ratio in zip(speeds, over, strict=True)
         ]
+        if found is ours:
+            expected = [ours.get(kind, {}).get("estimated_images_per_s") for kind in kinds]
+            cells = [cell + (f" ({e:.4g} estimated)" if e else "") for cell, e in zip(cells, expected, strict=True)]
         rows.append([name, f"{found['parameters']:,}" if "parameters" in found else "", *cells])
     training, sampling = ours["training"], ours["sampling"]
     about = (

@@ -11,7 +11,7 @@ from absl import flags
 from cfg_jax import __version__, checks
 from cfg_jax import config as configs
 from cfg_jax.files import MARKED, check_output, write_json
-from cfg_jax.perf import cost, timing
+from cfg_jax.perf import cost, estimate, timing
 from cfg_jax.training import mesh
 from experiments import cli
 
@@ -23,6 +23,7 @@ PEAK = flags.DEFINE_float("peak_tflops", None, "of one device, for MFU; default:
 PARTS = flags.DEFINE_multi_enum("part", ["training", "sampling", "features"], ["training", "sampling", "features"],
                                 "what to time; may be repeated")  # fmt: skip
 KEPT = flags.DEFINE_bool("keep_compiled", False, "for the commands that follow; compile_s may then be a read from disk")
+COMPILED = flags.DEFINE_string("compiled", None, "JSON of experiments.bench.compile, to print its estimate beside")
 flags.mark_flags_as_required(["config"])
 
 
@@ -30,6 +31,7 @@ def main():
     check_output(OUT.value, ".json")
     config = CONFIG.value
     checks.everything(config)
+    estimates = estimate.rows_of(COMPILED.value) if COMPILED.value else []
     jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is to be no read from disk
     peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else mesh.peak_flops()
     result = {
@@ -48,6 +50,9 @@ def main():
     }
     for part in dict.fromkeys(PARTS.value):
         result[part] = timers[part]()
+        images = result[part]["batch_size"] / jax.device_count()
+        if of_one := estimate.estimated(estimates, part, jax.devices()[0].device_kind, images):
+            result[part]["estimated_images_per_s"] = of_one * jax.device_count()
         write_json(OUT.value, MARKED | result)
     print(timing.table([result]))
 

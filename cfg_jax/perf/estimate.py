@@ -108,9 +108,9 @@ def rows_of(path: str | Path) -> list[dict[str, Any]]:
     try:
         rows = [row for row in json.loads(Path(path).read_text())["rows"] if row["fits"]]
         for row in rows:
-            float(row["seconds"]), float(row["flops_per_s"]), float(row["images"]), row["target"], row["device"]
+            assert {"target", "device", "program", "images", "seconds", "flops_per_s"} <= row.keys()
         return sorted(rows, key=lambda row: row["share"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise InputError(f"--compiled={path} is no JSON of experiments.bench.compile: {first_line(error)}") from error
 
 

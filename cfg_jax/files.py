@@ -47,7 +47,6 @@ KINDS = {
          "samples.png", "report.html", *(f"frontier.{kind}" for kind in ("html", "md", "png", "svg", "json"))),
     ),
     "data set": (("card.json",), ()),
-    "queue": (("queue.json",), ("logs",)),
     "page": ((), ()),  # of results: its README.md says whose it is
 }  # fmt: skip
 

@@ -4,7 +4,7 @@
     python -m experiments.paper --table=1 --scale=tiny_imagenet
 
 The published set has 200 classes: --config.data.num_classes=200. 1.0e18 FLOP for Table 1, by its --plan: 0.8 hours
-of an H100 at 35 % of its peak. Not measured on one; experiments.accelerator takes what fits into its minutes.
+of an H100 at 35 % of its peak. Not measured on one.
 """
 
 from configs import imagenet64

@@ -18,12 +18,11 @@ from absl import flags
 
 import cfg_jax
 from cfg_jax import checks, images
-from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import check_output, read_json
+from cfg_jax.files import check_output
 from cfg_jax.models import inception
-from cfg_jax.perf import cost, fit
+from cfg_jax.perf import cost
 from cfg_jax.pinned import check_seed
 from cfg_jax.sampling.draw import labels_by_rule
 from cfg_jax.sweep import published, report, spec
@@ -44,9 +43,6 @@ CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
 SEEDS = flags.DEFINE_string("seeds", None, "of the samples, such as 0,1, averaged over; default: config.eval.seed")
 PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
-BENCHMARK = flags.DEFINE_string(
-    "benchmark", None, "what experiments.bench.speed wrote of this config: hours by its rates"
-)
 RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
 SWEEP = flags.DEFINE_string("sweep", None, "the directory of the table's cells; default: SCALE-sweep in --runs")
 cli.define_hosts()
@@ -130,23 +126,7 @@ def plan(config, runs, ws, steps, seeds, table):
         f"{'cost':10} {training:.3g} FLOP of training left, {sampling:.3g} FLOP for all cells",
         f"{'':10} hours on one device at {cost.UTILISATION:.0%} of its bf16 peak: {hours}",
     ]
-    if BENCHMARK.value:
-        images = sum(left.values()) * config.train.batch_size
-        scored = num_cells * count if table and config.eval.features == "inception" else 0
-        lines.append(by_benchmark(read_json(BENCHMARK.value), config, images, sampling / forward, scored))
     return "\n".join(lines) + "\n"
-
-
-def by_benchmark(measured, config, images, passes, scored):
-    """Hours by measured rates: training on `images`, `passes` of the network in sampling, Inception on `scored`."""
-    theirs = configs.flat(configs.from_json(measured["config"]))
-    for field, value in configs.flat(config).items():
-        same = not field.startswith(("model.", "data.image_size")) or theirs.get(field) == value
-        require(same, f"--benchmark={BENCHMARK.value} has another config.{field}: time this network")
-    require("features" in measured, f"--benchmark={BENCHMARK.value} has no features: time it again")
-    seconds = fit.Rates.of(measured).seconds(images, passes, scored)
-    hours = ", ".join(f"{name} {cost.written(s / 3600)}" for name, s in seconds.items())
-    return f"{'':10} hours on {measured['device']} by its benchmark: {hours}; the reference's features apart"
 
 
 def sheet_path():

@@ -5,19 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 
 import jax
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.training import hosts, trainer
-from experiments.launch import finished, pack  # noqa: F401  nothing runs at import
+from experiments.launch import finished  # noqa: F401  nothing runs at import
 from tests.several import ROOT, TINY
 
 LAUNCH = ROOT / "experiments" / "launch"
@@ -88,104 +85,6 @@ def test_pod_and_slurm_go_on_after_a_stop_and_end_when_all_is_done(tmp_path):
     assert done.returncode == 0 and f"is done: step {step + 1} of {step + 1}" in done.stderr
 
 
-def packed(out, *args):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.launch.pack", f"--out={out}", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-
-
-def unpacked(parts, into):
-    """By a Python that sees none of the packages that are installed here but pip and the project's own."""
-    command = [sys.executable, LAUNCH / "unpack.py", f"--parts={parts}", f"--into={into}"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_what_is_packed_is_put_in_place(tmp_path):
-    """The code in parts of a MiB: each is small, and all of it comes out as it was; a second time changes nothing."""
-    done = packed(tmp_path / "carry", "--part_mib=4")
-    assert done.returncode == 0, done.stderr
-    parts = sorted((tmp_path / "carry").glob("part*.tar"))
-    assert len(parts) > 1 and all(part.stat().st_size <= 4 * 2**20 for part in parts)
-    assert (tmp_path / "carry" / "unpack.py").read_text() == (LAUNCH / "unpack.py").read_text()
-    for _ in range(2):
-        done = unpacked(tmp_path / "carry", tmp_path / "there")
-        assert done.returncode == 0 and f"cd {tmp_path / 'there'}" in done.stdout, done.stderr
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
-    pictures = (".png", ".svg")
-    carried = [name for name in tracked if not name.startswith("experiments/results/") and not name.endswith(pictures)]
-    for name in carried:
-        if (ROOT / name).is_file():
-            assert (tmp_path / "there" / name).read_bytes() == (ROOT / name).read_bytes(), name
-    assert os.access(tmp_path / "there" / "experiments/launch/pod.sh", os.X_OK)
-
-
-def test_pictures_are_carried_as_they_are_and_prepared_there(tmp_path):
-    source = tmp_path / "source"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 5), ("val", 2)):
-        for label in ("n01", "n02"):
-            (source / split / label).mkdir(parents=True)
-            for i in range(count):
-                picture = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
-                picture.save(source / split / label / f"{label}_{i}.JPEG")
-    done = packed(tmp_path / "carry", f"--tiny_imagenet={source}", "--per_class=3")
-    assert done.returncode == 0, done.stderr
-    done = unpacked(tmp_path / "carry", tmp_path / "there")
-    assert done.returncode == 0 and "data/tiny_imagenet: ready" in done.stdout, done.stderr
-    card = json.loads((tmp_path / "there" / "data" / "tiny_imagenet" / "card.json").read_text())
-    assert card["counts"] == {"train": 6, "validation": 4} and card["class_names"] == ["n01", "n02"]
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["--tiny_imagenet=nowhere"], "--tiny_imagenet=nowhere does not exist"),
-        (["--nocode"], "nothing to pack"),
-        (["--part_mib=1"], "raise --part_mib"),
-    ],
-)
-def test_what_cannot_be_packed(tmp_path, args, said):
-    done = packed(tmp_path / "carry", *args)
-    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
-    assert not (tmp_path / "carry").exists()
-
-
-@pytest.mark.parametrize("damage", ["flipped", "short", "outside", "link", "none"])
-def test_a_damaged_part_is_not_put_in_place(tmp_path, damage):
-    contents = {"a.txt": b"first" * 300, "b/c.txt": b"second" * 300}
-    (tmp_path / "from").mkdir()
-    for name, content in contents.items():
-        (tmp_path / "from" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "from" / name).write_bytes(content)
-    part = tmp_path / "part1.tar"
-    pack.write_part(part, [tmp_path / "from" / name for name in contents], tmp_path / "from")
-    raw = part.read_bytes()
-    if damage == "flipped":
-        part.write_bytes(raw.replace(b"secondsecond", b"sXcondsecond", 1))
-    elif damage == "short":
-        part.write_bytes(raw[: raw.index(b"secondsecond") - 512])
-    elif damage in ("outside", "link"):
-        with tarfile.open(part, "a") as tar:
-            member = tarfile.TarInfo("../outside.txt" if damage == "outside" else "link")
-            member.type = tarfile.SYMTYPE if damage == "link" else tarfile.REGTYPE
-            member.linkname = "/etc/passwd"
-            tar.addfile(member)
-    done = unpacked(tmp_path, tmp_path / "into")
-    assert (done.returncode == 0) == (damage == "none")
-    assert not (tmp_path / "outside.txt").exists() and not (tmp_path / "into" / "link").is_symlink()
-    if damage != "none":
-        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-
-
-def test_the_list_of_what_is_there():
-    done = subprocess.run([sys.executable, LAUNCH / "unpack.py", "--list"], capture_output=True, text=True)
-    there = json.loads(done.stdout)
-    assert there["packages"]["jax"] and there["python"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
-
-
 class Coordinator:
     """jax's, where another process has said its settings already."""
 
@@ -206,6 +105,7 @@ def test_training_compares_what_processes_were_given(tiny, tmp_path, monkeypatch
     """Also versions, and data that a directory of the same name holds, before anything is written."""
     theirs = {"code": "0.0.1", "jax": jax.__version__, "workdir": str(tmp_path / "run")}
     theirs |= {f"config.{field}": str(value) for field, value in configs.flat(tiny).items()}
+    jax.devices()  # which start without a coordinator
     monkeypatch.setattr(hosts.distributed.global_state, "client", Coordinator(**theirs))
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InputError, match=r"differ: code=0.1.0 on process 0, 0.0.1 on process 1; config.data.card=\w+ "):

@@ -79,11 +79,9 @@ REFUSED = [
     (["export", "--run={t}/model.safetensors", "--out={t}/soft.safetensors"], "also takes"),
     (["results", DIGITS, "--sweep={t}/sweep", "--out={t}/mine"], "README.md is there"),
     (["results", DIGITS, "--sweep={t}/sweep", "--out={t}/sweep"], "sweep holds a sweep (cells)"),
-    (["results", "--accelerator={t}/sweep", "--out={t}/run"], "run holds a run (checkpoints)"),
-    (["accelerator", "--out={t}/mine"], "mine is no queue and has a logs"),
+    (["results", DIGITS, "--sweep={t}/sweep", "--out={t}/run"], "run holds a run (checkpoints)"),
     (["fetch_inception", "--from_file={t}/notes", "--out={t}/mine.npz"], "mine.npz is there"),
     (["fetch_inception", "--from_file={t}/theirs.npz", "--out={t}/theirs.npz"], "is --from_file"),
-    (["launch.pack", "--out={t}/mine", "--nocode"], "is no part: name a directory for the parts alone"),
     (["studies.laws", "--out={t}/mine"], "laws.png is there"),
     (["studies.bias", DIGITS, "--out={t}/mine.png"], "mine.png is there"),
     (["studies.gaussians", "--out={t}/gaussians"], "gaussians.json is there"),
@@ -91,10 +89,8 @@ REFUSED = [
     (["studies.precision", "--run=digits", "--out={t}/mine.md"], "mine.md is there"),
     (["paper", "--figure=6", "--scale=digits", "--runs={t}/figures"], "digits-figure6.png is there"),
     (["bench.speed", DIGITS, "--out={t}/mine.json"], "mine.json is there"),
-    (["bench.data", "--out={t}/mine.json"], "mine.json is there"),
     (["bench.peers", DIGITS, "--out={t}/x.json"], "x.md is there"),
     (["bench.exact", DIGITS, "--out={t}/run/config.json"], "config.json is there"),
-    *[([f"bench.{name}", DIGITS, "--out={t}/mine.md"], "mine.md is there") for name in ("growth", "profile")],
     (["bench.compile", DIGITS, "--target=v5e:2x2", "--out={t}/mine.md"], "mine.md is there"),
     (["bench.parity", "--out={t}/mine.md"], "mine.md is there"),
 ]
@@ -146,7 +142,7 @@ def test_committed_pages_and_their_pictures_may_be_made_again():
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("run", ".lock"), ("run", "damaged"), ("run", "metrics.jsonl"), ("run", "checkpoints"), ("sweep", "cells"),
-     ("sweep", "report.html"), ("queue", "queue.json")],
+     ("sweep", "report.html")],
 )  # fmt: skip
 def test_nothing_is_written_through_a_link(tmp_path, kind, name, tiny):
     (tmp_path / "elsewhere").write_text("mine")

@@ -26,7 +26,7 @@ def batches(
 def ahead(batches: grain.MapDataset, start: int, stop: int, num_threads: int = 1) -> Iterator[dict[str, np.ndarray]]:
     """The batches of steps start..stop-1 in order. The next ones are made while the device works.
 
-    experiments.bench.data finds that more threads gain nothing: gathering small arrays holds the interpreter's lock.
+    More threads gain nothing (docs/data.md): gathering small arrays holds the interpreter's lock.
     """
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     return iter(batches[start:stop].to_iter_dataset(options))

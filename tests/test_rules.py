@@ -245,9 +245,31 @@ def test_the_classifiers_push_of_the_mean_is_the_shift_of_eps_where_steps_are_sm
         ),
     ],
 )
-def test_passes_are_counted_and_no_more_than_a_rule_needs(how, sampler, wanted):
+def test_passes_are_as_declared_and_no_more_than_a_rule_needs(how, sampler, wanted):
+    """A walk of a few images of one pixel, whose model counts what it is given."""
     walk = samplers.Walk(sampler, np.float32([-6, -3, -1, 0, 2, 5]), samplers.clip)
     assert drawing.passes(how, walk) == wanted
+    seen, count = [], 4
+
+    class Counting:
+        null = 2
+
+        def eps_fn(self, z, logsnr, c, *w):
+            jax.experimental.io_callback(lambda _: seen.append(len(z)), None, z[0, 0], ordered=True)
+            return z
+
+    if isinstance(how.second, SecondModel):
+        how = how.replace(second=SecondModel(Counting(), how.second.unlabelled))
+
+    @jax.jit
+    def drawn():
+        keys, z = samplers.start(0, np.arange(count), (1,))
+        walk_of_rule = drawing.on_grid(walk, how)
+        return walk_of_rule(keys, how.on(Counting()), z, np.zeros(count, np.int32), how.init(keys, z))
+
+    jax.block_until_ready(drawn())
+    jax.effects_barrier()
+    assert sum(seen) == wanted * count
 
 
 def test_a_config_composes_rules_in_their_order(tiny):

@@ -8,6 +8,8 @@ number for each image [B]; no other field is cut into batches. `init(z)` is its 
 from step to step (() where there is none). `rule(halves, z, logsnr, c, state) -> Guided, state` is one step, at a
 scalar logsnr: a rule that needs one network pass asks for `halves.cond`, one that needs both for `halves.both`, and may
 choose between them by lax.cond. Where eps_u comes from (the null label, another label or model) is not its business.
+`passes` is how often a step sends an image through a network, 2 where a class does not say it; a rule that changes it
+over the walk has `counts(logsnrs)` instead, which gives it for each noise level of a walk, an array as long.
 `Guided` says what x is predicted with, what noise is put back with, if that is another eps, by how much a particle's
 log weight grows, and what a classifier pushes; what is not set is zero, and costs nothing. rules.py has the family.
 
@@ -160,6 +162,7 @@ STATELESS = (), None  # what Guidance.init gives where nothing is carried
 class Unguided(Stateless):
     """w = 0: one pass."""
 
+    passes: ClassVar = 1
     weighs: ClassVar = True
 
     def __call__(self, halves, z, logsnr, c, state):
@@ -172,6 +175,7 @@ class Unconditional(Stateless):
 
     w: Any = -1.0
 
+    passes: ClassVar = 1
     unguided_at_0: ClassVar = False
 
     def __call__(self, halves, z, logsnr, c, state):
@@ -200,6 +204,8 @@ class InOnePass(Stateless):
 
     w: Any  # scalar or [B]
 
+    passes: ClassVar = 1
+
     def __call__(self, halves, z, logsnr, c, state):
         own = halves.native
         return own.guided(own.cond(z, logsnr, c, jnp.broadcast_to(self.w, c.shape)), z, logsnr), state
@@ -225,6 +231,16 @@ class ByClassifier:
             return out._replace(push=gradient), state
         eps = out.eps - process.sigma(logsnr) * gradient
         return out._replace(eps=eps, x=process.predict_x(z, eps, logsnr)), state
+
+
+def passes_of(rule: Any, logsnrs: np.ndarray) -> np.ndarray:
+    """Return how often a rule sends an image through a network at each noise level of a walk, int [len(logsnrs)].
+
+    A classifier is no such network.
+    """
+    if hasattr(rule, "counts"):
+        return rule.counts(logsnrs)
+    return np.full(len(logsnrs), getattr(rule, "passes", 2))
 
 
 def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:

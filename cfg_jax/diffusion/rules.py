@@ -20,7 +20,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cfg_jax.diffusion import process
-from cfg_jax.diffusion.guidance import ClassifierFree, Guided, Stateless, Unconditional, Unguided, guide, inner
+from cfg_jax.diffusion.guidance import (
+    ClassifierFree,
+    Guided,
+    Stateless,
+    Unconditional,
+    Unguided,
+    guide,
+    inner,
+    passes_of,
+)
 from cfg_jax.diffusion.loss import PREDICTIONS
 
 
@@ -138,6 +147,7 @@ class TwoLabels(Stateless):
     other_label: Any = None  # int, or [B]
     other_w: Any = 1.0
 
+    passes: ClassVar = 3
     unguided_at_0: ClassVar = False
     per_image: ClassVar = ("w", "other_label")
     limits: ClassVar = {"other_w": (-100, 100)}
@@ -164,6 +174,9 @@ class Around:
 
     def init(self, z):
         return self.rule.init(z)
+
+    def counts(self, logsnrs):
+        return passes_of(self.rule, logsnrs)
 
 
 @flax.struct.dataclass
@@ -233,9 +246,14 @@ class Interval(Around):
         low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
         return None if None in (low, high) or low < high else f"logsnr_low={low} must be below logsnr_high={high}"
 
+    def inside(self, logsnr):
+        return (self.logsnr_low <= logsnr) & (logsnr < self.logsnr_high)
+
+    def counts(self, logsnrs):
+        return np.where(self.inside(logsnrs), passes_of(self.rule, logsnrs), 1)
+
     def __call__(self, halves, z, logsnr, c, state):
-        inside = (self.logsnr_low <= logsnr) & (logsnr < self.logsnr_high)
-        return only_where(inside, self.rule, halves, z, logsnr, c, state)
+        return only_where(self.inside(logsnr), self.rule, halves, z, logsnr, c, state)
 
 
 @flax.struct.dataclass
@@ -272,6 +290,10 @@ class Rounds:
         """logsnrs [T], and those above renoise_logsnr again for each round."""
         again = np.append(np.float32(self.renoise_logsnr), logsnrs[logsnrs > self.renoise_logsnr])
         return np.concatenate([logsnrs, *[again] * self.rounds])
+
+    def counts(self, logsnrs):
+        again = np.logical_or.accumulate(np.diff(logsnrs, prepend=-np.inf) < 0)
+        return np.where(again, passes_of(self.rule, logsnrs), 1)
 
     def init(self, z):
         return self.rule.init(z), jnp.float32(-np.inf), jnp.bool_(False)

@@ -7,7 +7,8 @@ there is none). `step(predict, z, state, logsnr, logsnr_next, noise) -> z at log
 scan that all share; noise is N(0, I) of this step. `predict(z, logsnr, state) -> Predicted, state` is a guided network
 pass; a step may ask for several. state is a pair, the sampler's own and the guidance's, which a step hands on.
 All is in float32. A class says what else it can do: `goes_back`, from a clean z to a noisier one; `takes_shift`, noise
-put back with another eps (CFG++); `takes_push`, a classifier's gradient on the mean.
+put back with another eps (CFG++); `takes_push`, a classifier's gradient on the mean; `twice`, that a step asks for two
+passes, one at each of its ends, where one at logsnr is the rule.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cfg_jax import pinned
@@ -104,6 +106,8 @@ class Heun(Stateless):
     In y = z / alpha and s = sigma / alpha the ODE is dy/ds = eps. Karras et al. 2022, Algorithm 1. Two passes a step.
     """
 
+    twice: ClassVar = True
+
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         (x, eps, _), state = predict(z, logsnr, state)
         alpha, sigma = process.alpha(logsnr_next), process.sigma(logsnr_next)
@@ -123,6 +127,7 @@ class Langevin(Stateless):
 
     size: Any = 1.0
 
+    twice: ClassVar = True
     limits: ClassVar = {"size": (0, 10)}
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
@@ -141,6 +146,8 @@ class FlowHeun(Stateless):
     On the straight path z_t = z / (alpha + sigma) the ODE is dz_t/dt = x - eps, and Euler's step along it is DDIM's.
     Two passes a step.
     """
+
+    twice: ClassVar = True
 
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         (x, eps, _), state = predict(z, logsnr, state)
@@ -176,6 +183,14 @@ class Walk:
     def __call__(self, keys, guided, z, c, state=STATELESS):
         """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state as its init -> x [B, ...]."""
         return self.weighed(keys, guided, z, c, state)[0]
+
+    @property
+    def levels(self) -> np.ndarray:
+        """The noise levels at which an image goes through the network, float32, in order."""
+        logsnrs = np.asarray(self.logsnrs, np.float32)
+        if not getattr(self.sampler, "twice", False):
+            return logsnrs
+        return np.stack([logsnrs, np.append(logsnrs[1:], logsnrs[-1])], axis=1).ravel()
 
     @property
     def group(self) -> int:

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
-import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
 from cfg_jax import pinned
 from cfg_jax.diffusion import samplers
-from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel
+from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel, passes_of
 from cfg_jax.errors import InputError, require
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.training import mesh as meshes
@@ -125,41 +124,8 @@ def on_grid(walk: samplers.Walk, guidance: Guidance) -> samplers.Walk:
 
 
 def passes(guidance: Guidance, walk: samplers.Walk) -> int:
-    """How often an image goes through a network, another model's too, in a walk: counted in one, of one pixel.
-
-    A classifier is none of them.
-    """
-    guidance = guidance.replace(rule=per_image(guidance.rule, lambda values: values[:1]), classifier=None)
-    if isinstance(guidance.second, SecondModel):
-        guidance = guidance.replace(second=SecondModel(None, unlabelled=False))
-    alone = walk.replace(sampler=walk.sampler.replace(particles=0)) if walk.group else walk
-    _SEEN.clear()
-    jax.block_until_ready(_count(guidance, on_grid(alone, guidance)))
-    jax.effects_barrier()
-    return sum(_SEEN)
-
-
-_SEEN = []  # images of each pass of the walk that is counted
-
-
-class _Counted:
-    """A model that says when the program asks it."""
-
-    null = 2
-
-    def eps_fn(self, z, logsnr, c, *w):
-        count = len(z)
-        # a debug.callback may be run once more or less than the program says
-        jax.experimental.io_callback(lambda _: _SEEN.append(count), None, z[0, 0], ordered=True)
-        return z
-
-
-@jax.jit
-def _count(guidance, walk):
-    if isinstance(guidance.second, SecondModel):
-        guidance = guidance.replace(second=SecondModel(_Counted(), unlabelled=False))
-    keys, z = samplers.start(0, np.zeros(1, int), (1,))
-    return walk(keys, guidance.on(_Counted()), z, np.zeros(1, np.int32), guidance.init(keys, z))
+    """How often an image goes through a network, another model's too, in a walk, as rule and sampler declare it."""
+    return int(passes_of(guidance.rule, on_grid(walk, guidance).levels).sum())
 
 
 def check_labels(labels, num_classes: int) -> np.ndarray:

@@ -6,7 +6,7 @@ law has 1 / g; the noise's variance times tau gives tau. With --run, a trained m
 python -m experiments.studies.temperature --out=runs/studies --run=runs/digits-p0.1
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ class Scaled(Stateless):
     """The conditional score times g, one pass."""
 
     g: Any
+
+    passes: ClassVar = 1
 
     def __call__(self, halves, z, logsnr, c, state):
         return Guided.of(self.g * halves.cond(z, logsnr, c)), state

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.diffusion import flow
-from cfg_jax.models import plane
+from experiments.studies import plane
 
 COLORS = (*plots.COLORS[:2], plots.COLORS[-1])  # class 0, class 1, no class
 EXACT = "0.65"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cfg_jax.diffusion import guidance
-from cfg_jax.evaluation.fields import antisymmetric
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.models.unet import UNet
+from experiments.studies.fields import antisymmetric
 from tests.conftest import fill
 
 NULL = 10

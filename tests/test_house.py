@@ -16,7 +16,8 @@ from cfg_jax.files import shared
 from docs.rooms import ROOMS, imports
 
 ROOT = Path(__file__).parents[1]
-NO_COMMANDS = ("__init__", "canvas", "cli", "finished", "gallery", "inception_state", "model_card")
+NO_COMMANDS = ("__init__", "canvas", "cli", "finished", "gallery", "inception_state", "model_card",
+               "fields", "plane", "token_laws")  # fmt: skip
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
     for path in (ROOT / "experiments").rglob("*.py")

@@ -8,8 +8,8 @@ from jax.tree_util import Partial
 
 from cfg_jax.diffusion import flow, guidance, process
 from cfg_jax.evaluation.scores import energy_distance
-from cfg_jax.models import plane
 from cfg_jax.models.mixture import Gaussians, Mixture
+from experiments.studies import plane
 
 TIMES = np.linspace(0, 1, 33)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cfg_jax.models import sequences as study
+from experiments.studies import token_laws as study
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (8, 4)])

@@ -19,11 +19,11 @@ from cfg_jax import checks
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, process
 from cfg_jax.errors import require
-from cfg_jax.evaluation.fields import antisymmetric
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import cli, gallery
+from experiments.studies.fields import antisymmetric
 
 RUN = flags.DEFINE_string("run", None, "run directory or exported file")
 LOGSNRS = flags.DEFINE_string("logsnrs", "-4,-2,0,2,4,6", "lambda, a row each")

@@ -14,10 +14,10 @@ from jax.tree_util import Partial
 from cfg_jax import plots
 from cfg_jax.diffusion import flow, guidance
 from cfg_jax.evaluation.scores import energy_distance
-from cfg_jax.models import plane
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments import canvas, cli, gallery
+from experiments.studies import plane
 
 OUT = gallery.define_out("flow2d")
 S = flags.DEFINE_string("s", "1,2,4", "scales of guidance, s = 1 + w; the last is that of the probability path")

@@ -17,9 +17,9 @@ from cfg_jax import plots
 from cfg_jax.diffusion import flow
 from cfg_jax.errors import require
 from cfg_jax.evaluation.scores import energy_distance
-from cfg_jax.models import plane
 from cfg_jax.text import markdown
 from experiments import canvas, cli, gallery
+from experiments.studies import plane
 
 OUT = gallery.define_out("rectified2d")
 W = flags.DEFINE_string("w", "1,3", "guidance weights of rectified CFG and of the distilled field's rows, 0 to 4")

@@ -11,9 +11,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from cfg_jax import plots
-from cfg_jax.models import sequences
 from cfg_jax.text import markdown
 from experiments import cli, gallery
+from experiments.studies import token_laws as sequences
 
 OUT = gallery.define_out("sequences")
 S = flags.DEFINE_string("s", "0,0.5,1,2,3,5,8", "guidance scales, s = 1 + w")

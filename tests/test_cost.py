@@ -80,6 +80,9 @@ def test_device_hours_by_the_compilers_estimates(tmp_path):
     assert estimate.estimated(estimate.rows_of(tmp_path / "x.json"), "training", "TPU v5 lite", 16) == 160
     assert estimate.estimated(estimate.rows_of(tmp_path / "x.json"), "training", "TPU v5 lite", 8) is None
     (tmp_path / "x.json").write_text(json.dumps({"rows": rows[:2]}))
-    for path, said in (("x.json", "lacks training or sampling for v5e:1x1"), ("y.json", "is no JSON of experiments")):
+    for path, said in (
+        ("x.json", "has no training or no sampling for v5e:1x1"),
+        ("y.json", "is no JSON of experiments"),
+    ):
         done = run("bench.cost", "--config=configs/imagenet64.py", f"--compiled={tmp_path}/{path}")
         assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1

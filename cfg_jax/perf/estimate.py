@@ -104,20 +104,20 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
 
 
 def rows_of(path: str | Path) -> list[dict[str, Any]]:
-    """Return the programs that fit, of bench.compile's JSON, the slowest first. Raises InputError for another file."""
+    """Return the programs that fit, of bench.compile's JSON. Raises InputError for another file."""
     try:
         rows = [row for row in json.loads(Path(path).read_text())["rows"] if row["fits"]]
         for row in rows:
             assert {"target", "device", "program", "images", "seconds", "flops_per_s"} <= row.keys()
-        return sorted(rows, key=lambda row: row["share"])
+        return rows
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise InputError(f"--compiled={path} is no JSON of experiments.bench.compile: {first_line(error)}") from error
 
 
-def rates(path: str | Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {target: {program: its row}} of bench.compile's JSON, of each program the fastest that fits."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in rows_of(path):
+def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {target: {program: its row}}, of each program the row with the largest share of the peak."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["share"]):
         found.setdefault(row["target"], {})[row["program"]] = row
     return found
 

@@ -17,6 +17,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import MARKED, check_output, write_atomic, write_json
 from cfg_jax.perf import estimate, programs, targets
+from cfg_jax.sweep import spec
 from cfg_jax.text import markdown
 from cfg_jax.training import mesh as meshes
 from experiments import cli
@@ -90,56 +91,45 @@ SETTINGS = {
 
 
 def fitted(config, part, target):
-    """Yield rows: the config, settings that need less memory in turn until one fits, and its largest batch."""
+    """Yield rows: of the config, of settings that need less memory in turn until one fits, and of its largest batch."""
     row = compiled(config, part, target)
     yield row
-    for change in smaller(config, part, target):
+    count, group = row["devices"], "train" if part == "training" else "eval"
+    for changes in smaller(config, part, group, count):
         if row["fits"]:
             break
-        with config.unlocked():
-            config = change
+        config = spec.changed(config, changes)
         row = compiled(config, part, target)
         yield row
     if not row["fits"] or part == "features":
         return
-    count = row["devices"]
     for images in largest(row):
-        config = with_batch(config, part, images * count)
-        row = compiled(config, part, target)
+        row = compiled(spec.changed(config, {f"{group}.batch_size": images * count}), part, target)
         yield row
         if row["fits"]:
             return
 
 
-def smaller(config, part, target):
-    """Yield configs that need less memory each than the one before."""
-    count = len(target.devices)
-
-    def changed(group, name, value):
-        nonlocal config
-        config = config.copy_and_resolve_references()
-        config[group][name] = value
-        return config
-
+def smaller(config, part, group, count):
+    """Yield changes of a config, each of which makes it need less memory than with those before."""
+    batch_size, parts, share = config[group].batch_size, config.train.accumulate, min(count, targets.HOST)
     if part == "training":
         if not config.model.remat:
-            yield changed("model", "remat", True)
-        share = min(count, targets.HOST)
+            yield {"model.remat": True}
         if config.train.fsdp < share and count % share == 0:
-            yield changed("train", "fsdp", share)
-        while config.train.batch_size % (2 * count * config.train.accumulate) == 0:
-            yield changed("train", "accumulate", 2 * config.train.accumulate)
-    group = "train" if part == "training" else "eval"
-    while config[group].batch_size % (2 * count) == 0:
-        if part == "training":
-            changed("train", "accumulate", 1)
-        yield changed(group, "batch_size", config[group].batch_size // 2)
+            yield {"train.fsdp": share}
+        while batch_size % (2 * parts * count) == 0:
+            parts *= 2
+            yield {"train.accumulate": parts}
+        yield from ({"train.accumulate": 1, "train.batch_size": size} for size in halves(batch_size, count))
+    elif part == "sampling":
+        yield from ({"eval.batch_size": size} for size in halves(batch_size, count))
 
 
-def with_batch(config, part, batch_size):
-    config = config.copy_and_resolve_references()
-    config["train" if part == "training" else "eval"].batch_size = batch_size
-    return config
+def halves(batch_size, count):
+    while batch_size % (2 * count) == 0:
+        batch_size //= 2
+        yield batch_size
 
 
 def largest(row):

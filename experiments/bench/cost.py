@@ -15,7 +15,7 @@ from cfg_jax.text import markdown
 from experiments import cli
 
 CONFIG = cli.define_config()
-COMPILED = flags.DEFINE_string("compiled", None, "JSON of experiments.bench.compile, of training and of sampling")
+COMPILED = flags.DEFINE_multi_string("compiled", [], "JSON of experiments.bench.compile; may be repeated")
 MODELS = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
 PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
 flags.mark_flags_as_required(["config"])
@@ -26,7 +26,7 @@ def main():
     checks.everything(config)
     if PARAMETERS.value:
         return print(parameter_overview.get_parameter_overview(cost.abstract(config, 1)[1], include_stats=False))
-    rates = estimate.rates(COMPILED.value) if COMPILED.value else {}
+    rates = estimate.fastest([row for path in COMPILED.value for row in estimate.rows_of(path)])
 
     forward, num_images, ws = cost.forward_flops(config), config.eval.num_images, config.eval.w
     training = cost.training_flops(config, forward, config.train.num_steps)
@@ -51,7 +51,7 @@ def main():
     for target, of in rates.items():
         require(
             {"training", "sampling"} <= of.keys(),
-            f"--compiled={COMPILED.value} lacks training or sampling for {target}",
+            f"--compiled has no training or no sampling for {target}: compile both",
         )
         hours = [flop / of[part]["flops_per_s"] / 3600 for flop, part in
                  ((training, "training"), (cell, "sampling"), (table, "sampling"))]  # fmt: skip

@@ -7,101 +7,29 @@ or one model of it:
 experiments/results/digits has the measured table, times and device.
 """
 
-import ml_collections
-from ml_collections import config_dict
+from ml_collections.config_dict import placeholder
+
+from configs import base
 
 
 def get_config():
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.init_from = config_dict.placeholder(str)  # a run or an export to start from
-    config.p_uncond = 0.1  # probability of training on the null label
-    config.logsnr_min, config.logsnr_max = -20.0, 20.0
-
-    config.objective = objective = ml_collections.ConfigDict()
-    objective.predicts = "eps"  # what the network outputs: eps, x, v or velocity
-    objective.error = "eps"  # of which of them the squared error is taken: a weight of the noise levels
-    objective.density = "sech"  # of training's log-SNR: the paper's, or uniform_t of the straight path
-    objective.omega = 0.0  # of model guidance: it folds w = omega / (1 - omega) into the network
-
-    config.teacher = teacher = ml_collections.ConfigDict()  # filled in by experiments.distill and experiments.reflow
-    teacher.how = config_dict.placeholder(str)  # guided, halved: a network that takes w; pairs: rectified flow
-    teacher.run = config_dict.placeholder(str)
-    teacher.digest = config_dict.placeholder(str)  # of its parameters or pairs, filled in by what is loaded
-    teacher.w_low, teacher.w_high = 0.0, 4.0  # what the student is asked for
-    teacher.num_steps = config_dict.placeholder(int)  # of halved
-
-    config.data = data = ml_collections.ConfigDict()
-    data.name = "digits"  # or synthetic, or a directory of data.root that experiments.prepare_data wrote
-    data.root = "data"
-    data.card = config_dict.placeholder(str)  # the content to insist on; filled in by what is loaded
-    data.image_size, data.channels, data.num_classes = 8, 1, 10
-    data.flip = False  # a mirrored digit is no digit
-
-    config.model = model = ml_collections.ConfigDict()
-    model.name = "unet"
+    config = base.get_config()
+    config.data.update(name="digits", image_size=8, channels=1, num_classes=10)
+    config.data.flip = False  # a mirrored digit is no digit
+    model = config.model
     model.channels, model.multipliers, model.num_blocks = 32, (1, 1), 1
-    model.attention_resolutions = (4,)
-    model.head_width = config_dict.placeholder(int)  # channels per head, or
-    model.num_heads = 1  # heads; the other is None
-    model.null_label = True  # an embedding row for the null label
-    model.resample_blocks = True  # up and down inside residual blocks, as ADM
-    model.learned_variance = False  # a second output per channel, which published ADM models have
-    model.time = "logsnr"  # what the embedding sees; adm_cosine and adm_linear are t of ADM's schedules
-    model.dropout = 0.0
-    model.dtype = "float32"  # of the body; bfloat16 on an accelerator
-    model.remat = False
-
-    config.train = train = ml_collections.ConfigDict()
+    model.attention_resolutions, model.num_heads = (4,), 1
+    model.head_width = placeholder(int)
+    model.dropout, model.dtype = 0.0, "float32"
+    train = config.train
     train.num_steps, train.batch_size = 600, 64
-    train.learning_rate, train.warmup_steps, train.grad_clip = 2e-3, 50, 1.0
-    train.ema_decay = 0.99
-    train.averages = ()  # lengths of power-function EMAs that others are made of afterwards: (0.05, 0.1)
+    train.learning_rate, train.warmup_steps, train.ema_decay = 2e-3, 50, 0.99
     train.log_every, train.checkpoint_every, train.sample_every = 50, 300, 300
-    train.keep_checkpoints, train.keep_every = 2, 0  # the last, and every so many steps; 0 for none
-    train.max_skipped = 10  # steps not finite since the last checkpoint; more roll back to it
-    train.accumulate = 1  # parts that a batch is taken in, one after another; slow on a CPU
-    train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
-
-    config.sampler = sampler = ml_collections.ConfigDict()
-    sampler.name = "ancestral"  # Algorithm 2, or ddim, dpmpp_2m, flow_heun, heun, langevin
-    sampler.num_steps = 16  # T
-    sampler.variance_interp = 0.3  # v of ancestral
-    sampler.eta = 0.0  # of ddim
-    sampler.size = 1.0  # of langevin's steps
-    sampler.particles = config_dict.placeholder(int)  # of ancestral: images of one label resampled together
-    sampler.threshold = "static"  # none, static, dynamic: of x after guidance
-    sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), t (of a flow), logsnr (uniform in it)
-
-    config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
-    guidance.name = "classifier-free"  # Equation 6, or power_law, apg, cfg_zero, cfg_pp, two_labels
-    guidance.uncond = "null"  # eps_u of the null label, or of a random other_label
-    guidance.logsnr_low = config_dict.placeholder(float)  # guide where low < lambda <= high,
-    guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
-    guidance.power = 0.9  # of power_law
-    guidance.momentum, guidance.radius, guidance.parallel = 0.0, 2.5, 0.0  # of apg
-    guidance.zero_below = config_dict.placeholder(float)  # of cfg_zero: log-SNR where the velocity is 0
-    guidance.other_label = config_dict.placeholder(int)  # of two_labels, and its weight
-    guidance.other_w = 1.0
-    guidance.schedule_logsnr = config_dict.placeholder(tuple)  # w times schedule_w at these log-SNR, linear between
-    guidance.schedule_w = config_dict.placeholder(tuple)
-    guidance.rescale = config_dict.placeholder(float)  # share of x scaled to the spread of the unguided x
-    guidance.rounds = config_dict.placeholder(int)  # noise up to renoise_logsnr and down again, so many times
-    guidance.renoise_logsnr = config_dict.placeholder(float)
-    guidance.classifier = "eps"  # where its gradient goes: eps, or the mean of Algorithm 2's step, as ADM
-
-    config.eval = evaluation = ml_collections.ConfigDict()
-    evaluation.seed = 0
-    evaluation.num_images, evaluation.batch_size = 800, 160
-    evaluation.labels = "balanced"  # i mod 10; random classes would cap IS at this N
-    evaluation.quantize = "round"  # to uint8: to the nearest level, or truncate, as ADM
-    evaluation.splits = 10  # of IS
-    evaluation.bootstrap = 100  # resamplings of the images for the spreads; 0 for none
-    evaluation.features = "classifier"  # a small one trained on the data, or inception: FID's own network
-    evaluation.inception = "data/inception.npz"  # its weights, by experiments.fetch_inception
-    evaluation.classifier = config_dict.placeholder(str)  # an imported ADM classifier for the accuracy
-    evaluation.reference = config_dict.placeholder(str)  # a file of statistics; None: of the training set
-    evaluation.reference_images = 0  # of the training set; 0 for all
-    evaluation.neighbours = 10_000  # of them for KID, precision, recall; 0 for none. Keeps features of all N
+    train.keep_checkpoints, train.keep_every = 2, 0
+    config.sampler.num_steps = 16
+    evaluation = config.eval
+    evaluation.num_images, evaluation.batch_size, evaluation.bootstrap = 800, 160, 100
+    evaluation.labels = "balanced"  # random classes would cap IS at this N
+    evaluation.features = "classifier"
     evaluation.w = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
     return config

@@ -7,6 +7,8 @@ Not run here. Expected, by the paper, at w = 0.3 and T = 256: FID 2.43, IS 158.4
 The paper does not state p_uncond at this size.
 """
 
+from ml_collections.config_dict import placeholder
+
 from configs import imagenet64
 
 
@@ -15,7 +17,7 @@ def get_config():
     config.data.name, config.data.image_size = "imagenet128-area", 128
     model = config.model
     model.channels, model.multipliers, model.num_blocks = 256, (1, 1, 2, 3, 4), 2
-    model.head_width, model.num_heads = None, 4
+    model.head_width, model.num_heads = placeholder(int), 4
     model.dropout = 0.0
     train = config.train
     train.num_steps, train.batch_size, train.learning_rate = 2_700_000, 256, 1e-4

@@ -15,6 +15,11 @@ from cfg_jax.diffusion import loss
 from cfg_jax.models.unet import Encoder, UNet
 
 
+def told(net: nn.Module, mesh: Mesh | None) -> nn.Module:
+    """The network with its field `mesh` set, if it has one."""
+    return net.clone(mesh=mesh) if hasattr(net, "mesh") else net
+
+
 @flax.struct.dataclass
 class Denoiser:
     """A diffusion model. It is asked for eps, whatever its network was trained to predict."""
@@ -30,7 +35,7 @@ class Denoiser:
 
     def on(self, mesh: Mesh | None) -> "Denoiser":
         """The model for arrays that are split over a mesh: an accelerator's own attention has to know it."""
-        return self.replace(net=self.net.clone(mesh=mesh))
+        return self.replace(net=told(self.net, mesh))
 
     def predict(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
@@ -59,7 +64,7 @@ class NoisyClassifier:
 
     def on(self, mesh: Mesh | None) -> "NoisyClassifier":
         """As Denoiser.on."""
-        return self.replace(net=self.net.clone(mesh=mesh))
+        return self.replace(net=told(self.net, mesh))
 
     def log_probs(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b k"]:
         """log p(c | z, lambda) of every class c."""

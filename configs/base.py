@@ -1,0 +1,100 @@
+"""Every field of a config, once: the values are those of the paper at ImageNet 64x64. Other files hold differences."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config():
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.init_from = config_dict.placeholder(str)  # a run or an export to start from
+    config.p_uncond = 0.1  # probability of training on the null label
+    config.logsnr_min, config.logsnr_max = -20.0, 20.0
+
+    config.objective = objective = ml_collections.ConfigDict()
+    objective.predicts = "eps"  # what the network outputs: eps, x, v or velocity
+    objective.error = "eps"  # of which of them the squared error is taken: a weight of the noise levels
+    objective.density = "sech"  # of training's log-SNR: the paper's, or uniform_t of the straight path
+    objective.omega = 0.0  # of model guidance: it folds w = omega / (1 - omega) into the network
+
+    config.teacher = teacher = ml_collections.ConfigDict()  # filled in by experiments.distill and experiments.reflow
+    teacher.how = config_dict.placeholder(str)  # guided, halved: a network that takes w; pairs: rectified flow
+    teacher.run = config_dict.placeholder(str)
+    teacher.digest = config_dict.placeholder(str)  # of its parameters or pairs, filled in by what is loaded
+    teacher.w_low, teacher.w_high = 0.0, 4.0  # what the student is asked for
+    teacher.num_steps = config_dict.placeholder(int)  # of halved
+
+    config.data = data = ml_collections.ConfigDict()
+    data.name = "imagenet64-area"  # a directory of data.root by experiments.prepare_data; or digits, synthetic
+    data.root = "data"
+    data.card = config_dict.placeholder(str)  # the content to insist on; filled in by what is loaded
+    data.image_size, data.channels, data.num_classes = 64, 3, 1000  # 0 classes: without labels
+    data.flip = True  # half of the pictures, left to right
+
+    config.model = model = ml_collections.ConfigDict()
+    model.name = "unet"
+    model.channels, model.multipliers, model.num_blocks = 192, (1, 2, 3, 4), 3  # per level
+    model.attention_resolutions = (32, 16, 8)  # sides, in pixels
+    model.head_width = 64  # channels per head, or
+    model.num_heads = config_dict.placeholder(int)  # heads; the other is None
+    model.null_label = True  # an embedding row for the null label
+    model.resample_blocks = True  # up and down inside residual blocks, as ADM
+    model.learned_variance = False  # a second output per channel, which published ADM models have
+    model.time = "logsnr"  # what the embedding sees; adm_cosine and adm_linear are t of ADM's schedules
+    model.dropout = 0.1
+    model.dtype = "bfloat16"  # of the body; parameters and averages are float32
+    model.remat = False  # compute all but the convolutions again in the backward pass, to save memory
+
+    config.train = train = ml_collections.ConfigDict()
+    train.num_steps, train.batch_size = 400_000, 2048
+    train.learning_rate, train.warmup_steps, train.grad_clip = 3e-4, 1000, 1.0
+    train.ema_decay = 0.9999
+    train.averages = ()  # lengths of power-function EMAs that others are made of afterwards: (0.05, 0.1)
+    train.log_every, train.checkpoint_every, train.sample_every = 100, 2000, 10_000
+    train.keep_checkpoints, train.keep_every = 3, 50_000  # the last, and every so many steps; 0 for none
+    train.max_skipped = 10  # steps not finite since the last checkpoint; more roll back to it
+    train.accumulate = 1  # parts that a batch is taken in, one after another; slow on a CPU
+    train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
+
+    config.sampler = sampler = ml_collections.ConfigDict()
+    sampler.name = "ancestral"  # Algorithm 2, or ddim, dpmpp_2m, flow_heun, heun, langevin
+    sampler.num_steps = 256  # T, which the paper does not state at 64x64
+    sampler.variance_interp = 0.3  # v of ancestral
+    sampler.eta = 0.0  # of ddim
+    sampler.size = 1.0  # of langevin's steps
+    sampler.particles = config_dict.placeholder(int)  # of ancestral: images of one label resampled together
+    sampler.threshold = "static"  # none, static, dynamic: of x after guidance
+    sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), t (of a flow), logsnr (uniform in it)
+
+    config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
+    guidance.name = "classifier-free"  # Equation 6, or power_law, apg, cfg_zero, cfg_pp, two_labels
+    guidance.uncond = "null"  # eps_u of the null label, or of a random other_label
+    guidance.logsnr_low = config_dict.placeholder(float)  # guide where low <= lambda < high,
+    guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
+    guidance.power = 0.9  # of power_law
+    guidance.momentum, guidance.radius, guidance.parallel = 0.0, 2.5, 0.0  # of apg
+    guidance.zero_below = config_dict.placeholder(float)  # of cfg_zero: log-SNR where the velocity is 0
+    guidance.other_label = config_dict.placeholder(int)  # of two_labels, and its weight
+    guidance.other_w = 1.0
+    guidance.schedule_logsnr = config_dict.placeholder(tuple)  # w times schedule_w at these log-SNR, linear between
+    guidance.schedule_w = config_dict.placeholder(tuple)
+    guidance.rescale = config_dict.placeholder(float)  # share of x scaled to the spread of the unguided x
+    guidance.rounds = config_dict.placeholder(int)  # noise up to renoise_logsnr and down again, so many times
+    guidance.renoise_logsnr = config_dict.placeholder(float)
+    guidance.classifier = "eps"  # where its gradient goes: eps, or the mean of Algorithm 2's step, as ADM
+
+    config.eval = evaluation = ml_collections.ConfigDict()
+    evaluation.seed = 0
+    evaluation.num_images, evaluation.batch_size = 50_000, 512
+    evaluation.labels = "random"  # uniform over the classes, or balanced: i mod num_classes
+    evaluation.quantize = "round"  # to uint8: to the nearest level, or truncate, as ADM
+    evaluation.splits = 10  # of IS
+    evaluation.bootstrap = 0  # resamplings of the images for the spreads; 0 for none
+    evaluation.features = "inception"  # FID's own network, or classifier: a small one trained on the data
+    evaluation.inception = "data/inception.npz"  # its weights, by experiments.fetch_inception
+    evaluation.classifier = config_dict.placeholder(str)  # an imported ADM classifier for the accuracy
+    evaluation.reference = config_dict.placeholder(str)  # a file of statistics; None: of the training set
+    evaluation.reference_images = 0  # of the training set; 0 for all
+    evaluation.neighbours = 10_000  # of them for KID, precision, recall; 0 for none. Keeps features of all N
+    evaluation.w = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0, 4.0)
+    return config

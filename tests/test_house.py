@@ -77,7 +77,8 @@ def test_every_command_that_is_named_exists():
         named |= dict.fromkeys(re.findall(r"\bexperiments\.(\w+(?:\.\w+)*)", path.read_text()), path)
     assert {"train", "studies.gaussians", "bench.speed"} <= named.keys()
     for name, path in named.items():
-        assert (ROOT / "experiments" / f"{name.replace('.', '/')}.py").exists(), f"{path} names experiments.{name}"
+        there = ROOT.joinpath("experiments", *name.split("."))
+        assert there.with_suffix(".py").exists() or (there / "__init__.py").exists(), f"{path} names experiments.{name}"
 
 
 def test_nothing_that_is_loaded_is_executed():

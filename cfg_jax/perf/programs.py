@@ -31,7 +31,6 @@ class Program:
 def training(config: ConfigDict, mesh: Mesh) -> Program:
     """A step on config.train.batch_size images, as experiments.train runs it."""
     data, count = config.data, config.train.batch_size
-    meshes.check(config.train, mesh.size)
     image = (count, data.image_size, data.image_size, data.channels)
     with pinned.pinned():
         state = meshes.placed(jax.eval_shape(partial(states.create, config)), mesh)

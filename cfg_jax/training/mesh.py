@@ -29,23 +29,19 @@ def data_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
     return Mesh(np.reshape(devices, (-1, fsdp)), ("data", "fsdp"))
 
 
-def training_mesh(train: ConfigDict) -> Mesh:
-    """Return all devices of all processes as the mesh of a config.train.
+def training_mesh(train: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """Return the devices, or all of all processes, as the mesh of a config.train.
 
     Raises InputError where fsdp does not divide the devices, or the devices and accumulate the batch.
     """
-    check(train, jax.device_count())
-    return data_mesh(jax.devices(), train.fsdp)
-
-
-def check(train: ConfigDict, count: int) -> None:
-    """Raise InputError where so many devices cannot share the batch or the state of a config.train."""
-    fsdp, batch_size = train.fsdp, train.batch_size
+    devices = devices or jax.devices()
+    count, fsdp, batch_size = len(devices), train.fsdp, train.batch_size
     if count % fsdp:
         raise InputError(f"config.train.fsdp={fsdp} does not divide the {count} devices: choose one that does")
     if batch_size % (count * train.accumulate):
         times = f" times {train.accumulate} config.train.accumulate" if train.accumulate > 1 else ""
         raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {count} devices{times}")
+    return data_mesh(devices, fsdp)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -59,13 +59,12 @@ def compiled(config, part, target):
     settings = {name: config[group][name] for group, name in SETTINGS[part]}
     log.info("compiling %s for %s: %s", part, target.name, written(settings))
     with target.told():
-        mesh = meshes.data_mesh(target.devices, config.train.fsdp if part == "training" else 1)
         if part == "training":
-            program = programs.training(config, mesh)
+            program = programs.training(config, meshes.training_mesh(config.train, target.devices))
         elif part == "sampling":
-            program = programs.sampling(config, mesh)
+            program = programs.sampling(config, meshes.data_mesh(target.devices))
         else:
-            program = programs.features(config, mesh, FEATURES_BATCH.value * count)
+            program = programs.features(config, meshes.data_mesh(target.devices), FEATURES_BATCH.value * count)
     row = {"program": part, "target": target.name, "device": target.devices[0].device_kind, "devices": count}
     row |= {"images": program.images // count}
     row |= {"settings": settings}

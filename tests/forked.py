@@ -31,7 +31,7 @@ class Commands:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, name, *args, timeout=120, cwd=ROOT):
+    def run(self, name, *args, timeout=300, cwd=ROOT):
         with tempfile.TemporaryDirectory() as said:
             given = {"name": name, "args": [*map(str, args)], "timeout": timeout, "said": said, "cwd": str(cwd)}
             self.server.stdin.write(json.dumps(given) + "\n")

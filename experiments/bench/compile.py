@@ -32,7 +32,7 @@ OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON
 TEXT = flags.DEFINE_string("text", None, "a folder to write the compiled programs' text to")
 flags.mark_flags_as_required(["config", "target"])
 log = logging.getLogger(__name__)
-STEP = 8  # the largest batch a device is a multiple of it
+STEP, NEAR, TRIES = 8, 1 / 16, 6  # the largest batch a device is a multiple, found so nearly, in so many tries
 
 
 def main():
@@ -102,11 +102,16 @@ def fitted(config, part, target):
         yield row
     if not row["fits"] or part == "features":
         return
-    for images in largest(row):
+    fits, too_many = row, None
+    for _ in range(TRIES):  # where memory would end if it grew with the batch, then between what fits and what does not
+        left = (fits["memory"] - fits["arguments"]) / (fits["peak"] - fits["arguments"])
+        images = (fits["images"] + too_many) / 2 if too_many else fits["images"] * left
+        images = int(images) // STEP * STEP
+        if images < fits["images"] * (1 + NEAR):
+            break
         row = compiled(spec.changed(config, {f"{group}.batch_size": images * count}), part, target)
         yield row
-        if row["fits"]:
-            return
+        fits, too_many = (row, too_many) if row["fits"] else (fits, images)
 
 
 def smaller(config, part, group, count):
@@ -129,15 +134,6 @@ def halves(batch_size, count):
     while batch_size % (2 * count) == 0:
         batch_size //= 2
         yield batch_size
-
-
-def largest(row):
-    """Yield images a device, from what the memory would hold if it grew with the batch, downwards to the row's own."""
-    left = row["memory"] - row["arguments"]
-    images = int(left / (row["peak"] - row["arguments"]) * row["images"]) // STEP * STEP
-    while images > row["images"]:
-        yield images
-        images -= max(STEP, images // 16 // STEP * STEP)
 
 
 def about(config):
@@ -166,6 +162,11 @@ def page(config, rows):
     for row in rows:
         if not row["fits"]:
             parts.append(f"{row['program']} on {row['target']}, {row['images']} images a device: {remedy(row)}")
+    if FIT.value:
+        fitting = sorted((row for row in rows if row["fits"]), key=lambda row: row["images"])
+        for (part, target), row in {(row["program"], row["target"]): row for row in fitting}.items():
+            of = f"{row['images']} images a device, with {written(row['settings']) or 'these settings'}"
+            parts.append(f"The largest batch of {part} that fits {target}, to within {NEAR:.0%}: {of}.")
     for row in rows:
         if "kinds" in row:
             parts.append(details(row))

@@ -100,7 +100,7 @@ def test_help(name, command):
     ("args", "said"),
     [
         (["train", "--config=configs/digits.py"], "--workdir is required"),
-        (["train", "--config=configs/digit.py", "--workdir=x"], "choose one of configs/digits.py"),
+        (["train", "--config=configs/digit.py", "--workdir=x"], "choose one of configs/base.py, configs/digits.py"),
         (["train", "--config=configs/digits.py", "--workdir=x", "--config.p_uncnd=0"], "did you mean p_uncond"),
         (["train", "--config=configs/digits.py", "--workdir=x", "--config.train.lr=1"], "train.learning_rate"),
         (["train", "--config=configs/digits.py", "--workdir=x", "--config.p_uncond=half"], "could not convert"),

@@ -7,6 +7,7 @@ Training is a step of the whole batch, sampling a batch of guided images at T, f
 """
 
 import logging
+import re
 from pathlib import Path
 
 import jax
@@ -66,15 +67,16 @@ def compiled(config, part, target):
         else:
             program = programs.features(config, meshes.data_mesh(target.devices), FEATURES_BATCH.value * count)
     row = {"program": part, "target": target.name, "device": target.devices[0].device_kind, "devices": count}
-    row |= {"images": program.images // count}
-    row |= {"settings": settings}
+    row |= {"images": program.images // count, "settings": settings}
+    text_file = TEXT.value and Path(TEXT.value, f"{part}-{re.sub(r'[:*]', '-', target.name)}-{program.images}.txt")
+    if text_file:
+        check_output(text_file, ".txt", flag="--text")
     try:
         found, text = estimate.estimate(program, target)
     except estimate.TooLarge as error:
         return row | {"fits": False, "refused": str(error)}
-    if TEXT.value:
-        name = f"{part}-{target.name.replace(':', '-').replace('*', 'x')}-{program.images}.txt"
-        write_atomic(Path(TEXT.value, name), text)
+    if text_file:
+        write_atomic(text_file, text)
     sent = [
         {"kind": kind, "group": group, "times": n, "bytes": size} for (kind, group), (n, size) in found.sent.items()
     ]

@@ -249,7 +249,7 @@ def test_a_tiny_network_for_devices_that_are_not_here(tmp_path, target, kernel):
 @compilers
 def test_fit_finds_the_limit_and_too_large_a_program_is_one_line(tmp_path):
     """A batch that one chip cannot hold becomes smaller until it does, and no larger one fits."""
-    large = ["--target=v5e:1x1", "--program=sampling", "--config.eval.batch_size=1048576"]
+    large = ["--target=v5e:1x1", "--program=sampling", "--config.eval.batch_size=65536"]
     rows, done = compiled(tmp_path / "x.md", *large)
     assert done.returncode == 0 and not rows[0]["fits"], done.stderr
     assert "Set a smaller config.eval.batch_size, or let --fit find it." in (tmp_path / "x.md").read_text()

@@ -28,13 +28,13 @@ def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Lite
     mesh: the devices that the program is compiled for, over which the batch is split. Without it a TPU uses XLA's
     attention, since its compiler cannot split a kernel.
     """
-    if mesh is None or here(mesh):
-        gpu = cudnn(width, dtype)
-    else:  # it is not here to be tried
-        gpu = "cudnn" if platform(mesh) == "gpu" and is_half(dtype) else None
-    if mesh is not None and platform(mesh) == "tpu" and is_half(dtype) and tokens % BLOCKS[-1] == 0:
+    if not is_half(dtype):
+        return None
+    if mesh is not None and platform(mesh) == "tpu" and tokens % BLOCKS[-1] == 0:
         return "splash"
-    return gpu
+    if mesh is None or here(mesh):
+        return cudnn(width, dtype)
+    return "cudnn" if platform(mesh) == "gpu" else None  # it is not here to be tried
 
 
 def is_half(dtype: jnp.dtype) -> bool:
@@ -46,7 +46,7 @@ def platform(mesh: Mesh) -> str:
 
 
 def here(mesh: Mesh) -> bool:
-    """Whether the mesh's devices can run something: those that a program is only compiled for cannot."""
+    """Return whether the mesh's devices are this process's, or such as a program is only compiled for."""
     return mesh.devices.flat[0] in jax.devices()
 
 

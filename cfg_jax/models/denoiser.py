@@ -34,7 +34,7 @@ class Denoiser:
         return self.net.num_classes
 
     def on(self, mesh: Mesh | None) -> "Denoiser":
-        """The model for arrays that are split over a mesh: an accelerator's own attention has to know it."""
+        """Return the model for arrays that are split over a mesh, which an accelerator's own attention has to know."""
         return self.replace(net=told(self.net, mesh))
 
     def predict(
@@ -63,7 +63,7 @@ class NoisyClassifier:
     net: Encoder = flax.struct.field(pytree_node=False)
 
     def on(self, mesh: Mesh | None) -> "NoisyClassifier":
-        """As Denoiser.on."""
+        """Return the classifier for arrays that are split over a mesh."""
         return self.replace(net=told(self.net, mesh))
 
     def log_probs(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b k"]:

@@ -247,10 +247,10 @@ def projected(
     q, k and v are a product each, and what they are made of is cut instead: nothing as large as they are is copied.
     """
     channels = x.shape[-1]
-    layout = "bntd" if how == "splash" else "btnd"
     kernels, biases = of_qkv[0].reshape(channels, 3, heads, -1), of_qkv[1].reshape(3, heads, -1)
+    layout = "btnd"
     if how == "splash":
-        biases = biases[:, :, None]
+        layout, biases = "bntd", biases[:, :, None]
     with jax.named_scope("qkv"):
         q, k, v = (jnp.einsum(f"btc,cnd->{layout}", x, kernels[:, i]) + biases[i] for i in range(3))
     if how == "splash":

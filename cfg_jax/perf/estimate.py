@@ -1,4 +1,4 @@
-"""What a compiler says of a program: memory, work, what is sent, and its own estimate of the time.
+"""Ask a compiler what a program needs: memory, work, what devices send to one another, and an estimate of the time.
 
 A TPU's compiler writes the cycles that it expects beside each operation. XLA's for GPUs writes microseconds beside what
 it fuses, and nothing beside cuDNN's kernels. Kernels without a figure count by their FLOP at an assumed share of the
@@ -29,9 +29,8 @@ PRODUCTS = {  # matrix products of [T, d] with [d, T] in a kernel of attention
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one device, and one call of a program."""
+    """What one call of a program needs of one device."""
 
-    images: int
     arguments: int  # bytes
     temporaries: int  # bytes
     peak: int  # bytes: arguments, results that replace none of them, and temporaries
@@ -49,10 +48,6 @@ class Estimate:
     @property
     def fits(self) -> bool:
         return self.peak <= self.memory
-
-    @property
-    def images_per_s(self) -> float:
-        return self.images / self.seconds
 
 
 class TooLarge(InputError):
@@ -85,7 +80,6 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     total = sum(kinds.values())
     made = memory.output_size_in_bytes - memory.alias_size_in_bytes
     found = Estimate(
-        images=program.images,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + made,

@@ -1,9 +1,10 @@
-"""What a compiled program does, read from its text: its operations, how often each runs, and what is sent."""
+"""Read a compiled program's text: its operations, how often each runs, and what devices send to one another."""
 
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 LINE = re.compile(r"^\s*(?:ROOT )?%?(?P<name>\S+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w-]*)\((?P<rest>.*)$")
 ARRAY = re.compile(r"\b(pred|[a-z]+\d\w*)\[([\d,]*)\]")
@@ -46,6 +47,7 @@ class Operation:
         return found[1] if found else None
 
 
+@lru_cache(maxsize=1)  # a text of many megabytes is walked for its operations, and for its collectives
 def computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
     """Return {computation: {operation: Operation}} of a program's text, and the name of the one it begins with."""
     found: dict[str, dict[str, Operation]] = {}
@@ -61,7 +63,7 @@ def computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
         for operation in operations.values():
             if operation.opcode == "fusion":
                 inside = opcodes(found, operation.attribute(r"calls=%?([^\s,]+)") or "")
-                found[name] |= {operation.name: Operation(**vars(operation) | {"inside": inside})}
+                found[name][operation.name] = replace(operation, inside=inside)
     return found, entry
 
 
@@ -100,7 +102,7 @@ def executed(text: str) -> Iterator[tuple[Operation, int, dict[str, Operation]]]
 
 
 def works(operation: Operation) -> bool:
-    """Whether an operation takes time of its own: what is asynchronous does so where a collective starts, alone."""
+    """Return whether an operation takes time. Of asynchronous ones only the start of a collective does."""
     if operation.opcode.endswith(("-start", "-done")):
         return operation.opcode.removesuffix("-start") in COLLECTIVES
     return operation.opcode not in NO_WORK

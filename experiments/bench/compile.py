@@ -80,7 +80,7 @@ def compiled(config, part, target):
     sent = [
         {"kind": kind, "group": group, "times": n, "bytes": size} for (kind, group), (n, size) in found.sent.items()
     ]
-    return row | vars(found) | {"images": program.images // count, "sent": sent, "fits": found.fits}
+    return row | vars(found) | {"sent": sent, "fits": found.fits}
 
 
 # of each program, (group, field) of the config on which its memory depends

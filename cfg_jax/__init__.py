@@ -12,7 +12,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "pretrained":
-        from cfg_jax.training.weights import pretrained
+        from cfg_jax.store.weights import pretrained
 
         return pretrained
     raise AttributeError(f"module 'cfg_jax' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # a room may import from itself and from those before it
-ROOMS = ("diffusion", "models", "data", "training", "sampling", "evaluation", "sweep", "perf")
+ROOMS = ("diffusion", "models", "data", "store", "sampling", "training", "evaluation", "sweep", "perf")
 CELL, LEFT, TOP, WIDTH = 42, 20, 24, 504
 INK, SOFT, PAPER, LINE = "#1b1b1b", "#5b6470", "#ffffff", "#d5dae0"
 

@@ -11,8 +11,9 @@ does two (Salimans & Ho 2022). Students are runs like others: sample, sweep, exp
 from absl import flags
 
 from cfg_jax.errors import require
-from cfg_jax.training import students, trainer, weights
-from experiments import cli
+from cfg_jax.store import weights
+from cfg_jax.training import students, trainer
+from experiments.helpers import cli
 
 RUN = flags.DEFINE_string("run", None, "the teacher: run directory or export")
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the student; with --steps, the beginning of their names")

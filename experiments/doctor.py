@@ -21,13 +21,14 @@ from absl import flags
 from jax.experimental import multihost_utils
 from packaging.requirements import Requirement
 
+from cfg_jax import meshes
+
 # what imports flax is imported inside the checks: where it does not go together with jax, `versions` still says so
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import compatible, references
+from cfg_jax.evaluation import references
 from cfg_jax.files import only_one, write_atomic
-from cfg_jax.training import mesh as meshes
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", "runs", "where the run will write")
@@ -170,7 +171,7 @@ def reference(config):
     if not path:
         return "of the training images, taken by the first sweep"
     found = references.read(path)
-    compatible.check_shape(found, path, (of.image_size, of.image_size, of.channels))
+    references.check_shape(found, path, (of.image_size, of.image_size, of.channels))
     return f"{path}: {', '.join(found.moments)}"
 
 

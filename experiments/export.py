@@ -14,8 +14,8 @@ from cfg_jax import checks
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
 from cfg_jax.files import check_output, read_json, write_atomic
-from cfg_jax.training import weights
-from experiments import cli, model_card
+from cfg_jax.store import weights
+from experiments.helpers import cli, model_card
 
 RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")

@@ -17,7 +17,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_atomic
 from cfg_jax.models import inception
 from cfg_jax.progress import progress
-from experiments import cli
+from experiments.helpers import cli
 
 URLS = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",

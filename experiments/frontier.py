@@ -23,7 +23,7 @@ from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, spec
 from cfg_jax.sweep.run import sweep
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 RUNS = flags.DEFINE_list("runs", None, "run directories: training seeds of one model")

@@ -18,8 +18,8 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import check_directory, sha256_of, write_json
 from cfg_jax.models import adm, build, torch_file
-from cfg_jax.training import checkpoint
-from experiments import cli
+from cfg_jax.store import checkpoint
+from experiments.helpers import cli
 
 CONFIG = cli.define_config("configs/imagenet64.py")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "the published .pt file; nothing in it is executed")

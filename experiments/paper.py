@@ -25,10 +25,11 @@ from cfg_jax.models import inception
 from cfg_jax.perf import cost
 from cfg_jax.pinned import check_seed
 from cfg_jax.sampling.draw import labels_by_rule
+from cfg_jax.store import checkpoint
 from cfg_jax.sweep import published, report, spec
 from cfg_jax.sweep.run import sweep
-from cfg_jax.training import checkpoint, trainer
-from experiments import cli
+from cfg_jax.training import trainer
+from experiments.helpers import cli
 
 SCALES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 AT_128 = (("table", "2"), ("figure", "3"), ("figure", "5"), ("figure", "7"), ("figure", "8"))

@@ -16,7 +16,7 @@ from absl import flags
 from cfg_jax.data import cards, prepare
 from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import InputError
-from experiments import cli
+from experiments.helpers import cli
 
 DATASET = flags.DEFINE_enum("dataset", None, list(cards.RECIPES), "what it is")
 SOURCE = flags.DEFINE_string("source", None, "where its files are; default: tensorflow-datasets downloads it")

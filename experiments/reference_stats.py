@@ -12,7 +12,7 @@ from cfg_jax.data import sources
 from cfg_jax.errors import require
 from cfg_jax.evaluation import references
 from cfg_jax.evaluation.features import Features, InceptionFeatures
-from experiments import cli
+from experiments.helpers import cli
 
 DATASET = flags.DEFINE_string("dataset", None, "digits, or a directory of --root that experiments.prepare_data wrote")
 ROOT = flags.DEFINE_string("root", "data", "where prepared data sets are")

@@ -19,7 +19,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import check_directory
 from cfg_jax.sampling import ode
 from cfg_jax.training import students, trainer
-from experiments import cli
+from experiments.helpers import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory or export whose ODE makes the pairs")
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the new run, with its pairs")

@@ -6,7 +6,7 @@ python -m experiments.report --sweep=runs/digits-sweep
 from absl import flags
 
 from cfg_jax.sweep import report
-from experiments import cli
+from experiments.helpers import cli
 
 SWEEP = flags.DEFINE_string("sweep", None, "directory that experiments.sweep wrote")
 flags.mark_flags_as_required(["sweep"])

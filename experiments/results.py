@@ -17,7 +17,7 @@ from cfg_jax.files import check_directory, check_output, read_json, write_atomic
 from cfg_jax.sweep import report
 from cfg_jax.text import markdown
 from cfg_jax.training import records
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 SWEEP = flags.DEFINE_string("sweep", None, "the directory of experiments.paper's or experiments.sweep's cells")

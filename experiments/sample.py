@@ -11,7 +11,7 @@ from cfg_jax import checks, images
 from cfg_jax.errors import InputError, require
 from cfg_jax.files import check_output, write_npz
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
-from experiments import cli
+from experiments.helpers import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
 LABELS = flags.DEFINE_string("labels", None, "classes, with commas between them; default: each class once")

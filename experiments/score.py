@@ -11,14 +11,14 @@ from absl import flags
 
 from cfg_jax import checks
 from cfg_jax.errors import require
-from cfg_jax.evaluation import compatible, measure, references, samples
+from cfg_jax.evaluation import measure, moments, references, samples
 from cfg_jax.evaluation.classifiers import GivenClassifier
 from cfg_jax.evaluation.features import Features, InceptionFeatures
 from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.progress import progress
 from cfg_jax.sampling.draw import check_labels
 from cfg_jax.sampling.model import load_classifier
-from experiments import cli
+from experiments.helpers import cli
 
 SAMPLES = flags.DEFINE_string("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
 REFERENCE = flags.DEFINE_string("reference", None, "what to score against")
@@ -56,10 +56,10 @@ def main():
         check_labels(given.labels, classifier.num_classes)
     features = Features(InceptionFeatures(INCEPTION.value), *([classifier] if classifier else []))
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
-    compatible.check_network(reference, REFERENCE.value, features, DEVICE.value)
-    compatible.check_shape(reference, REFERENCE.value, shape)
+    references.check_network(reference, REFERENCE.value, features, DEVICE.value)
+    references.check_shape(reference, REFERENCE.value, shape)
     for name, (mean, _) in reference.moments.items():
-        measure.warn_of_rank(name, f"images of --samples={SAMPLES.value}", count, len(mean))
+        moments.warn_of_rank(name, f"images of --samples={SAMPLES.value}", count, len(mean))
     tally = measure.Tally(
         count, given.labels, Path(SAMPLES.value).stem, splits=SPLITS.value, bootstrap=BOOTSTRAP.value,
         neighbours=bool(NEIGHBOURS.value and len(reference.images)),

@@ -12,7 +12,7 @@ from absl import flags
 from cfg_jax import checks
 from cfg_jax.sweep import report, spec
 from cfg_jax.sweep.run import sweep
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 RUNS = flags.DEFINE_list("runs", None, "run directories, with commas between them")

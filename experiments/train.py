@@ -9,7 +9,7 @@ has it on many machines.
 from absl import flags
 
 from cfg_jax.training import trainer
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl, samples/")

@@ -9,7 +9,7 @@ from absl import flags
 
 from cfg_jax.models import build
 from cfg_jax.training import trainer
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl")

@@ -44,7 +44,7 @@ class Commands:
 
 
 def serve():
-    for slow in ("cfg_jax.data.prepare", "cfg_jax.sweep.report", "cfg_jax.training.trainer", "experiments.cli"):
+    for slow in ("cfg_jax.data.prepare", "cfg_jax.sweep.report", "cfg_jax.training.trainer", "experiments.helpers.cli"):
         importlib.import_module(slow)
     for line in sys.stdin:
         given = json.loads(line)

@@ -19,9 +19,9 @@ from cfg_jax.models import build
 from cfg_jax.perf import cost
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides, Model
+from cfg_jax.store import weights
 from cfg_jax.sweep import run
 from cfg_jax.training import state as states
-from cfg_jax.training import weights
 from tests.conftest import fill, tiny
 from tests.test_references import Network
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cfg_jax import meshes
 from cfg_jax.models import attention, unet
-from cfg_jax.training import mesh as meshes
 
 
 def relative(a, b):

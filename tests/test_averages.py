@@ -7,9 +7,10 @@ import pytest
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.errors import InputError
+from cfg_jax.store import averages
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
-from cfg_jax.training import averages, trainer
+from cfg_jax.training import trainer
 from tests.test_references import Network
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
+from experiments.helpers import cli
 
 ROOT = Path(__file__).parents[1]
 THREAD = "import threading, types\nfrom experiments import cli\ncli.start_logging()\n"
@@ -66,7 +66,7 @@ def state():
     handlers = [signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
     return threading.excepthook, sys.unraisablehook, handlers, told
 
-import cfg_jax.sweep.report, cfg_jax.training.trainer, experiments.cli
+import cfg_jax.sweep.report, cfg_jax.training.trainer, experiments.helpers.cli
 before = state()
 for name, *args in 2 * json.load(sys.stdin):
     sys.argv, status = [f"experiments/{name}.py", *args], None
@@ -75,7 +75,7 @@ for name, *args in 2 * json.load(sys.stdin):
             runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
         except SystemExit as end:
             status = end.code
-    left = {"config", "config.seed", "workdir", "sweep"} & {*experiments.cli.FLAGS}
+    left = {"config", "config.seed", "workdir", "sweep"} & {*experiments.helpers.cli.FLAGS}
     print(json.dumps([status, stderr.getvalue(), state() == before and not left]))
 """
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from cfg_jax import meshes
 from cfg_jax.perf import cost, estimate, hlo, programs, targets, timing
-from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,8 @@ from cfg_jax.errors import InputError
 from cfg_jax.models import build
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.sampling import draw, ode
-from cfg_jax.training import students, targets, trainer, weights
+from cfg_jax.store import weights
+from cfg_jax.training import students, targets, trainer
 from tests.conftest import fill
 
 PLANE = Mixture(jnp.float32([[-1.0, 0.3], [0.8, 0.0]]), jnp.float32([0.3, 0.5]), jnp.float32([0.4, 0.6]))

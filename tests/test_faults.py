@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from cfg_jax.files import sha256_of
+from cfg_jax.store.checkpoint import Checkpoints, latest
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 from cfg_jax.training import trainer
-from cfg_jax.training.checkpoint import Checkpoints, latest
 from tests.several import TINY, all_well, ends, kill, start, wait_for
 
 pytestmark = pytest.mark.faults

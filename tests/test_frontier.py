@@ -9,9 +9,9 @@ import pytest
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import ClassifierFree
 from cfg_jax.models import build
+from cfg_jax.store import weights
 from cfg_jax.sweep import claims, frontier
 from cfg_jax.sweep.score import Scorer
-from cfg_jax.training import weights
 from tests.conftest import fill
 from tests.test_house import TINY, run
 from tests.test_report import cell

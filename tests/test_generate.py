@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import cfg_jax
+from cfg_jax import meshes
 from cfg_jax.errors import InputError
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build
 from cfg_jax.sampling import draw as drawing
 from cfg_jax.sampling.model import Guides, Model
-from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from tests.conftest import fill
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfg_jax.training.checkpoint import latest, restore_params
+from cfg_jax.store.checkpoint import latest, restore_params
 from tests.several import TINY, all_well, ends, free_port, kill, start, start_several, wait_for
 
 pytestmark = pytest.mark.faults

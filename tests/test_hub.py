@@ -12,7 +12,7 @@ import cfg_jax
 from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of
 from cfg_jax.sampling.model import run_and_step
-from cfg_jax.training import weights
+from cfg_jax.store import weights
 from tests.forked import ROOT, Commands
 
 DIGITS = weights.PRETRAINED / "digits.safetensors"

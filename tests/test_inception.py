@@ -20,7 +20,7 @@ from cfg_jax.models import inception
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import trainer
-from experiments.bench.inception_state import make
+from experiments.helpers.inception_state import make
 
 REFERENCE = Path(__file__).parent / "data" / "inception.npz"
 REAL = Path(os.environ.get("CFG_JAX_ASSETS") or "absent") / "inception_2015_to_mixed_8.npz"

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from cfg_jax.evaluation import measure, metrics, scores
+from cfg_jax.evaluation import measure, metrics, moments, scores
 from cfg_jax.evaluation.features import Extracted
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.evaluation.references import Reference
@@ -135,9 +135,9 @@ def test_the_sums_do_not_grow_with_the_number_of_images(rng):
 
 def test_few_images_warn_of_the_rank(caplog):
     with caplog.at_level("WARNING", "cfg_jax"):
-        measure.warn_of_rank("fid_x", "images", 8, 7)
+        moments.warn_of_rank("fid_x", "images", 8, 7)
         assert not caplog.records
-        measure.warn_of_rank("fid_x", "images", 7, 7)
+        moments.warn_of_rank("fid_x", "images", 7, 7)
     assert "fid_x: 7 images give a covariance of rank 6 of 7" in caplog.text and "take more than 7" in caplog.text
 
 

@@ -14,8 +14,8 @@ from cfg_jax import config as configs
 from cfg_jax.data import cards, sources
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
-from cfg_jax.training import checkpoint, weights
-from experiments import model_card
+from cfg_jax.store import checkpoint, weights
+from experiments.helpers import model_card
 from tests.conftest import fill
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"

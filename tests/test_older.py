@@ -13,10 +13,10 @@ import pytest
 import cfg_jax
 from cfg_jax import config as configs
 from cfg_jax.files import sha256_of
+from cfg_jax.store.checkpoint import latest
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import trainer
-from cfg_jax.training.checkpoint import latest
 
 ARCHIVE = Path(__file__).parent / "data" / "made_by_0.1.0.tar.xz"
 

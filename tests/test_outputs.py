@@ -12,9 +12,10 @@ from cfg_jax import config as configs
 from cfg_jax import files, images, plots
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
+from cfg_jax.store import checkpoint, weights
 from cfg_jax.sweep.run import sweep
-from cfg_jax.training import checkpoint, trainer, weights
-from experiments import gallery
+from cfg_jax.training import trainer
+from experiments.helpers import gallery
 from tests.conftest import fill
 from tests.forked import ROOT
 

@@ -8,7 +8,7 @@ import pytest
 
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import compatible, features, references, samples
+from cfg_jax.evaluation import features, references, samples
 from cfg_jax.evaluation.moments import Moments
 
 
@@ -107,9 +107,9 @@ def test_what_others_publish_is_read(tmp_path, rng):
     inception = Network()
     inception.extractors[0].distances = ["fid_inception", "sfid_inception"]
     with pytest.raises(InputError, match="768 features for fid_inception, which has 2048"):
-        compatible.check_network(wide, "fid.npz", inception)
+        references.check_network(wide, "fid.npz", inception)
     of_2048 = references.Reference({"fid_inception": (np.zeros(2048), np.eye(2048))}, alone.images, None, "")
-    compatible.check_network(of_2048, "fid.npz", inception)  # without sFID's
+    references.check_network(of_2048, "fid.npz", inception)  # without sFID's
 
 
 def test_pictures_are_a_reference_too(tmp_path, source):
@@ -122,7 +122,7 @@ def test_pictures_are_a_reference_too(tmp_path, source):
     assert len(set(kept)) == 10 and max(kept) > 25  # a sample of them, not the first ones
     none = references.of_path(tmp_path / "pictures.npz", Network(), 0)
     with pytest.raises(InputError, match="a reference of another resize"):
-        compatible.check_shape(none, "pictures.npz", (16, 16, 1))
+        references.check_shape(none, "pictures.npz", (16, 16, 1))
     np.savez(tmp_path / "floats.npz", arr_0=np.zeros((4, 8, 8, 1), np.float32))
     with pytest.raises(InputError, match=r"holds float32 from 0 to 0: give uint8 images 0\.\.255"):
         references.of_path(tmp_path / "floats.npz", Network(), 0)
@@ -155,23 +155,23 @@ def test_too_few_pictures_for_neighbours(source):
 def test_another_reference_is_refused(tmp_path, source):
     path = tmp_path / "r.npz"
     reference = references.compute(Network(), source, 0, 12, path)
-    compatible.check(reference, path, Network(), source.card)
+    references.check_compatible(reference, path, Network(), source.card)
 
     other = Network()
     other.extractors[0].digest = "other"
     with pytest.raises(InputError, match=r"made by another feature network \(mean, not other\).*reference_stats"):
-        compatible.check(reference, path, other, source.card)
+        references.check_compatible(reference, path, other, source.card)
     with pytest.raises(InputError, match="no statistics for fid_y"):
-        compatible.check(reference, path, Network("y"), source.card)
+        references.check_compatible(reference, path, Network("y"), source.card)
     synthetic = sources.synthetic(8, 1, 10).card
     with pytest.raises(
         InputError, match=r"digits, train, resize none; they are synthetic, train, resize none.*--other_reference"
     ):
-        compatible.check(reference, path, Network(), synthetic)
-    compatible.check(reference, path, Network(), synthetic, other_reference=True)
+        references.check_compatible(reference, path, Network(), synthetic)
+    references.check_compatible(reference, path, Network(), synthetic, other_reference=True)
     larger = sources.synthetic(16, 1, 10).card
     with pytest.raises(InputError, match=r"of pictures of \(8, 8, 1\), not of \(16, 16, 1\): a reference of another"):
-        compatible.check(reference, path, Network(), larger, other_reference=True)
+        references.check_compatible(reference, path, Network(), larger, other_reference=True)
 
 
 def test_a_reference_of_another_kind_of_device_is_refused(tmp_path, source):
@@ -190,8 +190,8 @@ def test_a_reference_of_another_kind_of_device_is_refused(tmp_path, source):
         np.savez(path, **arrays | {"about": np.array(json.dumps(about))})
         other = references.read(path)
         with pytest.raises(InputError, match=f"{said}.*--other_device"):
-            compatible.check(other, path, Network(), source.card)
-        compatible.check(other, path, Network(), source.card, other_device=True)
+            references.check_compatible(other, path, Network(), source.card)
+        references.check_compatible(other, path, Network(), source.card, other_device=True)
         same, _ = references.of_data(Network(), source, 0, 12)
         assert other.digest != references.digest_of(same)
 
@@ -201,8 +201,8 @@ def test_an_unlabelled_reference_is_on_trust(tmp_path, source):
     reference = references.read(tmp_path / "r.npz")
     reference.moments["fid_x"] = reference.moments.pop("fid_inception")
     with pytest.raises(InputError, match=r"it does not say which pictures and resize.*--other_reference"):
-        compatible.check(reference, "r.npz", Network(), source.card)
-    compatible.check(reference, "r.npz", Network(), source.card, other_reference=True)
+        references.check_compatible(reference, "r.npz", Network(), source.card)
+    references.check_compatible(reference, "r.npz", Network(), source.card, other_reference=True)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from cfg_jax.store.checkpoint import latest
 from cfg_jax.training import stop
-from cfg_jax.training.checkpoint import latest
 from tests.several import TINY, wait_for
 from tests.test_house import ROOT
 

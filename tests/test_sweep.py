@@ -8,10 +8,10 @@ import pytest
 import cfg_jax
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
+from cfg_jax.store import weights
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import state as states
-from cfg_jax.training import weights
 from tests.conftest import fill
 from tests.test_references import Network
 

@@ -17,14 +17,15 @@ import optax
 import pytest
 
 import cfg_jax
+from cfg_jax import meshes
 from cfg_jax.diffusion import loss
 from cfg_jax.errors import InputError
 from cfg_jax.files import only_one
-from cfg_jax.training import checkpoint, samples, trainer
-from cfg_jax.training import mesh as meshes
+from cfg_jax.store import checkpoint
+from cfg_jax.store.checkpoint import Checkpoints, TrainState
+from cfg_jax.training import samples, trainer
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
-from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.metrics import EDGES, LossByLogsnr
 from cfg_jax.training.records import summarise, troubles, warn_of_spike
 from cfg_jax.training.writers import Jsonl
@@ -355,7 +356,7 @@ def test_an_update_of_a_finite_gradient_is_finite(tiny):
         opt_state, gradient = tx.init(params), jax.tree.map(lambda a, s=size: jnp.full_like(a, s), params)
         for _ in range(3):
             updates, opt_state = tx.update(gradient, opt_state, params)
-            state = states.TrainState(jnp.int32(0), updates, updates, opt_state)
+            state = TrainState(jnp.int32(0), updates, updates, opt_state)
             assert not jnp.isfinite(optax.tree.norm(gradient)) or steps.all_finite(state), size
 
 

@@ -12,7 +12,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.evaluation import classifiers
 from cfg_jax.sweep import run as sweeps
 from cfg_jax.training import students, targets, trainer
-from experiments import model_card
+from experiments.helpers import model_card
 
 
 @pytest.fixture(scope="module")

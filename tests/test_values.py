@@ -20,10 +20,10 @@ from cfg_jax.models import build
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.sampling import draw as drawing
 from cfg_jax.sampling.model import Model
+from cfg_jax.store import weights
 from cfg_jax.sweep import report
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import state as states
-from cfg_jax.training import weights
 from cfg_jax.training.step import train_step
 from tests.conftest import fill
 from tests.test_references import Network

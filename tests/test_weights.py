@@ -10,8 +10,9 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
 from cfg_jax.sampling.model import Guides, Model, run_and_step
-from cfg_jax.training import checkpoint, trainer, weights
+from cfg_jax.store import checkpoint, weights
 from cfg_jax.training import state as states
+from cfg_jax.training import trainer
 from tests.conftest import fill
 
 

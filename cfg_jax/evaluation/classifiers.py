@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation.compatible import WIDTHS
 from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
-from cfg_jax.evaluation.scores import Name
+from cfg_jax.evaluation.scores import WIDTHS, Name
 from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import in_batches, to_float
 from cfg_jax.models import classifier

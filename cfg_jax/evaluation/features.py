@@ -8,11 +8,11 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from cfg_jax import meshes
 from cfg_jax.files import digest
 from cfg_jax.images import in_batches
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
-from cfg_jax.training import mesh as meshes
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
 """Everything that is measured of N images while they stream by, and how far it spreads over resamples of them."""
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from cfg_jax.evaluation import metrics, scores
+from cfg_jax.evaluation.references import Reference
 
-if TYPE_CHECKING:  # references import this file, and no network is needed to sum up
+if TYPE_CHECKING:  # no network is needed to sum up
     from cfg_jax.evaluation.features import Extracted
-    from cfg_jax.evaluation.references import Reference
-
-log = logging.getLogger(__name__)
 
 
 class Tally:
@@ -83,7 +80,7 @@ class Tally:
         for metric in self.metrics:
             metric.update(seen)
 
-    def scores(self, reference: "Reference", real_features: np.ndarray | None = None) -> tuple[dict, dict]:
+    def scores(self, reference: Reference, real_features: np.ndarray | None = None) -> tuple[dict, dict]:
         """Return {name: values} and {name: spread}; a name is measure_of@N, as in fid_inception@50000.
 
         Values are [1 + bootstrap], those of the images themselves first. The spread is the one in a score's definition,
@@ -95,16 +92,6 @@ class Tally:
             values |= {f"{name}@{self.num_images}": np.asarray(value) for name, value in of_metric.items()}
             spreads |= {f"{name}@{self.num_images}": value for name, value in spread.items()}
         return values, spreads
-
-
-def warn_of_rank(name: str, what: str, count: int, width: int) -> None:
-    """Log a warning where `count` images are too few for a covariance of full rank `width`.
-
-    The Frechet distance would be far too large.
-    """
-    if count <= width:
-        line = "%s: %d %s give a covariance of rank %d of %d, and a distance that says little: take more than %d"
-        log.warning(line, name, count, what, count - 1, width, width)
 
 
 def resample(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

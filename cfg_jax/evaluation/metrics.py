@@ -6,7 +6,7 @@ definition has one. Memory does not grow with the number of images, but for Neig
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -14,9 +14,7 @@ from scipy.special import log_softmax
 
 from cfg_jax.evaluation import scores
 from cfg_jax.evaluation.moments import Moments
-
-if TYPE_CHECKING:  # references import measure, which imports this file
-    from cfg_jax.evaluation.references import Reference
+from cfg_jax.evaluation.references import Reference
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Distance:
         parts = [Moments.of(seen.distances[self.name], w) for w in (seen.weights if self.spread else seen.weights[:1])]
         self.moments = parts if self.moments is None else [m.merge(p) for m, p in zip(self.moments, parts, strict=True)]
 
-    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+    def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
         """Return nothing where the reference has no moments of it: most published files have no sFID's."""
         if self.moments is None or self.name not in reference.moments:
             return {}, {}
@@ -59,7 +57,7 @@ class Neighbours:
         self.kept.append(np.asarray(seen.distances[self.distance], np.float32))
         self.weights.append(seen.weights)
 
-    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+    def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
         fake = np.concatenate(self.kept)
         mean, spread = scores.kernel_distance(fake, real_features, np.random.RandomState(2020))
         precision, recall = scores.resampled_precision_recall(fake, real_features, np.concatenate(self.weights, axis=1))
@@ -83,7 +81,7 @@ class InceptionScore:
         self.p += onto @ p
         self.negative_entropy += onto @ negative_entropy
 
-    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+    def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
         each = scores.split_scores(self.p, self.negative_entropy, self.parts.sum(1)).reshape(-1, self.splits)
         return {self.name: each.mean(1)}, {self.name: float(each[0].std())}
 
@@ -99,7 +97,7 @@ class Saturated:
     def update(self, seen: Seen) -> None:
         self.total += seen.weights @ np.isin(seen.uint8, (0, 255)).mean((1, 2, 3))
 
-    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+    def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
         return {f"saturated_{self.data}": self.total / self.num_images}, {}
 
 
@@ -117,7 +115,7 @@ class Classified:
         self.right += seen.weights @ (log_p.argmax(1) == seen.labels)
         self.log_p += seen.weights @ log_p[np.arange(len(log_p)), seen.labels]
 
-    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+    def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
         sums = {"accuracy": self.right, "log_p_class": self.log_p}
         return {f"{name}_{self.classifier}": total / self.num_images for name, total in sums.items()}, {}
 
@@ -137,7 +135,7 @@ class Variety:
             parts = [weights.sum(1), weights @ x, weights @ x**2]
             self.sums[c] = [a + b for a, b in zip(self.sums[c], parts, strict=True)] if c in self.sums else parts
 
-    def compute(self, reference: "Reference", real_features: np.ndarray | None) -> tuple[dict, dict]:
+    def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
         deviations = []
         for images, pixels, squared in (self.sums[c] for c in self.classes):
             count = np.maximum(images, 1)[:, None]

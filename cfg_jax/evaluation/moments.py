@@ -1,8 +1,11 @@
 """Mergeable first and second moments of features, in float64."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,13 @@ class Moments:
     def cov(self) -> np.ndarray:
         """[D, D], over N - 1 as numpy.cov and the public FID codes have it."""
         return (self.outer - self.count * np.outer(self.mean, self.mean)) / (self.count - 1)
+
+
+def warn_of_rank(name: str, what: str, count: int, width: int) -> None:
+    """Log a warning where `count` images are too few for a covariance of full rank `width`.
+
+    The Frechet distance would be far too large.
+    """
+    if count <= width:
+        line = "%s: %d %s give a covariance of rank %d of %d, and a distance that says little: take more than %d"
+        log.warning(line, name, count, what, count - 1, width, width)

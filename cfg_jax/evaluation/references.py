@@ -17,11 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import __version__
+from cfg_jax.data.cards import Card
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import compatible, samples, scores
-from cfg_jax.evaluation.measure import warn_of_rank
-from cfg_jax.evaluation.moments import Moments
+from cfg_jax.evaluation import samples, scores
+from cfg_jax.evaluation.moments import Moments, warn_of_rank
 from cfg_jax.files import claimed, digest_json, sha256_of, to_make, write_npz
 from cfg_jax.progress import progress
 
@@ -76,16 +76,82 @@ def of_config(
 ) -> Reference:
     """Return the reference of the file config.eval.reference, or else of the training images, kept in `directory`.
 
-    Raises InputError for a file that cannot be read or may not be compared with, see compatible.check.
+    Raises InputError for a file that cannot be read or may not be compared with, see check_compatible.
     """
     evaluation = config.eval
     if evaluation.reference:
         reference = read(evaluation.reference)
-        compatible.check(reference, evaluation.reference, features, source.card, other_reference, other_device)
+        check_compatible(reference, evaluation.reference, features, source.card, other_reference, other_device)
         return reference
     about, _ = of_data(features, source, evaluation.reference_images, evaluation.neighbours)
     path = Path(directory) / f"reference-{digest_of(about)}.npz"
     return compute(features, source, evaluation.reference_images, evaluation.neighbours, path)
+
+
+def check_compatible(
+    reference: Reference,
+    path: str | Path,
+    features: "Features",
+    card: Card,
+    other_reference: bool = False,
+    other_device: bool = False,
+) -> None:
+    """Raise InputError for a reference by another network, or of another shape, resize or set than the card's.
+
+    other_reference allows another resize and set, other_device features of another kind of device.
+    """
+    check_network(reference, path, features, other_device)
+    check_shape(reference, path, card.image_shape)
+    about = reference.about
+    same = about and (about["resize"], about["card"], about["split"]) == (card.resize, card.digest, "train")
+    if not same and not other_reference:
+        found = (
+            f"{about['data']}, {about['split']}, resize {about['resize']}"
+            if about
+            else "it does not say which pictures and resize"
+        )
+        raise InputError(
+            f"{path} is no reference of the run's data ({found}; they are {card.name}, train, resize {card.resize}): "
+            "name one that is, or score against it all the same with --other_reference"
+        )
+
+
+def check_network(reference: Reference, path: str | Path, features: "Features", other_device: bool = False) -> None:
+    """Raise InputError for a reference by another network, or by the same one on another kind of device.
+
+    other_device allows the latter.
+    """
+    about = reference.about
+    if about and about["features"] != features.distances_digest:
+        raise InputError(
+            f"{path} was made by another feature network ({about['features']}, not {features.distances_digest}): "
+            "make it again with experiments.reference_stats, or name the weights it was made with"
+        )
+    where = about and {field: about.get(field, "unknown") for field in features.made_on}
+    if about and where != features.made_on and not other_device:
+        there, here = ("{platform}, precision {precision}".format(**on) for on in (where, features.made_on))
+        raise InputError(
+            f"{path} was made on another kind of device ({there}; here it is {here}): make it again here with "
+            "experiments.reference_stats, or score against it all the same with --other_device"
+        )
+    main = features.distances[0]  # files without sFID's are common: it is left out then
+    if main not in reference.moments:
+        raise InputError(f"{path} has no statistics for {main}: make it again with experiments.reference_stats")
+    for name, (mean, _) in reference.moments.items():
+        if len(mean) != scores.WIDTHS.get(name, len(mean)):
+            raise InputError(
+                f"{path} has {len(mean)} features for {name}, which has {scores.WIDTHS[name]}: another network's"
+            )
+
+
+def check_shape(reference: Reference, path: str | Path, image_shape: tuple[int, ...]) -> None:
+    """Raise InputError for a reference of pictures that are not (height, width, channels)."""
+    of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else tuple(image_shape)
+    shape = tuple((reference.about or {}).get("image_shape", of_images))
+    if shape != tuple(image_shape):
+        raise InputError(
+            f"{path} is of pictures of {shape}, not of {tuple(image_shape)}: a reference of another resize"
+        )
 
 
 def suffix(name: str) -> str:

@@ -7,6 +7,8 @@ from scipy.special import log_softmax
 
 from cfg_jax.errors import InputError
 
+WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}  # features of each Frechet distance
+
 
 class Name(NamedTuple):
     """What is measured, and of which network or data: "fid_inception"."""

@@ -10,11 +10,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from ml_collections import ConfigDict
 
 from cfg_jax.diffusion.guidance import Guidance
+from cfg_jax.meshes import PEAK_TFLOPS
 from cfg_jax.models import build
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides
 from cfg_jax.training import state as states
-from cfg_jax.training.mesh import PEAK_TFLOPS
 
 UTILISATION = 0.35  # of the peak, where none is stated
 

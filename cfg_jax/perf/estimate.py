@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cfg_jax import meshes
 from cfg_jax.errors import InputError
 from cfg_jax.perf import hlo
 from cfg_jax.perf.programs import Program
 from cfg_jax.perf.targets import Gpu, Target, Tpu, first_line
-from cfg_jax.training import mesh as meshes
 
 KERNELS = {"attention": 0.35, "convolution": 0.6}  # assumed shares of the peak
 NETWORK = re.compile(r"UNet|Encoder|Inception")

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from cfg_jax import meshes
 from cfg_jax.errors import InputError
 from cfg_jax.models.attention import attend
 from cfg_jax.perf import cost
-from cfg_jax.training import mesh as meshes
 
 TOLERANCE = 0.01  # of a kernel in the config's dtype, relative to float32
 REPEATS = 5

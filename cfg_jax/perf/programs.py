@@ -11,11 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cfg_jax import pinned
+from cfg_jax import meshes, pinned
 from cfg_jax.models import build, inception
 from cfg_jax.perf import cost
 from cfg_jax.sampling import draw
-from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 

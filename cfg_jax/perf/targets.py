@@ -23,7 +23,7 @@ from cfg_jax.errors import InputError, choice, require
 
 @dataclass(frozen=True)
 class Tpu:
-    """A TPU chip, which is one jax device. The peaks are in training/mesh.py."""
+    """A TPU chip, which is one jax device. The peaks are in meshes.py."""
 
     clock: float  # GHz; the peak divided by the FLOP of a cycle of its matrix units
     memory: float  # bytes of HBM

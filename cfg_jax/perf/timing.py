@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import pinned
+from cfg_jax import meshes, pinned
 from cfg_jax.data import sources
 from cfg_jax.perf import cost, programs
 from cfg_jax.text import markdown
-from cfg_jax.training import mesh as meshes
 from cfg_jax.training import state as states
 
 RATES = (

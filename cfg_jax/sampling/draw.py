@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfg_jax import pinned
+from cfg_jax import meshes, pinned
 from cfg_jax.diffusion import samplers
 from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel, passes_of
 from cfg_jax.errors import InputError, require
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
-from cfg_jax.training import mesh as meshes
 
 
 @partial(jax.jit, static_argnames="shape")

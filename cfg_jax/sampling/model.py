@@ -18,7 +18,7 @@ from cfg_jax.images import to_uint8
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.sampling import draw
-from cfg_jax.training import hub, weights
+from cfg_jax.store import hub, weights
 
 # of Model.sample's settings, the paper's letter and the names of the values
 ALIASES = {"v": "sampler.variance_interp", "sampler": "sampler.name", "guidance": "guidance.name"}

@@ -19,7 +19,7 @@ from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.errors import InputError
-from cfg_jax.evaluation import measure, references
+from cfg_jax.evaluation import moments, references
 from cfg_jax.evaluation.classifiers import GivenClassifier, features_of
 from cfg_jax.files import check_directory, shared, to_make, write_json
 from cfg_jax.models import build
@@ -117,7 +117,7 @@ def sweep(
             )
         log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
         for name, (mean, _) in reference.moments.items() if missing else ():
-            measure.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
+            moments.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
         to_score = {cell.path: cell for cell in missing}
         paths = to_make(to_score, done=lambda path: to_score[path].is_done(other_device))
         for path in progress(paths, total=len(to_score), desc="sweep", unit="cell"):

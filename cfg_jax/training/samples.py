@@ -10,12 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cfg_jax import images
+from cfg_jax import images, meshes
 from cfg_jax.diffusion import samplers
 from cfg_jax.diffusion.guidance import Guidance, Unguided
 from cfg_jax.models import build
-from cfg_jax.training import mesh as meshes
-from cfg_jax.training.state import TrainState
+from cfg_jax.store.checkpoint import TrainState
 from cfg_jax.training.writers import Writer
 
 GRID_COLUMNS = 8

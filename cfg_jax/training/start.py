@@ -12,7 +12,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cfg_jax import __version__, pinned
+from cfg_jax import __version__, meshes, pinned
 from cfg_jax import config as configs
 from cfg_jax.data import cards
 from cfg_jax.data.sources import Source
@@ -20,11 +20,10 @@ from cfg_jax.diffusion.distill import fixed_point
 from cfg_jax.errors import InputError
 from cfg_jax.files import write_json
 from cfg_jax.models import build
-from cfg_jax.training import averages, records, weights
-from cfg_jax.training import mesh as meshes
+from cfg_jax.store import averages, weights
+from cfg_jax.store.checkpoint import Checkpoints, TrainState
+from cfg_jax.training import records
 from cfg_jax.training import state as states
-from cfg_jax.training.checkpoint import Checkpoints
-from cfg_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

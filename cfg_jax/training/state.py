@@ -1,6 +1,5 @@
-"""What a step of training carries: parameters, their average, the optimizer, the step."""
+"""The state of training at step 0, its optimizer, and the average of its parameters."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -8,16 +7,8 @@ from ml_collections import ConfigDict
 
 from cfg_jax import pinned
 from cfg_jax.models import build
-from cfg_jax.training import averages
-
-
-@flax.struct.dataclass
-class TrainState:
-    step: jax.Array  # int32 [], steps that were taken
-    params: dict
-    ema: dict  # the parameters' average
-    opt_state: optax.OptState
-    averages: dict = flax.struct.field(default_factory=dict)  # {length: power-function average}, of averages.py
+from cfg_jax.store import averages
+from cfg_jax.store.checkpoint import TrainState
 
 
 def optimizer(train: ConfigDict) -> optax.GradientTransformation:

@@ -11,14 +11,15 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from cfg_jax import meshes
 from cfg_jax.diffusion import guidance
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
-from cfg_jax.training import averages, targets
-from cfg_jax.training import mesh as meshes
+from cfg_jax.store import averages
+from cfg_jax.store.checkpoint import TrainState
 from cfg_jax.training import state as states
+from cfg_jax.training import targets
 from cfg_jax.training.metrics import ClassifierMetrics, TrainMetrics
-from cfg_jax.training.state import TrainState
 
 
 def train_step(
@@ -67,7 +68,7 @@ def train_step(
     ema = states.update_ema(state.ema, params, state.step, config.train.ema_decay)
     # Adam's update of a finite gradient is finite: to look at it as well would be one more pass over the state
     finite = jnp.isfinite(per_image["loss"].mean() + grad_norm)
-    new = states.TrainState(state.step, params, ema, opt_state, averages.update(state.averages, params, state.step))
+    new = TrainState(state.step, params, ema, opt_state, averages.update(state.averages, params, state.step))
     new = jax.tree.map(partial(jnp.where, finite), new, state)
     measured = ClassifierMetrics if classifies else TrainMetrics
     metrics = measured.of_step(finite, **per_image, logsnr=examples.logsnr, grad_norm=grad_norm)

@@ -18,7 +18,7 @@ from cfg_jax.diffusion.loss import convert
 from cfg_jax.errors import InputError, require
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
-from cfg_jax.training import weights
+from cfg_jax.store import weights
 
 
 class Examples(NamedTuple):

@@ -15,17 +15,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cfg_jax import checks, pinned
+from cfg_jax import checks, meshes, pinned
 from cfg_jax import config as configs
 from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError, installed
 from cfg_jax.files import check_directory, only_one
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
+from cfg_jax.store.checkpoint import Checkpoints
 from cfg_jax.training import hosts, records, samples, start, targets
-from cfg_jax.training import mesh as meshes
 from cfg_jax.training import step as steps
-from cfg_jax.training.checkpoint import Checkpoints
 from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
 from cfg_jax.training.writers import Writer
 

@@ -13,15 +13,14 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from cfg_jax import checks
+from cfg_jax import checks, meshes
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import MARKED, check_output, write_atomic, write_json
 from cfg_jax.perf import estimate, programs, targets
 from cfg_jax.sweep import spec
 from cfg_jax.text import markdown
-from cfg_jax.training import mesh as meshes
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 PROGRAMS = ("training", "sampling", "features")

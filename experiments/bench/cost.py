@@ -12,7 +12,7 @@ from cfg_jax import checks
 from cfg_jax.errors import require
 from cfg_jax.perf import cost, estimate
 from cfg_jax.text import markdown
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 COMPILED = flags.DEFINE_multi_string("compiled", [], "JSON of experiments.bench.compile; may be repeated")

@@ -15,15 +15,14 @@ import numpy as np
 from absl import flags
 from jax.nn import dot_product_attention
 
-from cfg_jax import checks, images, pinned
+from cfg_jax import checks, images, meshes, pinned
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.models import build
 from cfg_jax.perf import estimate, kernels
 from cfg_jax.sampling import draw
 from cfg_jax.sweep import spec
-from cfg_jax.training import mesh as meshes
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 OUT = flags.DEFINE_string("out", None, "also write what is printed")

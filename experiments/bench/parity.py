@@ -28,8 +28,8 @@ from cfg_jax.files import check_output, write_atomic, write_npz
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
 from cfg_jax.text import markdown
-from experiments import cli
-from experiments.bench.inception_state import images_of, random_weights
+from experiments.helpers import cli
+from experiments.helpers.inception_state import images_of, random_weights
 
 OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
 WEIGHTS = flags.DEFINE_string("weights", None, "the published .pth; default: random ones")

@@ -29,7 +29,7 @@ from cfg_jax.errors import InputError, require
 from cfg_jax.files import MARKED, check_output, read_json, write_atomic, write_json
 from cfg_jax.perf import timing
 from cfg_jax.text import markdown
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 OURS = flags.DEFINE_string("ours", None, "in place of --config: what experiments.bench.speed wrote of one")

@@ -8,12 +8,11 @@ Each part is written as soon as it is timed: a batch too large for the memory lo
 import jax
 from absl import flags
 
-from cfg_jax import __version__, checks
+from cfg_jax import __version__, checks, meshes
 from cfg_jax import config as configs
 from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.perf import cost, estimate, timing
-from cfg_jax.training import mesh
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 OUT = flags.DEFINE_string("out", "runs/benchmark.json", "JSON to write")
@@ -33,7 +32,7 @@ def main():
     checks.everything(config)
     estimates = estimate.rows_of(COMPILED.value) if COMPILED.value else []
     jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is to be no read from disk
-    peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else mesh.peak_flops()
+    peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else meshes.peak_flops()
     result = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "peak_tflops": peak and peak / 1e12,

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from cfg_jax import config as configs
-from cfg_jax.training.checkpoint import latest
-from experiments import cli
+from cfg_jax.store.checkpoint import latest
+from experiments.helpers import cli
 
 if __name__ == "__main__":
     run = Path(cli.given("workdir"))

@@ -19,7 +19,7 @@ from cfg_jax.evaluation.classifiers import features_of
 from cfg_jax.evaluation.features import Extracted
 from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.progress import progress
-from experiments import cli
+from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 COUNTS = flags.DEFINE_string("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures")

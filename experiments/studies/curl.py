@@ -22,7 +22,7 @@ from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 from experiments.studies.fields import antisymmetric
 
 RUN = flags.DEFINE_string("run", None, "run directory or exported file")

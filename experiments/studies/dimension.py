@@ -16,7 +16,7 @@ from cfg_jax import plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("dimension")
 D = flags.DEFINE_string("D", "1,2,4,8,16,32,64,128,256,512", "dimensions")

@@ -15,7 +15,7 @@ from cfg_jax import plots
 from cfg_jax.diffusion import guidance, process, samplers, schedule
 from cfg_jax.models.mixture import Uniforms
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("edge")
 W = flags.DEFINE_string("w", "0,1,3,10", "guidance weights")

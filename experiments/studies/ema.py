@@ -16,7 +16,7 @@ from cfg_jax import checks, plots
 from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("ema")
 RUNS = flags.DEFINE_list("runs", None, "training seeds of one model, with config.train.averages")

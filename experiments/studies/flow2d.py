@@ -16,7 +16,7 @@ from cfg_jax.diffusion import flow, guidance
 from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
-from experiments import canvas, cli, gallery
+from experiments.helpers import canvas, cli, gallery
 from experiments.studies import plane
 
 OUT = gallery.define_out("flow2d")

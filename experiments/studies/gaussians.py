@@ -20,7 +20,7 @@ from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.errors import require
 from cfg_jax.files import MARKED, check_output, write_atomic, write_json
 from cfg_jax.models.mixture import Mixture
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = flags.DEFINE_string("out", "runs/gaussians", "directory for gaussians.png and gaussians.json")
 W = flags.DEFINE_string("w", "0,0.5,1,2,4", "guidance weights, a column each")

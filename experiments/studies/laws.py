@@ -14,7 +14,7 @@ from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.models.mixture import Gaussians
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("laws")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights")

@@ -21,7 +21,7 @@ from cfg_jax.diffusion import likelihood, schedule
 from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("likelihood")
 RUN = flags.DEFINE_string("run", None, "run directory or exported file, with p_uncond above 0")

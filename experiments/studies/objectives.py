@@ -15,7 +15,7 @@ from cfg_jax import checks, plots
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from cfg_jax.training import trainer
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 CONFIG = cli.define_config()
 OUT = gallery.define_out("objectives")

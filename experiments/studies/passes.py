@@ -17,7 +17,7 @@ from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
-from experiments import cli
+from experiments.helpers import cli
 
 T = flags.DEFINE_string("T", "4,8,16,32,64,128,256,512,1024", "numbers of steps, a row each")
 W = flags.DEFINE_string("w", "0,1,4", "guidance weights, a table each")

@@ -17,7 +17,7 @@ from cfg_jax.files import check_output, write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
 from cfg_jax.text import markdown
-from experiments import cli
+from experiments.helpers import cli
 
 RUN = flags.DEFINE_string("run", None, "run directory or exported file")
 LOGSNRS = flags.DEFINE_string("logsnrs", "-10,-5,-2,0,2,5,10", "where along the noise levels")

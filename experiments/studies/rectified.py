@@ -20,7 +20,7 @@ from cfg_jax.sampling import draw, ode
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from cfg_jax.training import students, trainer
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 RUNS = flags.DEFINE_list("runs", None, "training seeds of one flow, see configs/digits_flow.py")
 OUT = gallery.define_out("rectified")

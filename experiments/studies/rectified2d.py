@@ -18,7 +18,7 @@ from cfg_jax.diffusion import flow
 from cfg_jax.errors import require
 from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.text import markdown
-from experiments import canvas, cli, gallery
+from experiments.helpers import canvas, cli, gallery
 from experiments.studies import plane
 
 OUT = gallery.define_out("rectified2d")

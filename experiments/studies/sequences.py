@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 from experiments.studies import token_laws as sequences
 
 OUT = gallery.define_out("sequences")

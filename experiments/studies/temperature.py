@@ -19,7 +19,7 @@ from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("temperature")
 G = flags.DEFINE_string("g", "1,1.25,1.5,2,3", "powers of the score, above 1/2")

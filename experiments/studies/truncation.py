@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, samplers, schedule
 from cfg_jax.text import markdown
-from experiments import cli, gallery
+from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("truncation")
 T = flags.DEFINE_string("T", "4,8,16,32,64,128,256,1024", "numbers of steps")

@@ -19,7 +19,7 @@ from cfg_jax.errors import require
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
-from experiments import cli
+from experiments.helpers import cli
 
 BEGAN = time.perf_counter()
 

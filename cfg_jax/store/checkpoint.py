@@ -11,20 +11,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.struct
 import jax
+import optax
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, sha256_of, write_json
-from cfg_jax.training import averages, hosts
-from cfg_jax.training.state import TrainState
+from cfg_jax.store import averages
 
 ITEMS = ("params", "ema", "opt_state", "averages")  # the last where config.train.averages asks for some
 MANIFEST = "sha256.json"
 SEALED = {"sealed": True}  # orbax keeps this in a checkpoint: digests belong to it, and without them it is damaged
 log = logging.getLogger(__name__)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step of training takes and returns, and what a checkpoint holds."""
+
+    step: jax.Array  # int32 [], steps that were taken
+    params: dict
+    ema: dict  # the parameters' average
+    opt_state: optax.OptState
+    averages: dict = flax.struct.field(default_factory=dict)  # {length: power-function average}, of averages.py
 
 
 class Checkpoints:
@@ -61,7 +73,7 @@ class Checkpoints:
         try:
             restored = self.manager.restore(self.latest, args=ocp.args.Composite(**args))
         except Exception as error:  # as below
-            if hosts.watching() and _of_jax(error):
+            if jax.process_count() > 1 and _of_jax(error):
                 raise
             raise _damaged(Path(self.manager.directory), self.latest, reason(error)) from error
         step = jax.device_put(jax.numpy.int32(self.latest), template.step.sharding)
@@ -80,7 +92,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # as many types as for reading
-            if hosts.watching() and _of_jax(error):
+            if jax.process_count() > 1 and _of_jax(error):
                 raise
             kept = "none is kept yet" if self.latest is None else f"step {self.latest} is kept"
             raise InputError(

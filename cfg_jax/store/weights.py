@@ -19,8 +19,8 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest, write_atomic
 from cfg_jax.models import build
-from cfg_jax.training import hub
-from cfg_jax.training.checkpoint import average, restore_params
+from cfg_jax.store import hub
+from cfg_jax.store.checkpoint import average, restore_params
 
 PRETRAINED = Path(__file__).with_name("pretrained")
 

@@ -11,8 +11,8 @@ from cfg_jax import config as configs
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
+from cfg_jax.store import weights
 from cfg_jax.text import markdown
-from cfg_jax.training import weights
 
 LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # of a data card, as the hub names them
 TAGS = ["diffusion", "classifier-free-guidance", "image-generation", "jax", "flax"]

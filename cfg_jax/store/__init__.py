@@ -1,0 +1,1 @@
+"""From a config to a checkpointed run: devices, state, checkpoints, the training loop."""

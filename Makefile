@@ -28,10 +28,10 @@ test: $(VENV)/done
 
 # what is exact to rounding, by two more kernels of numpy's OpenBLAS than the one that it chooses on this machine
 KERNELS ?= Haswell Zen
-EXACT := $(addprefix tests/test_,scores measure averages exact ends flow loss process resize schedule)
+EXACT := $(addprefix tests/,diffusion $(addsuffix .py,$(addprefix evaluation/test_,scores measure) store/test_averages data/test_resize))
 test-kernels: $(VENV)/done
 	for kernel in $(KERNELS); do \
-	    OPENBLAS_CORETYPE=$$kernel $(BIN)/python -m pytest $(addsuffix .py,$(EXACT)) || exit 1; done
+	    OPENBLAS_CORETYPE=$$kernel $(BIN)/python -m pytest $(EXACT) || exit 1; done
 
 # what takes minutes: compiling the whole ImageNet-64 step, studies that train
 test-slow: $(VENV)/done
@@ -47,12 +47,12 @@ test-faults: $(VENV)/done
 # looks for their devices at every start: make test-compile VENV=.venv-compile
 test-compile: $(VENV)/done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compile]'
-	$(BIN)/python -m pytest -m compilers tests/test_compile.py
+	$(BIN)/python -m pytest -m compilers tests/perf/test_compile.py
 
 # the main job at its smallest, and the closed forms
 smoke: $(VENV)/done
 	$(BIN)/python -m pip check
-	$(BIN)/python -m pytest tests/test_process.py tests/test_samplers.py tests/test_house.py -k "not gaussians"
+	$(BIN)/python -m pytest tests/diffusion/test_process.py tests/diffusion/test_samplers.py tests/test_house.py -k "not gaussians"
 
 lint: $(VENV)/done
 	$(BIN)/ruff check .

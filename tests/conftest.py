@@ -5,11 +5,15 @@ import signal
 from pathlib import Path
 
 import jax
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_default_matmul_precision", "highest")  # what a test computes itself; the networks ask for it
+
+# the shapes and dtypes that the mathematics is annotated with are checked at every call
+install_import_hook("cfg_jax.diffusion", "beartype.beartype")
 
 # a shell ignores them for what it starts in the background, and nohup does: tests send them
 for _number in (signal.SIGINT, signal.SIGHUP):
@@ -20,7 +24,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from configs import digits  # noqa: E402
-from tests.forked import Commands  # noqa: E402
+from tests.running import Commands  # noqa: E402
 
 MATH = {"test_guidance", "test_loss", "test_process", "test_samplers", "test_schedule"}
 

@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.running import ROOT
+
 TINY = [
     "--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()", "--config.train.num_steps=6",
     "--config.train.batch_size=8", "--config.train.checkpoint_every=3", "--config.train.log_every=3",

@@ -1,7 +1,6 @@
 """Names beside points, and files that stay the same."""
 
 import re
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from cfg_jax import plots
-
-ROOT = Path(__file__).parents[1]
+from tests.running import ROOT
 
 
 @plots.styled

@@ -5,15 +5,16 @@ logsnr is a scalar or [B] and broadcasts against z of shape [B, ...]; larger log
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 
-def alpha(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
+def alpha(logsnr: Float[ArrayLike, "*b"]) -> Float[Array, "*b"]:
     """alpha^2 = sigmoid(lambda). Equation 1."""
     return jnp.exp(0.5 * jax.nn.log_sigmoid(logsnr))
 
 
-def sigma(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
+def sigma(logsnr: Float[ArrayLike, "*b"]) -> Float[Array, "*b"]:
     """sigma^2 = 1 - alpha^2 = sigmoid(-lambda). Equation 1."""
     return alpha(-logsnr)
 
@@ -82,7 +83,7 @@ def reverse_mean(z: Float[Array, "b ..."], x: Float[Array, "b ..."], logsnr, log
     return r * (alpha(logsnr_next) / alpha(logsnr)) * z + one_minus_r * alpha(logsnr_next) * x
 
 
-def reverse_std(logsnr: Float[Array, "*b"], logsnr_next: Float[Array, "*b"], v) -> Float[Array, "*b"]:
+def reverse_std(logsnr: Float[ArrayLike, "*b"], logsnr_next: Float[ArrayLike, "*b"], v) -> Float[Array, "*b"]:
     """sqrt of ((1-r) sigma'^2)^(1-v) ((1-r) sigma^2)^v. Equation 4; v=0 is the smaller variance of Equation 3."""
     one_minus_r = -jnp.expm1(logsnr - logsnr_next)
     log_variance = (1 - v) * jax.nn.log_sigmoid(-logsnr_next) + v * jax.nn.log_sigmoid(-logsnr)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -237,7 +238,7 @@ class Walk:
         return x, weighed.effective if size else jnp.zeros(0, jnp.float32)
 
 
-def start(seed, indices: Int[Array, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:
+def start(seed, indices: Int[ArrayLike, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:
     """(keys [B], z_1 ~ N(0, I) [B, *shape]) of the images `indices` [B] of a seed.
 
     Raises InputError for a seed that is no int32, or negative.

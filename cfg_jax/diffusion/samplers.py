@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from cfg_jax import pinned

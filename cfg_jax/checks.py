@@ -3,26 +3,25 @@
 Every check raises InputError for a value that could only fail later or silently. Its message names the field.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cfg_jax import taught
+from cfg_jax import config as configs
 from cfg_jax.diffusion import loss, rules, samplers
 from cfg_jax.errors import InputError, choice, require
+from cfg_jax.models import build, network
 from cfg_jax.pinned import check_seed
 
 GRIDS = ("paper", "shifted", "t", "logsnr")
-DTYPES = ("float32", "bfloat16")
-TIMES = ("logsnr", "adm_cosine", "adm_linear")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
 UNCONDS = ("null", "other_label")
 CLASSIFIER_FORMS = ("eps", "mean")
+DTYPES = network.DTYPES
 MAX_T = 100_000
 
 
@@ -63,14 +62,10 @@ def everything(config) -> None:
         not classifier or data.num_classes > 1,
         f"config.data.num_classes={data.num_classes} gives nothing to tell: take data with two classes or more",
     )
-    if config.model.name in ("unet", "noisy_classifier"):
-        unet(config.model, data.image_size)
-    require(
-        config.model.time in TIMES, f"config.model.time={config.model.time!r} is unknown: choose {', '.join(TIMES)}"
-    )
+    build.check(config)
     objective(config.objective)
     sampling(config)
-    taught.teacher(config)
+    teacher(config)
     train = config.train
     counts = ("num_steps", "batch_size", "log_every", "checkpoint_every", "sample_every", "warmup_steps")
     for field in (*counts, "keep_checkpoints", "accumulate", "fsdp"):
@@ -90,6 +85,38 @@ def everything(config) -> None:
     evaluation(config.eval)
 
 
+def teacher(config: ConfigDict) -> None:
+    """Check config.teacher, and config.objective.omega, which trains guidance in without a teacher."""
+    section, omega = config.teacher, config.objective.omega
+    require(0 <= omega < 1, f"config.objective.omega={omega} must lie in [0, 1): w = omega / (1 - omega)")
+    require(
+        not omega or (0 < config.p_uncond < 1 and config.data.num_classes > 0 and not section.how),
+        f"config.objective.omega={omega} needs classes, both halves and no teacher: set config.p_uncond between 0 "
+        "and 1, and config.teacher.how to None",
+    )
+    if not section.how:
+        return
+    choice(section.how, (*network.STUDENTS, "pairs"), "config.teacher.how")
+    require(section.run, f"config.teacher.how={section.how} needs config.teacher.run: name a run")
+    if section.how == "pairs":
+        return
+    require(config.p_uncond == 0, f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0")
+    low, high = section.w_low, section.w_high
+    require(
+        -1 <= low <= 0 < high < math.inf,
+        f"config.teacher.w_low={low:g} must lie in [-1, 0] and config.teacher.w_high={high:g} be above 0: w = 0 is "
+        "asked for where nothing guides",
+    )
+    if section.how == "halved":
+        steps, predicts = section.num_steps, config.objective.predicts
+        require(steps and steps >= 1, f"config.teacher.num_steps={steps} of a halved student must be 1 or more")
+        require(
+            predicts != "eps" and config.objective.error != "eps",
+            "config.objective is in eps, from which x cannot be told at the first, noisiest step: distil a run that "
+            "predicts v, x or velocity, such as one of configs/digits_flow.py",
+        )
+
+
 def evaluation(section) -> None:
     check_seed(section.seed, "config.eval.seed")
     require(
@@ -97,10 +124,8 @@ def evaluation(section) -> None:
         f"config.eval.bootstrap={section.bootstrap} gives no spread: set 0 for none, or 2 and more",
     )
     require(len(section.w) > 0, "config.eval.w is empty: name at least one w")
-    require(
-        section.features in FEATURES,
-        f"config.eval.features={section.features!r} is unknown: choose {' or '.join(FEATURES)}",
-    )
+    for field, choices in (("features", FEATURES), ("labels", LABEL_RULES), ("quantize", QUANTIZE)):
+        choice(section[field], choices, f"config.eval.{field}")
     few = section.reference_images
     require(few == 0 or few >= 4, f"config.eval.reference_images={few} are too few: set 0 for all, or 4 and more")
     require(
@@ -108,9 +133,6 @@ def evaluation(section) -> None:
         f"config.eval.classifier={section.classifier} needs config.eval.features=inception: set it or drop this",
     )
     neighbours(section.neighbours, "config.eval.neighbours")
-    for field, choices in (("labels", LABEL_RULES), ("quantize", QUANTIZE)):
-        rule = section[field]
-        require(rule in choices, f"config.eval.{field}={rule!r} is unknown: choose {' or '.join(choices)}")
     for field in ("batch_size", "splits"):
         require(section[field] >= 1, f"config.eval.{field}={section[field]} must be at least 1")
     require(
@@ -126,48 +148,6 @@ def neighbours(count: int, name: str) -> None:
     require(count == 0 or count > 3, f"{name}={count} has no third neighbour: set 0 for none, or more")
 
 
-def unet(model, image_size: int) -> None:
-    """Check a U-Net's config.model, or its encoder's, for images of that side: levels, widths, groups, heads divide."""
-    for field in ("channels", "num_blocks", "head_width", "num_heads"):
-        require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
-    require(
-        model.multipliers and all(m >= 1 for m in model.multipliers),
-        f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
-    )
-    require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
-    require(0 <= model.get("dropout", 0) < 1, f"config.model.dropout={model.get('dropout')} must lie in [0, 1)")
-    require(model.dtype in DTYPES, f"config.model.dtype={model.dtype!r} is unknown: choose {' or '.join(DTYPES)}")
-    factor = 2 ** (len(model.multipliers) - 1)
-    require(
-        image_size % factor == 0,
-        f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
-        f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
-    )
-    sides = [image_size >> level for level in range(len(model.multipliers))]
-    unused = sorted(set(model.attention_resolutions) - set(sides))
-    require(
-        not unused,
-        f"config.model.attention_resolutions has {unused}, the levels' sides are {sides}: drop what is not one",
-    )
-    require(
-        (model.head_width is None) != (model.num_heads is None),
-        "one of config.model.head_width and config.model.num_heads must be None: set that in the config file",
-    )
-    for multiplier, side in zip(model.multipliers, sides, strict=True):
-        width = multiplier * model.channels
-        require(
-            width % 32 == 0,
-            f"config.model.channels={model.channels} times multiplier {multiplier} is {width}: "
-            "it must be a multiple of the 32 groups of GroupNorm",
-        )
-        field = "head_width" if model.num_heads is None else "num_heads"
-        if side in model.attention_resolutions or side == sides[-1]:
-            require(
-                width % model[field] == 0,
-                f"config.model.{field}={model[field]} does not divide the {width} channels at {side}x{side}",
-            )
-
-
 def objective(section: ConfigDict) -> None:
     for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
         choice(section[field], choices, f"config.objective.{field}")
@@ -181,7 +161,7 @@ def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> 
     sampler(config.sampler)
     guidance(config)
     rule = config.guidance
-    around = [cls for cls in rules.WRAPPERS if set_fields(rule, cls)]
+    around = [cls for cls in rules.WRAPPERS if configs.set_fields(rule, cls)]
     parts = [rules.RULES[rule.name], *around] if rule_value is None else rules.parts(rule_value)
     size = config.sampler.particles if walker is None else getattr(walker, "particles", 0) or None
     walker = samplers.SAMPLERS[config.sampler.name] if walker is None else walker
@@ -251,12 +231,6 @@ def limits(section: ConfigDict, cls: Any, path: str) -> None:
     for field, (low, high) in getattr(cls, "limits", {}).items():
         given = section[field]
         require(given is None or low <= given <= high, f"{path}.{field}={given} must lie in [{low:g}, {high:g}]")
-
-
-def set_fields(section: ConfigDict, cls: Any) -> dict[str, Any]:
-    """{name: value} of those fields of a section that a class has and that are set."""
-    names = [f.name for f in dataclasses.fields(cls) if f.name in section]
-    return {name: section[name] for name in names if section[name] is not None}
 
 
 def finite(w: Any, field: str) -> None:

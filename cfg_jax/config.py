@@ -1,6 +1,7 @@
 """A run's config as a file: saved beside the weights, read as what it was, compared on resume."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import ml_collections
@@ -114,6 +115,12 @@ def _flat(tree, prefix=""):
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
     return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
+
+
+def set_fields(section: ml_collections.ConfigDict, cls: Any) -> dict[str, Any]:
+    """Return {name: value} of the fields of a dataclass that a section of the config sets: has, and not to None."""
+    names = [f.name for f in dataclasses.fields(cls) if f.name in section]
+    return {name: section[name] for name in names if section[name] is not None}
 
 
 def tuples(value: Any) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from cfg_jax.errors import require
 
@@ -28,7 +29,7 @@ def key(seed: Any) -> jax.Array:
 
     Raises InputError for another seed, and where jax is set to draw other bits from the key.
     """
-    if not isinstance(seed, jax.core.Tracer):
+    if not isinstance(seed, Tracer):
         check_seed(seed)
     config: Any = jax.config
     require(

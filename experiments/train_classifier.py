@@ -7,7 +7,7 @@ It has the same promises. --config.logsnr_min=15 trains it on images as good as 
 
 from absl import flags
 
-from cfg_jax.models import build
+from cfg_jax.models.unet import Encoder
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
@@ -18,7 +18,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main():
-    trainer.train(build.classifier_config(CONFIG.value), WORKDIR.value)
+    trainer.train(Encoder.config_of(CONFIG.value), WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Four XLA devices on the CPU; small configs whose few programs every test shares."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
+
+# a test's programs run once or twice: compiling them without LLVM's optimizations takes half of the time
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 from jaxtyping import install_import_hook

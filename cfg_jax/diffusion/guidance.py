@@ -28,6 +28,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import process
@@ -101,7 +102,7 @@ def both_halves(eps_fn: Callable, uncond, z, logsnr, c) -> tuple[Array, Array]:
 
 def is_zero(w) -> bool:
     """Whether w is known, while a program is traced, to be 0 for every image."""
-    return not isinstance(w, jax.core.Tracer) and bool(np.all(np.asarray(w) == 0))
+    return not isinstance(w, Tracer) and bool(np.all(np.asarray(w) == 0))
 
 
 class Halves(NamedTuple):

@@ -5,12 +5,17 @@ of that density to what is sampled grows as each particle's log weight does; dra
 makes up for it. Skreta et al. 2025. An image then depends on its seed and its group, not on its index alone.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from cfg_jax.diffusion import samplers
+from cfg_jax.diffusion.guidance import STATELESS
 
 
 class Weighed(NamedTuple):
@@ -48,6 +53,48 @@ def resample(
     particles = particles[(chosen + size * jnp.arange(len(keys))[:, None]).ravel()]
     kept = jnp.where(low[:, None], 0, log_weight).ravel()
     return Weighed(kept, jnp.minimum(weighed.effective, effective)), particles
+
+
+@flax.struct.dataclass
+class ParticleWalk(samplers.Walk):
+    """Algorithm 2 with images in groups of particles, whose rule gives log weights."""
+
+    @property
+    def group(self) -> int:
+        """Images of a group, one after another."""
+        return self.sampler.particles
+
+    def __call__(self, keys, guided, z, c, state=STATELESS):
+        """As of a Walk."""
+        return self.weighed(keys, guided, z, c, state)[0]
+
+    def weighed(self, keys, guided, z, c, state=STATELESS):
+        """The same -> x [B, ...] and each group's least effective size, a share of its particles, [groups]."""
+
+        def resampled(t, weighed, z, least=0.5):
+            group_keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, t), 1))(keys[:: self.group])
+            return resample(group_keys, weighed, z, least)
+
+        def step(carry, inputs):
+            z, _, state, weighed = carry
+            t, logsnr, logsnr_next = inputs
+            out, state = guided(z, logsnr, c, state)
+            answer = self.predicted(out, z, logsnr), state
+            noise = samplers.noise_of(keys, t, z.shape[1:])
+            z, x, _ = self.sampler.step(lambda *_: answer, z, (), logsnr, logsnr_next, noise)
+            log_weight = weighed.log_weight + out.log_weight * (logsnr_next - logsnr)
+            weighed, z = resampled(t, weighed._replace(log_weight=log_weight), z)
+            return (z, x, state, weighed), None
+
+        z, steps = jnp.asarray(z, jnp.float32), self.steps()
+        (_, x, _, weighed), _ = jax.lax.scan(step, (z, z, state, start(len(z), self.group)), steps)
+        weighed, x = resampled(len(steps[0]) + 1, weighed, x, least=1.0)
+        return x, weighed.effective
+
+
+def walk(sampler: Any, logsnrs: Any, threshold: Callable | None = None) -> samplers.Walk:
+    """Return a sampler on its grid, a ParticleWalk where it has particles."""
+    return (ParticleWalk if getattr(sampler, "particles", 0) else samplers.Walk)(sampler, logsnrs, threshold)
 
 
 def problem(size: int, *of_image: np.ndarray) -> str | None:

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from cfg_jax import pinned
-from cfg_jax.diffusion import particles, process
+from cfg_jax.diffusion import process
 from cfg_jax.diffusion.guidance import STATELESS, Guided, Stateless
 
 
@@ -181,9 +181,47 @@ class Walk:
     logsnrs: Any
     threshold: Callable | None = flax.struct.field(pytree_node=False, default=None)
 
+    group: ClassVar = 0  # images that depend on each other, which particles.py has
+
     def __call__(self, keys, guided, z, c, state=STATELESS):
         """keys [B], z [B, ...] ~ N(0, I), c [B], guided as Guidance.on gives it, state as its init -> x [B, ...]."""
-        return self.weighed(keys, guided, z, c, state)[0]
+
+        def predict(z, logsnr, state):
+            out, of_guidance = guided(z, logsnr, c, state.guidance)
+            return self.predicted(out, z, logsnr), State(state.sampler, of_guidance)
+
+        def step(carry, inputs):
+            z, _, state = carry
+            t, logsnr, logsnr_next = inputs
+            noise = noise_of(keys, t, z.shape[1:])
+            z, x, state = self.sampler.step(predict, z, state, logsnr, logsnr_next, noise)
+            z = jnp.where(logsnr_next < logsnr, process.diffuse(x, noise, logsnr_next), z)
+            return (z, x, state), None
+
+        z = jnp.asarray(z, jnp.float32)
+        (_, x, _), _ = jax.lax.scan(step, (z, z, State(self.sampler.init(z), state)), self.steps())
+        return x
+
+    def weighed(self, *args) -> tuple[Array, Array]:
+        """Return x [B, ...] and each group's effective size: none, since these images stand alone."""
+        return self(*args), jnp.zeros(0, jnp.float32)
+
+    def steps(self) -> tuple[Array, Array, Array]:
+        """Return the number of each step, from 1, its log-SNR and the next one, [T] each.
+
+        The last step leads from its log-SNR to the same one, which moves nothing: its x is the sample.
+        """
+        logsnrs = jnp.asarray(self.logsnrs, jnp.float32)
+        return jnp.arange(1, len(logsnrs) + 1), logsnrs, jnp.append(logsnrs[1:], logsnrs[-1])
+
+    def predicted(self, out: Guided, z, logsnr) -> Predicted:
+        """Return what a sampler steps by: a guided pass after the threshold."""
+        out = out.whole(z, logsnr)
+        x, eps = out.x, out.eps
+        if self.threshold:
+            x = self.threshold(x)
+            eps = process.predict_eps(z, x, logsnr)
+        return Predicted(x, eps + out.shift, out.push)
 
     @property
     def levels(self) -> np.ndarray:
@@ -193,50 +231,6 @@ class Walk:
             return logsnrs
         return np.stack([logsnrs, np.append(logsnrs[1:], logsnrs[-1])], axis=1).ravel()
 
-    @property
-    def group(self) -> int:
-        """Images that are drawn anew together, 0 where each stands alone."""
-        return getattr(self.sampler, "particles", 0)
-
-    def weighed(self, keys, guided, z, c, state=STATELESS):
-        """The same -> x [B, ...] and each group's least effective size, [groups]; none where images stand alone."""
-        size = self.group
-        gains = []  # of the log weights, as the step that is traced asks for them
-
-        def predict(z, logsnr, state):
-            out, of_guidance = guided(z, logsnr, c, state.guidance)
-            out = out.whole(z, logsnr)
-            x, eps = out.x, out.eps
-            if self.threshold:
-                x = self.threshold(x)
-                eps = process.predict_eps(z, x, logsnr)
-            gains.append(out.log_weight)
-            return Predicted(x, eps + out.shift, out.push), State(state.sampler, of_guidance)
-
-        def anew(t, weighed, z, least=0.5):
-            each = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, t), 1))
-            return particles.resample(each(keys[::size]), weighed, z, least) if size else (weighed, z)
-
-        def step(carry, inputs):
-            z, _, state, weighed = carry
-            t, logsnr, logsnr_next = inputs
-            noise = _noise(keys, t, z.shape[1:])
-            z, x, state = self.sampler.step(predict, z, state, logsnr, logsnr_next, noise)
-            z = jnp.where(logsnr_next < logsnr, process.diffuse(x, noise, logsnr_next), z)
-            if size:
-                gain = gains.pop() * (logsnr_next - logsnr)
-                weighed, z = anew(t, weighed._replace(log_weight=weighed.log_weight + gain), z)
-            return (z, x, state, weighed), None
-
-        # x of the last step is the sample: its transition, to itself, moves nothing
-        z, logsnrs = jnp.asarray(z, jnp.float32), jnp.asarray(self.logsnrs, jnp.float32)
-        inputs = (jnp.arange(1, len(logsnrs) + 1), logsnrs, jnp.append(logsnrs[1:], logsnrs[-1]))
-        weighed = particles.start(len(z), size) if size else None
-        begin = (z, z, State(self.sampler.init(z), state), weighed)
-        (_, x, _, weighed), _ = jax.lax.scan(step, begin, inputs)
-        weighed, x = anew(len(logsnrs) + 1, weighed, x, least=1.0)
-        return x, weighed.effective if size else jnp.zeros(0, jnp.float32)
-
 
 def start(seed, indices: Int[ArrayLike, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:
     """(keys [B], z_1 ~ N(0, I) [B, *shape]) of the images `indices` [B] of a seed.
@@ -245,7 +239,7 @@ def start(seed, indices: Int[ArrayLike, " b"], shape: tuple[int, ...]) -> tuple[
     """
     key = pinned.key(seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(indices))
-    return keys, _noise(keys, 0, shape)
+    return keys, noise_of(keys, 0, shape)
 
 
 def ancestral(keys, eps_fn, z, c, logsnrs, *, v, threshold=None) -> Float[Array, "b ..."]:
@@ -273,6 +267,6 @@ def dynamic_threshold(x: Float[Array, "b ..."], quantile=0.995) -> Float[Array, 
 THRESHOLDS = {"none": None, "static": clip, "dynamic": dynamic_threshold}
 
 
-def _noise(keys, t, shape):
+def noise_of(keys, t, shape):
     """N(0, I) [B, *shape] of step t, each image from its own key."""
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape, jnp.float32))(keys)

@@ -1,23 +1,21 @@
-"""The published ADM models: their weights as this network's parameters, and their discrete time as logsnr.
+"""The published ADM models: their configs, and their weights as this network's parameters.
 
 The modules share ADM's indices, so a name is rewritten and never guessed. Attention here has the channels of
 qkv as ADM's "new order": all heads' q, then k, then v. In the legacy order each head has its q, k and v side by
 side: those channels are permuted once, at import.
 """
 
-import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError
-from cfg_jax.models import unet
+from cfg_jax.models.noise_level import cosine_logsnrs, linear_logsnrs
+from cfg_jax.models.unet import Encoder
 
 BLOCK = {
     "in_layers.0": "in_norm", "in_layers.2": "in_conv", "emb_layers.1": "emb", "out_layers.0": "out_norm",
@@ -68,12 +66,7 @@ def config_of(name: str, config, overrides: Mapping[str, Any] | tuple = ()) -> C
     })  # fmt: skip
     logsnrs = {"adm_cosine": cosine_logsnrs, "adm_linear": linear_logsnrs}[config.model.time]()
     config.logsnr_min, config.logsnr_max = float(logsnrs[-1]), float(logsnrs[0])
-    if name.endswith("_classifier"):
-        with config.unlocked():
-            config.model.name = "noisy_classifier"
-            for field in ("null_label", "learned_variance", "dropout"):
-                del config.model[field]
-    return config
+    return Encoder.config_of(config) if name.endswith("_classifier") else config
 
 
 def published_orders(name: str) -> dict[str, str]:
@@ -131,7 +124,7 @@ def convert(
     every key that is missing, extra or mis-shaped.
     """
     flat, problems = {}, []
-    wanted = flatten_dict(template)
+    wanted: dict = flatten_dict(template)
     for name, array in state.items():
         place = rename(name)
         if place is None:
@@ -171,35 +164,3 @@ def new_order(array: np.ndarray, heads: int) -> np.ndarray:
     """Permute the first axis, the output channels, from (head, qkv, width) to (qkv, head, width)."""
     split = array.reshape(heads, 3, -1, *array.shape[1:])
     return np.moveaxis(split, 1, 0).reshape(array.shape)
-
-
-def cosine_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
-    """lambda_t of the cosine schedule: beta_t = min(1 - f(t+1) / f(t), 0.999), f = cos^2(pi/2 (t/T + s) / (1 + s))."""
-    f = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-    return _logsnrs(np.minimum(1 - f[1:] / f[:-1], 0.999))
-
-
-def linear_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
-    """lambda_t of the linear schedule: beta_t rises from 1e-4 to 0.02."""
-    return _logsnrs(np.linspace(1e-4, 0.02, num_steps))
-
-
-def _logsnrs(betas: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
-    """log(alpha_bar / (1 - alpha_bar)) with alpha_bar_t = prod_{i <= t} (1 - beta_i). In float64; it falls with t."""
-    log_alpha_bar = np.cumsum(np.log1p(-betas))
-    return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
-
-
-@functools.cache
-def discrete_time(logsnrs: Callable[[], np.ndarray]) -> Callable:
-    """A function logsnr -> t in [0, 999]. It is exact at the levels of the schedule and linear between them."""
-    table = logsnrs()
-    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-table), jnp.arange(float(len(table))))
-
-
-# config.model.time -> the network's noise_level; one function object each, because jit compares it
-NOISE_LEVELS = {
-    "logsnr": lambda: unet.noise_level,
-    "adm_cosine": lambda: discrete_time(cosine_logsnrs),
-    "adm_linear": lambda: discrete_time(linear_logsnrs),
-}

@@ -3,6 +3,7 @@
 A jitted function takes one as an argument, and a second one is a leaf of the guidance.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import loss
-from cfg_jax.models.unet import Encoder, UNet
 
 
 def told(net: nn.Module, mesh: Mesh | None) -> nn.Module:
@@ -25,7 +25,7 @@ class Denoiser:
     """A diffusion model. It is asked for eps, whatever its network was trained to predict."""
 
     params: Any
-    net: UNet = flax.struct.field(pytree_node=False)
+    net: Any = flax.struct.field(pytree_node=False)  # a flax module, as build.NETWORKS has them
     predicts: str = flax.struct.field(pytree_node=False, default="eps")  # of loss.PREDICTIONS
 
     @property
@@ -35,7 +35,7 @@ class Denoiser:
 
     def on(self, mesh: Mesh | None) -> "Denoiser":
         """Return the model for arrays that are split over a mesh, which an accelerator's own attention has to know."""
-        return self.replace(net=told(self.net, mesh))
+        return dataclasses.replace(self, net=told(self.net, mesh))
 
     def predict(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
@@ -60,11 +60,11 @@ class NoisyClassifier:
     """A classifier of z at a log-SNR, such as ADM's."""
 
     params: Any
-    net: Encoder = flax.struct.field(pytree_node=False)
+    net: Any = flax.struct.field(pytree_node=False)
 
     def on(self, mesh: Mesh | None) -> "NoisyClassifier":
         """Return the classifier for arrays that are split over a mesh."""
-        return self.replace(net=told(self.net, mesh))
+        return dataclasses.replace(self, net=told(self.net, mesh))
 
     def log_probs(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b k"]:
         """log p(c | z, lambda) of every class c."""

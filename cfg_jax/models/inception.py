@@ -192,7 +192,8 @@ def from_torch(state: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
 def from_layers(layers: dict[str, np.ndarray], template: dict) -> dict:
     """{LAYER/weights: flat in order O, H, W, I; LAYER/bias} -> parameters. InputError where one is not template's."""
     params = {}
-    for (layer, leaf), wanted in flatten_dict(template).items():
+    parameters: dict = flatten_dict(template)
+    for (layer, leaf), wanted in parameters.items():
         array = layers.get(f"{layer}/{'weights' if leaf == 'kernel' else leaf}")
         if array is None or array.size != np.prod(wanted.shape):
             found = "absent" if array is None else array.shape

@@ -104,7 +104,7 @@ def _interpret(program, storage=_no_storage):
             case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(argument)
             case "GLOBAL":
-                stack.append(tuple(argument.split(" ")))
+                stack.append(tuple(str(argument).split(" ")))
             case "NEWFALSE" | "NEWTRUE" | "NONE":
                 stack.append({"NEWFALSE": False, "NEWTRUE": True, "NONE": None}[opcode.name])
             case "BINPUT" | "LONG_BINPUT":

@@ -15,17 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
-from cfg_jax.models import attention
+from cfg_jax.errors import InputError, require
+from cfg_jax.models import attention, network, noise_level
 from cfg_jax.models.norm import GroupNorm
 from cfg_jax.models.precision import highest
 
+# fields of config.model that both networks here take as they are
+FIELDS = (
+    "channels", "multipliers", "num_blocks", "attention_resolutions", "head_width", "num_heads", "resample_blocks",
+    "remat",
+)  # fmt: skip
 W_SCALE = 250  # w of 0 to 4 becomes as long as the noise level, 0 to 1000
-
-
-def noise_level(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
-    return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
 
 
 class UNet(nn.Module):
@@ -40,11 +42,41 @@ class UNet(nn.Module):
     null_label: bool = True  # the null token is embedding row `num_classes`
     takes_w: bool = False  # a student of guidance: w is embedded beside the noise level
     resample_blocks: bool = True  # resample inside residual blocks, or by a convolution of its own
-    noise_level: Callable = noise_level  # logsnr -> what the time embedding sees
+    noise_level: Callable = noise_level.continuous  # logsnr -> what the time embedding sees
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all but the convolutions again in the backward pass: a tenth of the memory
     mesh: Mesh | None = None  # over which the batch is split
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "UNet":
+        """Return the U-Net of config.model. Raises InputError where a field is missing or unknown."""
+        fields = network.fields(config, *FIELDS, "null_label", "dropout", "learned_variance")
+        out_channels = config.data.channels * (2 if fields.pop("learned_variance") else 1)
+        return cls(out_channels=out_channels, takes_w=network.takes_w(config), **fields)
+
+    @staticmethod
+    def check(config: ConfigDict) -> None:
+        """Raise InputError for a config.model that no U-Net can have."""
+        check(config.model, config.data.image_size)
+
+    def levels(self, side: int) -> list[tuple[int, int]]:
+        """Return (side, channels) of each level for images of that side, the largest first."""
+        return [(side >> i, multiplier * self.channels) for i, multiplier in enumerate(self.multipliers)]
+
+    def largest_convolution(self, side: int) -> tuple[int, int]:
+        """Return (side, channels) of the level with most channels, for images of that side."""
+        return max(self.levels(side), key=lambda level: level[1])
+
+    def largest_attention(self, side: int) -> tuple[int, int, int]:
+        """Return (tokens, heads, channels a head) of the largest attention, for images of that side.
+
+        The middle of the network, at the smallest level, always has it.
+        """
+        levels = self.levels(side)
+        side, channels = next((level for level in levels if level[0] in self.attention_resolutions), levels[-1])
+        heads = self.num_heads or channels // self.head_width
+        return side**2, heads, channels // heads
 
     @nn.compact
     @highest
@@ -103,10 +135,32 @@ class Encoder(nn.Module):
     head_width: int | None = None
     num_heads: int | None = None
     resample_blocks: bool = True
-    noise_level: Callable = noise_level
+    noise_level: Callable = noise_level.continuous
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     mesh: Mesh | None = None
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Encoder":
+        """Return the classifier of config.model. Raises InputError where a field is missing or unknown."""
+        if network.takes_w(config):
+            raise InputError(f"config.teacher.how={config.teacher.how} teaches a diffusion model, not a classifier")
+        return cls(**network.fields(config, *FIELDS))
+
+    @staticmethod
+    def check(config: ConfigDict) -> None:
+        """Raise InputError for a config.model that no encoder can have."""
+        check(config.model, config.data.image_size)
+
+    @staticmethod
+    def config_of(config: ConfigDict) -> ConfigDict:
+        """Return the config of a classifier of a diffusion model's noisy images: its encoder with attention pooling."""
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            for name in ("null_label", "learned_variance", "dropout"):
+                del config.model[name]
+        config.model.name, config.p_uncond, config.init_from = "noisy_classifier", 0.0, None
+        return config
 
     @nn.compact
     @highest
@@ -117,6 +171,47 @@ class Encoder(nn.Module):
         h, _ = encode(self, z, emb, block, attend)
         h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
+
+
+def check(model: ConfigDict, image_size: int) -> None:
+    """Check that levels, channels, groups and heads of a U-Net or an encoder divide, for images of that side."""
+    for field in ("channels", "num_blocks", "head_width", "num_heads"):
+        require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
+    require(
+        model.multipliers and all(m >= 1 for m in model.multipliers),
+        f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
+    )
+    require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
+    require(0 <= model.get("dropout", 0) < 1, f"config.model.dropout={model.get('dropout')} must lie in [0, 1)")
+    factor = 2 ** (len(model.multipliers) - 1)
+    require(
+        image_size % factor == 0,
+        f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
+        f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
+    )
+    sides = [image_size >> level for level in range(len(model.multipliers))]
+    unused = sorted(set(model.attention_resolutions) - set(sides))
+    require(
+        not unused,
+        f"config.model.attention_resolutions has {unused}, the levels' sides are {sides}: drop what is not one",
+    )
+    require(
+        (model.head_width is None) != (model.num_heads is None),
+        "one of config.model.head_width and config.model.num_heads must be None: set that in the config file",
+    )
+    for multiplier, side in zip(model.multipliers, sides, strict=True):
+        width = multiplier * model.channels
+        require(
+            width % 32 == 0,
+            f"config.model.channels={model.channels} times multiplier {multiplier} is {width}: "
+            "it must be a multiple of the 32 groups of GroupNorm",
+        )
+        field = "head_width" if model.num_heads is None else "num_heads"
+        if side in model.attention_resolutions or side == sides[-1]:
+            require(
+                width % model[field] == 0,
+                f"config.model.{field}={model[field]} does not divide the {width} channels at {side}x{side}",
+            )
 
 
 def layers(net: UNet | Encoder, **dropout) -> tuple[partial, partial]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import meshes
 from cfg_jax.errors import InputError
+from cfg_jax.models import build
 from cfg_jax.models.attention import attend
 from cfg_jax.perf import cost
 
@@ -19,32 +20,21 @@ REPEATS = 5
 
 def convolution(config: ConfigDict) -> str:
     """Return a line on the network's 3x3 convolution, at the level with most channels. Raises InputError as kernel."""
-    side, channels = max(levels(config), key=lambda level: level[1])
+    net = build.network(config)
+    if not hasattr(net, "largest_convolution"):
+        return f"the network {config.model.name} names none"
+    side, channels = net.largest_convolution(config.data.image_size)
     dims = ("NHWC", "HWIO", "NHWC")
     convolve = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=dims)
     return kernel(config, convolve, (images(), side, side, channels), (3, 3, channels, channels))
 
 
 def attention(config: ConfigDict) -> str:
-    """Return a line on the network's attention, at the largest level that has it. Raises InputError as kernel.
-
-    The middle of the network, at the smallest level, always has it.
-    """
-    side, heads, width = attention_shape(config)
-    return kernel(config, attend, *[(images(), side**2, heads, width)] * 3)
-
-
-def attention_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """Return (side, heads, channels of a head) of the largest level with attention."""
-    having = [level for level in levels(config) if level[0] in config.model.attention_resolutions]
-    side, channels = (having or levels(config)[-1:])[0]
-    heads = config.model.num_heads or channels // config.model.head_width
-    return side, heads, channels // heads
-
-
-def levels(config: ConfigDict) -> list[tuple[int, int]]:
-    """Return (side, channels) of each level of the U-Net, the largest first."""
-    return [(config.data.image_size >> i, m * config.model.channels) for i, m in enumerate(config.model.multipliers)]
+    """Return a line on the network's largest attention. Raises InputError as kernel."""
+    net = build.network(config)
+    if not hasattr(net, "largest_attention"):
+        return f"the network {config.model.name} names none"
+    return kernel(config, attend, *[(images(), *net.largest_attention(config.data.image_size))] * 3)
 
 
 def images() -> int:

@@ -1,5 +1,6 @@
 """The three programs that cost time, traced from shapes alone for the devices of a mesh: nothing is computed."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,7 @@ def sampling(config: ConfigDict, mesh: Mesh, w: float = 1.0) -> Program:
         params = on(everywhere, jax.eval_shape(lambda: states.create(config).ema))
         guidance = cost.guidance_of(config, np.full(count, w, np.float32))
         walk = draw.on_grid(build.walk(config), guidance)
-        guidance = guidance.replace(rule=draw.per_image(guidance.rule, partial(on, shared_out)))
+        guidance = dataclasses.replace(guidance, rule=draw.per_image(guidance.rule, partial(on, shared_out)))
         of_image = on(shared_out, jax.ShapeDtypeStruct((count,), jnp.int32))
         args = build.denoiser(config, params).on(mesh), guidance, walk, 0, of_image, of_image
         traced = draw.draw.trace(*args, shape=shape)

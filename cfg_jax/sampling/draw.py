@@ -1,5 +1,6 @@
 """Images from a model. Image i is a function of (seed, i), its label and w: not of batch size or device count."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 def draw(
     denoiser: Denoiser, guidance: Guidance, walk: samplers.Walk, seed, index: jax.Array, c: jax.Array, *, shape
 ) -> tuple[jax.Array, jax.Array]:
-    """x [B, *shape] of the images `index` [B] of a seed with labels c int32 [B], and what Walk.weighed has beside it.
+    """Return x [B, *shape] of the images `index` [B] of a seed with labels c int32 [B], and effective sizes [groups].
 
     All numbers are data: a sweep over w, v, or a bound compiles once. The program is that of the networks, the kinds of
     rule and sampler, T and the batch.
@@ -60,7 +61,7 @@ def batches(
         index = np.minimum(np.arange(begin, begin + batch_size), len(labels) - 1)
         with pinned.pinned():
             of_image = lambda a: jax.device_put(np.asarray(a)[index], shared_out)  # noqa: B023, E731
-            of_batch = guidance.replace(rule=per_image(guidance.rule, of_image))
+            of_batch = dataclasses.replace(guidance, rule=per_image(guidance.rule, of_image))
             index_and_c = (jax.device_put(a, shared_out) for a in (index, labels[index]))
             x, of_groups = draw(denoiser, of_batch, walk, seed, *index_and_c, shape=shape)
         if effective is not None:
@@ -76,8 +77,8 @@ def on(mesh: jax.sharding.Mesh, denoiser: Denoiser, guidance: Guidance) -> tuple
 
     second = guidance.second
     if isinstance(second, SecondModel):
-        second = second.replace(model=told(second.model))
-    return told(denoiser), guidance.replace(second=second, classifier=told(guidance.classifier))
+        second = dataclasses.replace(second, model=told(second.model))
+    return told(denoiser), dataclasses.replace(guidance, second=second, classifier=told(guidance.classifier))
 
 
 def per_image(rule, change: Callable):
@@ -86,7 +87,7 @@ def per_image(rule, change: Callable):
     fields = {name: change(getattr(rule, name)) for name in names}
     if hasattr(rule, "rule"):
         fields["rule"] = per_image(rule.rule, change)
-    return rule.replace(**fields) if fields else rule
+    return dataclasses.replace(rule, **fields) if fields else rule
 
 
 def check_per_image(rule, count: int) -> None:
@@ -119,7 +120,7 @@ def asks_uncond(rule, image_shape: tuple[int, int, int]) -> bool:
 def on_grid(walk: samplers.Walk, guidance: Guidance) -> samplers.Walk:
     """The walk on the grid that a rule makes of its own, where it makes one."""
     grid = getattr(guidance.rule, "grid", None)
-    return walk.replace(logsnrs=grid(np.asarray(walk.logsnrs))) if grid else walk
+    return dataclasses.replace(walk, logsnrs=grid(np.asarray(walk.logsnrs))) if grid else walk
 
 
 def passes(guidance: Guidance, walk: samplers.Walk) -> int:

@@ -95,8 +95,7 @@ class Model:
         rule = own_rule
         if own_rule is None:
             rule = self.rule(config.guidance, np.broadcast_to(w, labels.shape), guides.classifier is not None)
-        walk = build.walk(config)
-        walk = walk.replace(sampler=values.get("sampler", walk.sampler))
+        walk = build.walk(config, value=values.get("sampler"))
         if problem := walk.group and particles.problem(walk.group, labels, np.broadcast_to(w, labels.shape)):
             raise InputError(f"particles={walk.group}: {problem}")
         batches = draw.batches(
@@ -167,7 +166,7 @@ class Guides:
     classifier_scale: float = 1.0
     name: str = ""  # in rows; "" is the null label
 
-    def check(self, model: Model, ws, labels=None, field: str = "w", section: ConfigDict | None = None) -> None:
+    def check(self, model: Model, ws, labels=None, field: str = "w", section: Any = None) -> None:
         """Raise InputError where the model cannot be guided so. section: a config.guidance, else the model's own."""
         section = section or model.config.guidance
         other_label = section.uncond != "null"

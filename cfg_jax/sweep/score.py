@@ -141,11 +141,10 @@ class Scorer:
     @pinned.pinned()
     def __call__(self, rule, sampler=None, guides: models.Guides | None = None) -> dict:
         """Return a row as a sweep writes it, without what names its cell."""
-        guides, walk = guides or models.Guides(), build.walk(self.config)
+        guides, walk = guides or models.Guides(), build.walk(self.config, value=sampler)
         checks.sampling(self.config, sampler, rule)
         section = self.config.guidance.copy_and_resolve_references()
         section.name, w = models.direction_of(rule, self.model.image_shape)
         guides.check(self.model, np.unique(w), section=section)
-        guidance, walk = guides.beside(rule, section), walk.replace(sampler=sampler or walk.sampler)
-        found, _ = score(self.model, self.config, guidance, walk, self.against)
+        found, _ = score(self.model, self.config, guides.beside(rule, section), walk, self.against)
         return found | {"seed": self.config.eval.seed}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
@@ -42,7 +41,7 @@ def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
     """Return the fields of a row that say how its images are drawn, without w and the seed."""
     sampler, rule = config.sampler, config.guidance
     names = [rule.name] if rule.name != PAPER or not guides_name else []
-    own = {f"sampler.{k}": v for k, v in checks.set_fields(sampler, samplers.SAMPLERS[sampler.name]).items()}
+    own = {f"sampler.{k}": v for k, v in configs.set_fields(sampler, samplers.SAMPLERS[sampler.name]).items()}
     own |= {f"guidance.{k}": v for k, v in build.guidance_fields(rule).items()}
     return {
         "T": sampler.num_steps,

@@ -75,6 +75,11 @@ def join(
             log.info("%d processes: %s", len(names), ", ".join(names))
 
 
+def coordinator_client() -> Any:
+    """Return jax's connection to the coordinator, None where this process is alone."""
+    return distributed.global_state.client
+
+
 def end(message: str, status: int) -> NoReturn:
     """End the process from any thread, whatever its other threads wait for."""
     print(f"error: {message}", file=sys.stderr, flush=True)
@@ -86,7 +91,7 @@ def watch(lost_after: float) -> list[str]:
 
     The thread ends this process when another has given none for `lost_after` seconds.
     """
-    client, own, count = distributed.global_state.client, jax.process_index(), jax.process_count()
+    client, own, count = coordinator_client(), jax.process_index(), jax.process_count()
     client.key_value_set(f"cfg_jax/host/{own}", socket.gethostname())
     timeout_ms = 1000 * lost_after
     names = [f"process {i} on {client.blocking_key_value_get(f'cfg_jax/host/{i}', timeout_ms)}" for i in range(count)]
@@ -122,7 +127,7 @@ def agree(settings: Mapping[str, Any]) -> None:
     All call it in the same order, before anything else that they do together. Raises InputError on every process where
     a field differs, which the message names with its value on each.
     """
-    client = distributed.global_state.client
+    client = coordinator_client()
     if client is None:  # this process is alone
         return
     own, number = jax.process_index(), next(_exchanges)
@@ -145,7 +150,7 @@ def stop_step(proposed: int | None = None) -> int | None:
 
     `proposed` becomes that step, unless another process was first.
     """
-    client = distributed.global_state.client
+    client = coordinator_client()
     if proposed is not None:
         with suppress(jax.errors.JaxRuntimeError):  # another was first
             client.key_value_set("cfg_jax/stop/step", str(proposed))
@@ -163,7 +168,7 @@ def leave() -> None:
     One may be done long before another; a process that is lost meanwhile still ends the others.
     """
     if watching():
-        distributed.global_state.client.wait_at_barrier("cfg_jax/leave", 1000 * A_DAY)
+        coordinator_client().wait_at_barrier("cfg_jax/leave", 1000 * A_DAY)
         _watching.clear()
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()

@@ -1,5 +1,6 @@
 """What one step measures, summed on the devices so that steps merge."""
 
+import dataclasses
 from functools import partial
 from typing import Self
 
@@ -63,7 +64,7 @@ class TrainMetrics(metrics.Collection):
         only_finite = partial(jax.tree.map, lambda a: jnp.where(finite, a, 0))
         metrics = cls.single_from_model_output(skipped=~finite, **only_finite(outputs))
         means = {name: only_finite(getattr(metrics, name)) for name in cls.means()}
-        return metrics.replace(**means)
+        return dataclasses.replace(metrics, **means)
 
     @classmethod
     def means(cls) -> tuple[str, ...]:

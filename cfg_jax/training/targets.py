@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from cfg_jax import images, taught
+from cfg_jax import images
 from cfg_jax.data import pairs
 from cfg_jax.data.sources import Source
 from cfg_jax.diffusion import distill, guidance, process, schedule
@@ -43,7 +43,7 @@ def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
     else:
         x = images.to_float(image)
         z, logsnr, eps = objective.noised(key, x)
-    if section.how not in taught.STUDENTS:
+    if not build.takes_w(config):
         return Examples(x, eps, z, logsnr, c)
     w_key, step_key = jax.random.split(jax.random.fold_in(key, 2))
     w = jax.random.uniform(w_key, c.shape, minval=section.w_low, maxval=section.w_high)
@@ -54,8 +54,11 @@ def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
     return Examples(x, eps, process.diffuse(x, eps, logsnr), logsnr, c, w, middle, after)
 
 
-def target(config: ConfigDict, own: Denoiser, teacher: Denoiser | None, of: Examples) -> Array:
-    """What the network's output is compared with, [B, H, W, C]. own: the network, which model guidance asks."""
+def target(config: ConfigDict, own: Denoiser, teacher: Any, of: Examples) -> Array:
+    """Return what the network's output is compared with, [B, H, W, C].
+
+    own: the network itself, which model guidance asks. teacher: the Denoiser of config.teacher, or None.
+    """
     objective, how = build.objective(config), config.teacher.how
     if how == "guided":
         field = partial(_field, teacher, objective.error)

@@ -122,8 +122,8 @@ def attention(config, _):
     """cuDNN's against XLA's at the network's largest attention, and the time of each."""
     if jax.default_backend() != "gpu":
         return None, f"cuDNN's is for a GPU, this is {jax.default_backend()}"
-    side, heads, width = kernels.attention_shape(config)
-    shape = (kernels.images(), side**2, heads, width)
+    tokens, heads, width = build.network(config).largest_attention(config.data.image_size)
+    shape = (kernels.images(), tokens, heads, width)
     q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
     run = {name: jax.jit(partial(dot_product_attention, implementation=name)) for name in ("cudnn", "xla")}
     ours, other = (run[name](q, k, v).astype(jnp.float32) for name in run)
@@ -131,7 +131,7 @@ def attention(config, _):
     seconds = {name: kernels.seconds(f, q, k, v) for name, f in run.items()}
     times = ", ".join(f"{name} {1e6 * s:,.0f} us" for name, s in seconds.items())
     if peak := meshes.peak_of(jax.devices()[:1]):
-        share = 4 * len(q) * heads * side**4 * width / seconds["cudnn"] / peak
+        share = 4 * len(q) * heads * tokens**2 * width / seconds["cudnn"] / peak
         times += f"; cudnn at {share:.0%} of the peak, bench.compile assumes {estimate.KERNELS['attention']:.0%}"
     return (
         apart < kernels.TOLERANCE,

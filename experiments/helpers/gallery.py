@@ -14,7 +14,7 @@ from absl import flags
 from PIL import Image
 
 from cfg_jax import checks, plots
-from cfg_jax.diffusion import guidance, samplers
+from cfg_jax.diffusion import guidance, particles, samplers
 from cfg_jax.errors import require
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.sweep import claims
@@ -86,7 +86,7 @@ def write(out, study, figure, table, about, of="", more=None):
 
 
 def drawn(model, rule, sampler, logsnrs, num, dim=1, c=0):
-    """Samples x [num, dim] of class c of a law whose eps is exact, and what Walk.weighed has beside them. Seed 0."""
+    """Samples x [num, dim] of class c of a law whose eps is exact, and each group's effective size. Seed 0."""
 
     @jax.jit
     def run(rule, walk):
@@ -94,7 +94,7 @@ def drawn(model, rule, sampler, logsnrs, num, dim=1, c=0):
         whole = guidance.Guidance(rule)
         return walk.weighed(keys, whole.on(model), z, jnp.full(num, c), whole.init(keys, z))
 
-    x, effective = run(rule, samplers.Walk(sampler, logsnrs))
+    x, effective = run(rule, particles.walk(sampler, logsnrs))
     return np.asarray(x), np.asarray(effective)
 
 

@@ -20,7 +20,7 @@ def drawn(sampler, w, num_steps=256, num=NUM, model=TWO, spacing="paper", seed=0
     def run():
         rule = guidance.ClassifierFree(w)
         keys, z = samplers.start(seed, jnp.arange(num), (model.means.shape[1],))
-        walk = samplers.Walk(sampler, schedule.grid(num_steps, spacing=spacing))
+        walk = particles.walk(sampler, schedule.grid(num_steps, spacing=spacing))
         whole = guidance.Guidance(rule)
         return walk.weighed(keys, whole.on(model), z, jnp.zeros(num, int), whole.init(keys, z))
 

@@ -17,7 +17,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.evaluation import classifiers
 from cfg_jax.files import sha256_of
 from cfg_jax.images import to_float
-from cfg_jax.models import adm, build, torch_file, unet
+from cfg_jax.models import adm, build, noise_level, torch_file, unet
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.sampling.model import Guides, Model, load_classifier
 from cfg_jax.training import state as states
@@ -139,9 +139,9 @@ def test_adm_time_is_exact_at_every_step_of_its_schedules():
     linear = np.exp([(k + 1) * math.log(step) + math.lgamma(top) - math.lgamma(top - k - 1) for k in t])
     for name, alpha_bar in (("adm_cosine", cosine), ("adm_linear", linear)):
         logsnr = np.log(alpha_bar / (1 - alpha_bar))
-        noise_level = adm.NOISE_LEVELS[name]()
-        np.testing.assert_allclose(noise_level(jnp.float32(logsnr)), t, atol=0.02)
-        assert noise_level is adm.NOISE_LEVELS[name]()  # jit would compile again for another
+        level = noise_level.NOISE_LEVELS[name]()
+        np.testing.assert_allclose(level(jnp.float32(logsnr)), t, atol=0.02)
+        assert level is noise_level.NOISE_LEVELS[name]()  # jit would compile again for another
         assert noise_level(jnp.float32(50.0)) == 0 and noise_level(jnp.float32(-50.0)) == 999
 
 
@@ -260,7 +260,7 @@ def test_import_sample_export_load(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "attention order new, noise schedule cosine" in done.stdout
     model = cfg_jax.load(adm_dir)
-    at_t = np.interp(t, np.arange(1000), adm.cosine_logsnrs())
+    at_t = np.interp(t, np.arange(1000), noise_level.cosine_logsnrs())
     # ADM's t here lies between steps, and float32 logsnr gives it back to a few hundredths of a step
     assert relative(model.eps_fn(x, jnp.float32(at_t), c), out[..., :3]) < 1e-3
 
@@ -356,7 +356,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
         assert done.returncode == 0, done.stderr
     loaded = load_classifier(judge)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
-    logsnr = np.float32(np.interp(golden["in/t"], np.arange(1000), adm.cosine_logsnrs()))
+    logsnr = np.float32(np.interp(golden["in/t"], np.arange(1000), noise_level.cosine_logsnrs()))
     expected = jax.nn.log_softmax(golden["out"])[np.arange(2), golden["in/y"]]
     np.testing.assert_allclose(loaded.log_prob(golden["in/x"], logsnr, golden["in/y"]), expected, atol=2e-3)
 

@@ -10,6 +10,7 @@ from cfg_jax import checks
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
+from cfg_jax.models.unet import Encoder
 from cfg_jax.sampling.model import Guides, Model, load_classifier
 from cfg_jax.training import trainer
 from tests.conftest import fill
@@ -20,7 +21,7 @@ from tests.running import run
 def judge(tiny):
     """The config of a small classifier."""
     tiny.train.update(num_steps=150, batch_size=64, log_every=50, checkpoint_every=75, learning_rate=3e-3)
-    return build.classifier_config(tiny)
+    return Encoder.config_of(tiny)
 
 
 def test_it_learns_what_can_be_seen_goes_on_and_guides(judge, tiny, tmp_path):
@@ -62,7 +63,7 @@ def test_the_command_makes_one_of_a_models_config(tmp_path):
 
 
 def test_its_config_has_the_encoders_fields_alone(tiny):
-    config = build.classifier_config(tiny)
+    config = Encoder.config_of(tiny)
     checks.everything(config)
     assert "null_label" in tiny.model and not {"null_label", "learned_variance", "dropout"} & set(config.model)
     assert set(jax.tree.leaves(jax.tree.map(len, build.shapes(config)["out_pool"]["c_proj"]))) == {32, 10}

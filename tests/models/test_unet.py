@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.models import build, unet
+from cfg_jax.models import build, noise_level, unet
 from tests.conftest import fill
 
 
@@ -93,7 +93,7 @@ def test_a_new_network_predicts_zero(small):
 
 def test_noise_level_is_adms_time_scale():
     """0 is clean and 1000 noise; logsnr 0, where alpha = sigma, is the middle."""
-    np.testing.assert_allclose(unet.noise_level(jnp.float32([20, 0, -20])), [0.0289, 500, 999.971], atol=1e-3)
+    np.testing.assert_allclose(noise_level.continuous(jnp.float32([20, 0, -20])), [0.0289, 500, 999.971], atol=1e-3)
     embedding = unet.timestep_embedding(jnp.float32([0.0, 500.0]), 8)
     np.testing.assert_allclose(embedding[0], [1, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_allclose(embedding[1, 1::4], [np.cos(50), np.sin(50)], rtol=1e-4)

@@ -1,0 +1,39 @@
+"""What a network reads of the config, whichever it is."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from cfg_jax.errors import InputError, choice
+from cfg_jax.models.noise_level import NOISE_LEVELS
+
+DTYPES = ("float32", "bfloat16")
+STUDENTS = ("guided", "halved")  # of config.teacher.how: the network takes w as an input
+SHARED = ("name", "time", "dtype")  # every config.model has them
+
+
+def takes_w(config: ConfigDict) -> bool:
+    """Return whether the network is a student of guidance, which takes w and has no unconditional half."""
+    return config.teacher.how in STUDENTS
+
+
+def fields(config: ConfigDict, *names: str) -> dict[str, Any]:
+    """Return a network's fields: those `names` of config.model, and num_classes, noise_level and dtype.
+
+    Raises InputError unless config.model has exactly these names and those of SHARED.
+    """
+    model = config.model.to_dict()
+    if missing := sorted({*SHARED, *names} - model.keys()):
+        raise InputError(
+            f"config.model lacks {', '.join(missing)}, which the network {config.model.name} has: take that from "
+            "a config of this network; a saved one is damaged, or another version of this code wrote it"
+        )
+    name, time, dtype = (model.pop(field) for field in SHARED)
+    if unknown := sorted(model.keys() - set(names)):
+        raise InputError(f"config.model has {', '.join(unknown)}, which the network {name} has not: take it out")
+    choice(time, NOISE_LEVELS, "config.model.time")
+    choice(dtype, DTYPES, "config.model.dtype")
+    return model | {
+        "num_classes": config.data.num_classes, "noise_level": NOISE_LEVELS[time](), "dtype": jnp.dtype(dtype)
+    }  # fmt: skip

@@ -1,0 +1,45 @@
+"""The noise level that a network is told, a function of log-SNR: a continuous one, and the steps of ADM's schedules."""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def continuous(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
+    return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
+
+
+def cosine_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
+    """lambda_t of the cosine schedule: beta_t = min(1 - f(t+1) / f(t), 0.999), f = cos^2(pi/2 (t/T + s) / (1 + s))."""
+    f = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    return _logsnrs(np.minimum(1 - f[1:] / f[:-1], 0.999))
+
+
+def linear_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
+    """lambda_t of the linear schedule: beta_t rises from 1e-4 to 0.02."""
+    return _logsnrs(np.linspace(1e-4, 0.02, num_steps))
+
+
+def _logsnrs(betas: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+    """log(alpha_bar / (1 - alpha_bar)) with alpha_bar_t = prod_{i <= t} (1 - beta_i). In float64; it falls with t."""
+    log_alpha_bar = np.cumsum(np.log1p(-betas))
+    return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
+
+
+@functools.cache
+def discrete_time(logsnrs: Callable[[], np.ndarray]) -> Callable:
+    """A function logsnr -> t in [0, 999]. It is exact at the levels of the schedule and linear between them."""
+    table = logsnrs()
+    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-table), jnp.arange(float(len(table))))
+
+
+# config.model.time -> the function that makes it; one function object each, because jit compares it
+NOISE_LEVELS = {
+    "logsnr": lambda: continuous,
+    "adm_cosine": lambda: discrete_time(cosine_logsnrs),
+    "adm_linear": lambda: discrete_time(linear_logsnrs),
+}

@@ -26,7 +26,7 @@ from PIL import Image
 
 from cfg_jax import config as configs
 from cfg_jax.data import array_origin, cards, origins, pipeline, prepare, sources, tfds_origin
-from cfg_jax.data.labels import of_all
+from cfg_jax.data.labels import label_pictures
 from cfg_jax.data.pictures import ORIENTATION, Pictures, Settings, convert_one
 from cfg_jax.errors import InputError
 from cfg_jax.sweep.run import check_same_data
@@ -34,7 +34,7 @@ from cfg_jax.training import trainer
 from tests.running import ROOT
 
 SAMPLE = Path(os.environ.get("CFG_JAX_ASSETS") or "absent") / "ilsvrc2012_sample.tar"
-SYNSETS = [name.split()[0] for name in cards.imagenet_classes()]
+SYNSETS = [name.split()[0] for name in cards.IMAGENET]
 
 
 def encode(array, kind="PNG", **options):
@@ -906,8 +906,8 @@ def test_a_class_that_a_data_set_names_keeps_its_label_without_a_picture():
     """As of tensorflow-datasets, which names classes beside the pictures."""
     few = "tfds", cards.recipe("tfds"), {"train": ["2", "10"], "validation": ["2"]}, ("2", "10", "3"), {}
     with pytest.raises(InputError, match=r"train has no picture of 1 of the 3 classes \(3\)"):
-        of_all(*few, False)
-    names, found = of_all(*few, True)
+        label_pictures(*few, False)
+    names, found = label_pictures(*few, True)
     assert names == ("2", "3", "10") and found["train"].tolist() == [0, 2]
 
 

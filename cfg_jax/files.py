@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and what may be written where."""
+"""Files that are either whole or absent, and the rules for where a command may write."""
 
 import errno
 import fcntl
@@ -13,29 +13,30 @@ import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 
 MARK = "Written by cfg_jax"
 MARKED = {"written_by": "cfg_jax"}  # the first field of a JSON file that a user names
-# by the end of its name, how a file that this code wrote at a user's path begins or ends
+# {suffix: how a file that this code wrote at a user's path begins or ends}
 OURS = {
     ".png": rb"\A\x89PNG.{,200}" + MARK.encode(),
     ".svg": rb"\A<\?xml.{,2000}" + MARK.encode(),
     ".npz": MARK.encode() + rb"\Z",
     ".json": rb'\A\{\s*"written_by": "cfg_jax"',
     ".safetensors": rb'\A.{8}\{"__metadata__":.*"cfg_jax 1"',
-    # a page has its command below its title, a model card the name of its library
+    # a page names its command below its title, a model card names this library
     ".md": rb"\A(# [^\n]*\n\n)?(    python -m |Made by `(python -m )?)experiments\.|\A# [^\n]*\n\njax \S+, this code "
     rb"|\A---\n[^#]*library_name: cfg_jax\n",
 }
-HEAD, TAIL = 1 << 16, 1 << 8  # bytes that are looked at
-PATIENCE = 5.0  # seconds that a process has to say what it shares a directory for
-# by kind of directory, what it is known by, and what else is written there
+HEAD, TAIL = 1 << 16, 1 << 8  # bytes that are searched
+PATIENCE = 5.0  # seconds that a process has to write its purpose into a shared lock
+# {kind of directory: (the names that identify it, the other names that are written there)}
 KINDS = {
     "run": (
         ("checkpoints", "metrics.jsonl", "machine.json", "imported.json"),
@@ -47,7 +48,7 @@ KINDS = {
          "samples.png", "report.html", *(f"frontier.{kind}" for kind in ("html", "md", "png", "svg", "json"))),
     ),
     "data set": (("card.json",), ()),
-    "page": ((), ()),  # of results: its README.md says whose it is
+    "page": ((), ()),  # a page of results; its README.md identifies it
 }  # fmt: skip
 
 
@@ -57,69 +58,72 @@ def check_output(
 ) -> None:  # fmt: skip
     """Check, before any work, that an output may be written to `path`.
 
-    It may where nothing is, and where this code wrote a file of the same kind, a key of OURS, that the command does not
-    read. A file of another kind, such as a CSV, has no mark. A file of a page is this code's where the page is. Raises
-    InputError otherwise.
+    It may be written where no file exists. It may replace a file of the same kind (a key of OURS) that this code wrote
+    and that is not among the inputs `reads`. A file that belongs to `page` is this code's if that page is. A kind that
+    is not in OURS, such as a CSV, has no mark and is never replaced. Raises InputError otherwise.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{flag}={path} is a directory: name a file")
-    for other in (Path(other) for other in reads if other):
+    require(not path.is_dir(), f"{flag}={path} is a directory: name a file")
+    for other in map(Path, filter(None, reads)):
         same = path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
-        if same:
-            raise InputError(f"{flag}={path} is a file that this command also takes: choose another {flag}")
-    if not path.exists() or is_ours(path, kind) or (page and is_ours(page, ".md")):
-        return
-    raise InputError(f"{path} is there, and this code did not write it: remove it, or choose another {flag}")
+        require(not same, f"{flag}={path} is a file that this command also takes: choose another {flag}")
+    ours = is_ours(path, kind) or (page and is_ours(page, ".md"))
+    remedy = f"remove it, or choose another {flag}"
+    require(ours or not path.exists(), f"{path} is there, and this code did not write it: {remedy}")
 
 
 def is_ours(path: Path, kind: str) -> bool:
-    """Return whether a file says that this code wrote it as an output of this kind."""
+    """Return whether a file carries the mark of an output of this kind that this code wrote."""
     if kind not in OURS or not path.is_file():
         return False
     with open(path, "rb") as file:
-        head = file.read(HEAD)
-        file.seek(max(0, path.stat().st_size - TAIL))
-        looked_at = file.read() if kind == ".npz" else head
-    return bool(re.search(OURS[kind], looked_at, re.DOTALL))
+        if kind == ".npz":
+            file.seek(max(0, path.stat().st_size - TAIL))
+        return bool(re.search(OURS[kind], file.read(HEAD), re.DOTALL))
 
 
 def check_directory(directory: str | Path, kind: str) -> None:
-    """Check, before any work, that a directory may hold what is of this kind, a key of KINDS.
+    """Check, before any work, that a directory may hold the files of this kind, a key of KINDS.
 
-    Raises InputError where it holds another kind, or files of those names though it is none yet, or where one of them
-    is a link, through which something elsewhere would be changed. The directory itself may be a link.
+    Raises InputError if it holds another kind, or files of these names without being of this kind, or if one of the
+    files is a link, through which a file elsewhere would be changed. The directory itself may be a link.
     """
     directory = Path(directory)
-    there = {name for known, written in KINDS.values() for name in (*known, *written) if _there(directory / name)}
+    present = {name for names in KINDS.values() for name in chain(*names) if os.path.lexists(directory / name)}
     for other, (known, _) in KINDS.items():
-        if other != kind and (found := there.intersection(known)):
-            raise InputError(f"{directory} holds a {other} ({min(found)}): choose another directory for this {kind}")
+        if other != kind and (marks := present.intersection(known)):
+            raise InputError(f"{directory} holds a {other} ({min(marks)}): choose another directory for this {kind}")
     known, written = KINDS[kind]
-    if not there.intersection(known) and (found := there.intersection(written)):
-        raise InputError(f"{directory} is no {kind} and has a {min(found)}: choose another directory")
-    for name in (".lock", *known, *written):
-        if (directory / name).is_symlink():
-            raise InputError(f"{directory / name} is a link: put what it stands for in its place")
+    if not present.intersection(known) and (strange := present.intersection(written)):
+        raise InputError(f"{directory} is no {kind} and has a {min(strange)}: choose another directory")
+    for path in (directory / name for name in (".lock", *known, *written)):
+        require(not path.is_symlink(), f"{path} is a link: replace it with the file or directory that it points to")
 
 
-def _there(path):
-    return path.exists() or path.is_symlink()
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write into, which replaces `path` when the block ends.
 
-
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write so that a reader, or a kill at any moment, finds the whole old file or the whole new one."""
+    A reader, or a kill at any moment, leaves the whole old file or the whole new one there. If the block raises, `path`
+    stays as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(temporary, "wb") as f:
-            f.write(content.encode() if isinstance(content, str) else content)
-            f.flush()
-            os.fsync(f.fileno())
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a file as whole_file does."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -127,7 +131,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def digest(*parts: str | np.ndarray) -> str:
-    """Twelve hex digits of the SHA-256 of arrays and strings, one after the other."""
+    """Return twelve hex digits of the SHA-256 of arrays and strings, one after the other."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
@@ -140,7 +144,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """Twelve hex digits of a value that JSON can hold. The order of keys does not matter."""
+    """Return twelve hex digits of a value that JSON can hold. The order of its keys does not matter."""
     return digest(json.dumps(value, sort_keys=True))
 
 
@@ -149,7 +153,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray], *, mark: bool = False) -> None:
-    """Write arrays; `mark` where a user names the path, so that the same command may write there again."""
+    """Write arrays to an .npz. `mark` is for a path that a user names: the same command may then write it again."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     if mark:
@@ -160,10 +164,10 @@ def write_npz(path: str | Path, arrays: dict[str, np.ndarray], *, mark: bool = F
 
 @contextmanager
 def claimed(path: str | Path, wait: bool = False) -> Iterator[bool]:
-    """Claim `path` -> whether it is this process's to make. With `wait`, wait until no other process claims it.
+    """Claim `path` and yield whether this process may make it. With `wait`, wait until no other process claims it.
 
-    The system releases a claim when its process ends, however it ends. That holds on a local disk, on NFS, and on
-    Lustre with flock. Look again whether `path` exists once it is claimed: another process may have made it, whole.
+    The system releases a claim when its process ends for any reason. This holds on a local disk, on NFS, and on
+    Lustre with flock. Check again whether `path` exists once it is claimed: another process may have made it.
     """
     lock = Path(f"{path}.lock")
     with _lock_file(lock) as file:
@@ -173,14 +177,14 @@ def claimed(path: str | Path, wait: bool = False) -> Iterator[bool]:
             yield False
             return
         yield True
-        if Path(path).exists():  # whoever waits on this lock finds the work done
+        if Path(path).exists():  # a process that waits on this lock sees that the work is done
             lock.unlink(missing_ok=True)
 
 
 def to_make(paths: Collection[Path], done: Callable[[Path], bool] = Path.exists) -> Iterator[Path]:
-    """Yield each path that is this process's to make, and claim it meanwhile. Any number of processes share the work.
+    """Yield each path that this process has to make, and hold its claim meanwhile. Any number of processes share them.
 
-    When nothing else is left, wait for the paths that others claim. A path whose process died is yielded after all.
+    At the end, wait for the paths that others claim. A path whose process died is yielded then.
     """
     for wait in (False, True):
         for path in [path for path in paths if not done(path)]:
@@ -191,52 +195,52 @@ def to_make(paths: Collection[Path], done: Callable[[Path], bool] = Path.exists)
 
 @contextmanager
 def only_one(directory: str | Path, wait: float = 0) -> Iterator[IO[str]]:
-    """Hold `directory` for this process alone. Raises InputError where another still holds it after `wait` seconds.
+    """Hold `directory` for this process alone. Raises InputError if another still holds it after `wait` seconds.
 
-    The system releases it when the process ends, however it ends. A child that is handed the file holds it too.
+    The system releases it when the process ends for any reason. A child process that inherits the file holds it too.
     """
     with _lock_file(Path(directory) / ".lock") as file:
         _hold(file, fcntl.LOCK_EX, directory, wait)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        _overwrite(file, f"process {os.getpid()} on {socket.gethostname()}")
         yield file
 
 
 @contextmanager
 def shared(directory: str | Path, purpose: str) -> Iterator[None]:
-    """Hold `directory` together with any processes of the same purpose, a text.
+    """Hold `directory` together with any processes of the same purpose, which is a text.
 
-    Raises InputError where a process of another purpose holds it, or one holds it alone.
+    Raises InputError if a process of another purpose holds it, or if one holds it alone.
     """
     with _lock_file(Path(directory) / ".lock") as file:
-        with suppress(BlockingIOError):  # of the first one alone
+        with suppress(BlockingIOError):  # only the first process gets this lock
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(purpose)
-            file.flush()
-        _hold(file, fcntl.LOCK_SH, directory, PATIENCE)  # the first one writes its purpose
+            _overwrite(file, purpose)
+        _hold(file, fcntl.LOCK_SH, directory, PATIENCE)  # wait while the first process writes its purpose
         file.seek(0)
-        if (theirs := file.read()) != purpose:  # also where another came first while this lock turned from EX to SH
-            raise InputError(
-                f"{directory} is in use by a job of {theirs}; this one has {purpose}: wait, or choose another"
-            )
+        theirs = file.read()  # another process may have written while this lock changed from EX to SH
+        remedy = "wait, or choose another"
+        require(theirs == purpose, f"{directory} is in use by a job of {theirs}; this one has {purpose}: {remedy}")
         yield
 
 
+def _overwrite(file, text):
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
 def _lock_file(path: Path) -> IO[str]:
-    """Open a lock. One that is a link is refused, since what it points to would be written."""
+    """Open a lock file. Raises InputError for a link, since the file that it points to would be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
     except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise InputError(f"{path} is a link: remove it") from error
+        require(error.errno != errno.ELOOP, f"{path} is a link: remove it")
+        raise
 
 
 def _hold(file, how, directory, wait):
-    """Lock it. Raises InputError with who has it where it is still locked after `wait` seconds."""
+    """Lock a file. Raises InputError with its holder if it is still locked after `wait` seconds."""
     deadline = time.monotonic() + wait
     while True:
         try:

@@ -1,4 +1,4 @@
-"""uint8 images <-> the model's [-1, 1], in batches through a network, and in grids as PNG."""
+"""Images: conversion between uint8 and the model's [-1, 1], batches through a network, grids as PNG."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -9,30 +9,30 @@ import jax
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import require
 from cfg_jax.files import MARK, write_atomic
 
 
 def to_float(images: jax.Array | np.ndarray):
-    """uint8 0..255 -> float32 in [-1, 1], on whichever device the images are."""
+    """Convert uint8 0..255 to float32 in [-1, 1], on the device that holds the images."""
     return images.astype(np.float32) / 127.5 - 1
 
 
 def to_uint8(x: jax.Array | np.ndarray, quantize: str = "round") -> np.ndarray:
-    """[-1, 1] -> uint8 0..255 on the host; values outside are clipped. Raises InputError for NaN or infinity.
+    """Convert [-1, 1] to uint8 0..255 on the host, and clip values outside. Raises InputError for NaN or infinity.
 
-    quantize: "round" to the nearest level, the inverse of to_float, or "truncate", as ADM does.
+    quantize is "round" to the nearest level, the inverse of to_float, or "truncate", as ADM does.
     """
-    if not np.isfinite(x).all():
-        raise InputError("the images hold NaN or infinity: the weights diverged, or w is too large without a threshold")
+    reason = "the weights diverged, or w is too large without a threshold"
+    require(np.isfinite(x).all(), f"the images hold NaN or infinity: {reason}")
     levels = (np.asarray(x, np.float32) + 1) * 127.5
     return np.clip(np.round(levels) if quantize == "round" else levels, 0, 255).astype(np.uint8)
 
 
 def in_batches(network: Callable, images: np.ndarray, batch_size: int) -> Any:
-    """The outputs of a network for images [N, ...]: a tree of host arrays [N, ...].
+    """Return a network's outputs for images [N, ...]: a tree of host arrays [N, ...].
 
-    The last batch is filled up with its last image, so that all have one shape and one program is compiled.
+    The last batch is filled up with its last image, so that all batches have one shape and one program is compiled.
     """
     parts = []
     for begin in range(0, len(images), batch_size):
@@ -46,9 +46,9 @@ GAP = 2  # pixels between the images of a grid
 
 
 def grid(images: np.ndarray, columns: int, side: int = 64) -> Image.Image:
-    """uint8 [N, H, W, C] -> one picture of N / columns rows, with GAP pixels between the images.
+    """Return one picture of the images uint8 [N, H, W, C], with `columns` images in a row and GAP pixels between them.
 
-    Images below `side` pixels are enlarged by the largest whole factor that keeps them within it, each pixel a square.
+    Images below `side` pixels are enlarged by the largest whole factor that keeps them within `side`.
     """
     zoom = max(1, side // images.shape[1])
     enlarged = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
@@ -59,7 +59,7 @@ def grid(images: np.ndarray, columns: int, side: int = 64) -> Image.Image:
 
 
 def mosaic(rows: Sequence[Sequence[Image.Image]], gap: int = 12) -> Image.Image:
-    """Rows of pictures -> one picture on white, with `gap` pixels between them. A row is as high as its highest."""
+    """Return one picture of rows of pictures on white, `gap` pixels apart. A row is as high as its highest picture."""
     width = max(sum(panel.width + gap for panel in row) - gap for row in rows)
     heights = [max(panel.height for panel in row) for row in rows]
     whole = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)), "white")
@@ -74,13 +74,13 @@ def mosaic(rows: Sequence[Sequence[Image.Image]], gap: int = 12) -> Image.Image:
 
 
 def read_png(path: str | Path) -> Image.Image:
-    """The picture in mode RGB."""
+    """Return the picture of a PNG file in mode RGB."""
     with Image.open(path) as image:
         return image.convert("RGB")
 
 
 def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file, which says who wrote it."""
+    """Return the bytes of a PNG file that carries the mark of this code."""
     buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
     about.add_text("Software", MARK)
     image.save(buffer, "PNG", pnginfo=about)

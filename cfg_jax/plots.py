@@ -1,6 +1,6 @@
-"""One look for every plot, and how a plot is written: a PNG, and an SVG beside it whose text stays text.
+"""One style for every plot. A plot is written as a PNG and as an SVG whose text stays text.
 
-What draws is decorated with `styled`. The bytes are a function of what is drawn: no date, no random names.
+A function that draws is decorated with `styled`. The same plot gives the same bytes: no date, no random names.
 """
 
 import io
@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from cfg_jax.files import MARK, write_atomic
 
-# Okabe and Ito's, which the colour-blind tell apart, without their yellow, which white swallows
+# Okabe and Ito's colours, which colour-blind readers tell apart, without yellow, which is faint on white
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 MARKERS = "osD^v"
 STYLE = {
@@ -52,13 +52,22 @@ STYLE = {
     "ytick.labelcolor": "black",
 }
 styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-SIDES = [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # where a name may stand, by preference
-GAPS = 4, 9  # points between it and what it names
+SIDES = [
+    (0, 1),
+    (0, -1),
+    (1, 0),
+    (-1, 0),
+    (1, 1),
+    (1, -1),
+    (-1, 1),
+    (-1, -1),
+]  # from a point to its name, by preference
+GAPS = 4, 9  # points between a name and its point
 
 
 @styled
 def image(figure: Figure, kind: str) -> bytes:
-    """The bytes of a PNG or an SVG, kind "png" or "svg"."""
+    """Return the bytes of a figure of kind "png" or "svg"."""
     out = io.BytesIO()
     about = {"svg": {"Date": None, "Creator": MARK}, "png": {"Software": MARK}}[kind]
     figure.savefig(out, format=kind, metadata=about)
@@ -73,9 +82,9 @@ def save(path: str | Path, figure: Figure) -> None:
 
 @styled
 def name_points(names: Mapping[Line2D, Sequence[str]]) -> None:
-    """Write a name beside each point of the lines of one axes, where it covers least of what is drawn.
+    """Write a name beside each point of the lines of one axes, where it covers least of the drawing.
 
-    A name is left out where it would cover another or leave the axes. Call it last: it reads where the points lie.
+    A name that would cover another or leave the axes is left out. Call this last, since it reads where the points lie.
     """
     axes = next(iter(names)).axes
     assert axes and axes.figure
@@ -87,11 +96,11 @@ def name_points(names: Mapping[Line2D, Sequence[str]]) -> None:
     taken = []
     for line, texts in names.items():
         for at, text in zip(line.get_xydata(), texts, strict=True):
-            said = axes.annotate(
+            label = axes.annotate(
                 text, at, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=7,
                 color=line.get_color(), in_layout=False,
             )  # fmt: skip
-            box, free = said.get_window_extent(), []
+            box, free = label.get_window_extent(), []
             for gap, (right, up) in itertools.product(GAPS, SIDES):
                 x, y = right * (box.width / 2 + gap * pixel), up * (box.height / 2 + gap * pixel)
                 there = box.translated(x, y)
@@ -101,14 +110,14 @@ def name_points(names: Mapping[Line2D, Sequence[str]]) -> None:
                     free.append((cost, len(free), (x / pixel, y / pixel), there))
             if free:
                 *_, offset, there = min(free)
-                said.set_position(offset)
+                label.set_position(offset)
                 taken.append(there)
             else:
-                said.remove()
+                label.remove()
 
 
 def _dense(path):
-    """Points along a path, about one a pixel."""
+    """Return points along a path, about one a pixel."""
     path = path[np.isfinite(path).all(1)]
     steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)))) for a, b in itertools.pairwise(path)]
     return np.concatenate([path, *steps])

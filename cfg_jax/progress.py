@@ -1,4 +1,4 @@
-"""One progress bar on a terminal, a log line now and then elsewhere."""
+"""Progress: a bar on a terminal, log lines elsewhere."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 class progress(tqdm):
-    """tqdm that logs its line every ten seconds where stderr is no terminal."""
+    """A tqdm that logs its line every ten seconds if stderr is no terminal."""
 
     def __init__(self, *args, **kwargs):
         self.terminal = sys.stderr.isatty()
@@ -17,7 +17,7 @@ class progress(tqdm):
         super().__init__(*args, file=sys.stderr, **kwargs)
 
     def display(self, msg: str | None = None, pos: int | None = None):
-        """Draw the bar on a terminal. Elsewhere log it, but not before the first step."""
+        """Draw the bar on a terminal, or else log it after the first step."""
         if self.terminal:
             return super().display(msg, pos)
         if self.n:

@@ -1,9 +1,9 @@
-"""The weights of FID's Inception network, downloaded and checked, as the .npz that evaluation reads.
+"""Download the weights of the Inception network of FID, check them, and write the .npz that evaluation reads.
 
 python -m experiments.fetch_inception
 python -m experiments.fetch_inception --from_file=pt_inception-2015-12-05-6726825d.pth      # no network needed
 
-They are TensorFlow's of 2015-12-05 as pytorch-fid and torch-fidelity publish them (one file, two addresses).
+They are TensorFlow's weights of 2015-12-05, as pytorch-fid and torch-fidelity publish them (one file, two addresses).
 --from_file also takes an .npz of layers up to mixed_8, whose features give a Frechet distance that is no FID.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.files import sha256_of, write_atomic
 from cfg_jax.models import inception
 from cfg_jax.progress import progress
@@ -23,10 +23,10 @@ URLS = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
 )
-SHA256 = "6726825d"  # its beginning, which PyTorch's convention puts into the name
+SHA256 = "6726825d"  # the first digits, which the file's name has too
 
-OUT = flags.DEFINE_string("out", "data/inception.npz", "what config.eval.inception names")
-FROM_FILE = flags.DEFINE_string("from_file", None, "a file that is here already")
+OUT = flags.DEFINE_string("out", "data/inception.npz", "the .npz to write, for config.eval.inception")
+FROM_FILE = flags.DEFINE_string("from_file", None, "a file to read in place of a download")
 
 
 def main():
@@ -34,29 +34,27 @@ def main():
     path = Path(FROM_FILE.value) if FROM_FILE.value else Path(OUT.value).with_suffix(".pth")
     if not FROM_FILE.value and not path.exists():
         download(path)
-    if not path.is_file():
-        raise InputError(f"--from_file={path} does not exist")
-    if path.suffix != ".npz" and not sha256_of(path).startswith(SHA256):
-        raise InputError(f"{path} is not the published file: its sha256 does not begin with {SHA256}; fetch it again")
+    require(path.is_file(), f"--from_file={path} does not exist")
+    published = path.suffix == ".npz" or sha256_of(path).startswith(SHA256)
+    require(published, f"{path} is not the published file: its sha256 does not begin with {SHA256}; fetch it again")
     until = inception.convert(path, OUT.value)
     print(f"{OUT.value}: the Inception network of FID up to {until}")
 
 
 def check(out):
-    """Raise InputError where something else than these weights would be replaced."""
-    if FROM_FILE.value and out.resolve() == Path(FROM_FILE.value).resolve():
-        raise InputError(f"--out={out} is --from_file: choose another --out")
+    """Raise InputError if a file that is not these weights would be replaced."""
+    same = FROM_FILE.value and out.resolve() == Path(FROM_FILE.value).resolve()
+    require(not same, f"--out={out} is --from_file: choose another --out")
     if out.exists():
         try:
             inception.load(out)
         except InputError as error:
-            raise InputError(
-                f"{out} is there and has no Inception weights: remove it, or choose another --out"
-            ) from error
+            remedy = "remove it, or choose another --out"
+            raise InputError(f"{out} is there and has no Inception weights: {remedy}") from error
 
 
 def download(path):
-    """Try the addresses in turn; a file is there whole or not at all."""
+    """Download the file from the first address that answers. Raises InputError if none does."""
     for url in URLS:
         try:
             with urllib.request.urlopen(url, timeout=30) as response:

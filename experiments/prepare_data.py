@@ -1,11 +1,11 @@
-"""A data set as memory-mapped arrays with a card, from files as they were published.
+"""Prepare a data set: memory-mapped arrays with a card, from files as they were published.
 
 python -m experiments.prepare_data --dataset=imagenet64 --source=/path --resize=area
 python -m experiments.prepare_data --dataset=folder --source=DIR --resize=lanczos --size=64 --out=data/mine
 
---source is what you have: a folder of pictures by class (train/CLASS/FILE, or CLASS/FILE), the original tars or any
-.tar, a directory that tensorflow-datasets prepared, the Imagenet64_*_npz.zip files, an .npz or .npy. Stopped anyhow,
-the same command goes on; finished, it checks what it wrote. It prints the table of labels, classes and counts.
+--source is a folder of pictures by class (train/CLASS/FILE, or CLASS/FILE), the original tars or any .tar, a directory
+that tensorflow-datasets prepared, the Imagenet64_*_npz.zip files, an .npz or .npy. If the command is stopped, run it
+again and it resumes; if it is finished, it verifies the checksums. It prints the table of labels, classes and counts.
 """
 
 from pathlib import Path
@@ -15,15 +15,15 @@ from absl import flags
 
 from cfg_jax.data import cards, prepare
 from cfg_jax.data.resize import RESIZES
-from cfg_jax.errors import InputError
+from cfg_jax.errors import require
 from experiments.helpers import cli
 
-DATASET = flags.DEFINE_enum("dataset", None, list(cards.RECIPES), "what it is")
-SOURCE = flags.DEFINE_string("source", None, "where its files are; default: tensorflow-datasets downloads it")
-OUT = flags.DEFINE_string("out", None, "default: data/DATASET, with the resize where that is a choice")
-RESIZE = flags.DEFINE_enum("resize", None, list(RESIZES), "default: the data set's, where it has one")
+DATASET = flags.DEFINE_enum("dataset", None, list(cards.RECIPES), "the name of the data set")
+SOURCE = flags.DEFINE_string("source", None, "its files; default: tensorflow-datasets downloads it")
+OUT = flags.DEFINE_string("out", None, "default: data/DATASET, with the resize if there is a choice")
+RESIZE = flags.DEFINE_enum("resize", None, list(RESIZES), "default: the data set's, if it has one")
 SIZE = flags.DEFINE_integer("size", None, "side in pixels, for a folder", lower_bound=1, upper_bound=4096)
-PARTIAL = flags.DEFINE_bool("partial", False, "take what is there of a set whose counts are known")
+PARTIAL = flags.DEFINE_bool("partial", False, "accept fewer pictures or classes than the whole set has")
 SKIP = flags.DEFINE_bool("skip_unreadable", False, "leave out files that cannot be read")
 WORKERS = flags.DEFINE_integer("workers", None, "threads; default: one a core", lower_bound=1)
 flags.mark_flags_as_required(["dataset"])
@@ -31,21 +31,20 @@ flags.mark_flags_as_required(["dataset"])
 
 def main():
     name, recipe = DATASET.value, cards.recipe(DATASET.value)
-    if not SOURCE.value and not (recipe.tfds and recipe.resize):
-        raise InputError(f"{name} needs --source: where its files are")
-    choice = f"-{RESIZE.value}" if not recipe.resize else ""
-    out = OUT.value or (f"data/{name}{choice}" if recipe.size else None)
-    if not out:
-        raise InputError(f"{name} needs --out: the directory to write")
+    downloads = recipe.tfds and recipe.resize
+    require(SOURCE.value or downloads, f"{name} needs --source: where its files are")
+    require(OUT.value or recipe.size, f"{name} needs --out: the directory to write")
+    choice = "" if recipe.resize else f"-{RESIZE.value}"
+    out = OUT.value or f"data/{name}{choice}"
     card = prepare.prepare(
         name, SOURCE.value, out, resize=RESIZE.value, size=SIZE.value, partial_set=PARTIAL.value,
         skip_unreadable=SKIP.value, workers=WORKERS.value,
     )  # fmt: skip
-    of = {split: np.load(Path(out) / f"{split}-labels.npy") for split in card.counts}
-    print(card.label_table({split: np.bincount(x, minlength=len(card.class_names)) for split, x in of.items()}))
+    num_classes = len(card.class_names)
+    labels = {split: np.load(Path(out) / f"{split}-labels.npy") for split in card.counts}
+    print(card.label_table({split: np.bincount(x, minlength=num_classes) for split, x in labels.items()}))
     counts = ", ".join(f"{n:,} {split}" for split, n in card.counts.items())
-    classes = f"{len(card.class_names)} classes"
-    print(f"{out}: {counts} images {card.image_shape}, {classes}, resize {card.resize}, card {card.digest}")
+    print(f"{out}: {counts} images {card.image_shape}, {num_classes} classes, resize {card.resize}, card {card.digest}")
     if card.left_out:
         print(f"{card.left_out} unreadable files are left out: {out}/report.json lists them")
 

@@ -1,4 +1,4 @@
-"""Mean and covariance of a data set's Inception features, to score samples against: ADM's layout, which others read.
+"""Compute reference statistics: mean and covariance of a data set's Inception features, in ADM's layout.
 
 python -m experiments.reference_stats --dataset=imagenet64-area --out=data/imagenet64-area-reference.npz
 """
@@ -16,11 +16,13 @@ from experiments.helpers import cli
 
 DATASET = flags.DEFINE_string("dataset", None, "digits, or a directory of --root that experiments.prepare_data wrote")
 ROOT = flags.DEFINE_string("root", "data", "where prepared data sets are")
-SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "pictures of which split")
+SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "the split of the pictures")
 INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "take this many, drawn once; 0 for all", lower_bound=0)
+NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", 0, "take this many images, the same in every run; 0 for all", lower_bound=0
+)
 NEIGHBOURS = flags.DEFINE_integer(
-    "neighbours", 10_000, "how many of the images to keep in it, for KID, precision and recall", lower_bound=0
+    "neighbours", 10_000, "images to keep in the file, for KID, precision and recall", lower_bound=0
 )
 OUT = flags.DEFINE_string("out", None, "the .npz to write")
 flags.mark_flags_as_required(["dataset", "out"])

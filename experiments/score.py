@@ -1,4 +1,4 @@
-"""Anyone's samples against a reference: FID, sFID, IS, KID, precision and recall by FID's own network.
+"""Score samples against a reference: FID, sFID, IS, KID, precision and recall, by the Inception network of FID.
 
 python -m experiments.score --samples=admnet_imagenet64.npz --reference=VIRTUAL_imagenet64_labeled.npz
 
@@ -21,16 +21,16 @@ from cfg_jax.sampling.model import load_classifier
 from experiments.helpers import cli
 
 SAMPLES = flags.DEFINE_string("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
-REFERENCE = flags.DEFINE_string("reference", None, "what to score against")
+REFERENCE = flags.DEFINE_string("reference", None, "the statistics or pictures to score against")
 INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
-CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, for the accuracy by labels")
-SPLITS = flags.DEFINE_integer("splits", 10, "of IS", lower_bound=1)
+CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "a noisy-image classifier, for the accuracy by labels")
+SPLITS = flags.DEFINE_integer("splits", 10, "the parts of IS", lower_bound=1)
 NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 10_000, "reference pictures for KID, precision and recall; 0 for none", lower_bound=0
 )
 BOOTSTRAP = flags.DEFINE_integer("bootstrap", 0, "resamples of the images, for standard errors", lower_bound=0)
 DEVICE = flags.DEFINE_bool("other_device", False, "score against a reference made on another kind of device")
-OUT = flags.DEFINE_string("out", None, "also write what is printed, as JSON")
+OUT = flags.DEFINE_string("out", None, "also write the scores, as JSON")
 flags.mark_flags_as_required(["samples", "reference"])
 
 
@@ -45,16 +45,16 @@ def main():
         count >= max(4, 2 * SPLITS.value),
         f"--samples={SAMPLES.value} has {count} images, too few for --splits={SPLITS.value}",
     )
-    path = CLASSIFIER_RUN.value
-    classifier = GivenClassifier(Path(path).name, load_classifier(path)) if path else None
-    require(
-        not classifier or given.labels is not None,
-        f"--samples={SAMPLES.value} has no labels: put them in it as arr_1, or leave out --classifier_run",
-    )
-    if classifier:
-        classifier.check(shape)
-        check_labels(given.labels, classifier.num_classes)
-    features = Features(InceptionFeatures(INCEPTION.value), *([classifier] if classifier else []))
+    classifiers = []
+    if path := CLASSIFIER_RUN.value:
+        classifiers = [GivenClassifier(Path(path).name, load_classifier(path))]
+        require(
+            given.labels is not None,
+            f"--samples={SAMPLES.value} has no labels: put them in it as arr_1, or leave out --classifier_run",
+        )
+        classifiers[0].check(shape)
+        check_labels(given.labels, classifiers[0].num_classes)
+    features = Features(InceptionFeatures(INCEPTION.value), *classifiers)
     reference = references.of_path(REFERENCE.value, features, NEIGHBOURS.value)
     references.check_network(reference, REFERENCE.value, features, DEVICE.value)
     references.check_shape(reference, REFERENCE.value, shape)
@@ -80,13 +80,13 @@ def main():
         "spreads": spreads,
     }
     for name, value in result["scores"].items():
-        error, spread = result["standard_errors"].get(name), spreads.get(name)
-        over = "splits" if name.startswith("is") else "subsets"
-        print(
-            f"{name:28} {value:.6g}"
-            + (f" ± {error:.2g}" if error is not None else "")
-            + (f"   (standard deviation over its {over} {spread:.2g})" if spread is not None else "")
-        )
+        line = f"{name:28} {value:.6g}"
+        if name in result["standard_errors"]:
+            line += f" ± {result['standard_errors'][name]:.2g}"
+        if name in spreads:
+            over = "splits" if name.startswith("is") else "subsets"
+            line += f"   (standard deviation over its {over} {spreads[name]:.2g})"
+        print(line)
     if OUT.value:
         write_json(OUT.value, MARKED | result)
 

@@ -10,48 +10,47 @@ from pathlib import Path
 import numpy as np
 
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.errors import InputError, installed
+from cfg_jax.errors import InputError, installed, require
 
-ARRAYS = (("train_images", "train_labels", "train"), ("images", "labels", "train"), ("arr_0", "arr_1", "train"),
-          ("test_images", "test_labels", "validation"), ("val_images", "val_labels", "validation"))  # fmt: skip
+# {split: the names that its images and labels may have}
+ARRAYS = {
+    "train": (("train_images", "train_labels"), ("images", "labels"), ("arr_0", "arr_1")),
+    "validation": (("test_images", "test_labels"), ("val_images", "val_labels")),
+}
 
 
 def arrays(path: Path) -> dict[str, Pictures]:
-    """{split: Pictures} of an .npz whose arrays have names of ARRAYS, or of an .npy with labels.npy beside it.
+    """Return {split: Pictures} of an .npz with array names of ARRAYS, or of an .npy with labels.npy beside it.
 
     Images are uint8 [N, H, W] or [N, H, W, C], labels are integers [N]. Raises InputError for any others.
     """
     if path.suffix == ".npy":
         labels = path.with_name("labels.npy")
-        if path.name == labels.name or not labels.is_file():
-            raise InputError(f"{path} has no labels: put them beside it as labels.npy")
+        labelled = path.name != labels.name and labels.is_file()
+        require(labelled, f"{path} has no labels: put them beside it as labels.npy")
         loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
     else:
+        known = {name for pairs in ARRAYS.values() for pair in pairs for name in pair}
         with np.load(path, allow_pickle=False) as file:
-            loaded = {k: file[k] for names in ARRAYS for k in names[:2] if k in file}
-    found = {}
-    for images_name, labels_name, split in ARRAYS:
-        if images_name in loaded and labels_name in loaded and split not in found:
-            found[split] = _of_arrays(path, loaded[images_name], loaded[labels_name])
-    if "train" not in found:
-        names = " or ".join(f"{a} and {b}" for a, b, split in ARRAYS if split == "train")
-        raise InputError(f"{path} has no training images and labels: call the arrays {names}")
-    return found
+            loaded = {name: file[name] for name in known.intersection(file.files)}
+    splits = {}
+    for split, pairs in ARRAYS.items():
+        if pair := next((pair for pair in pairs if loaded.keys() >= set(pair)), None):
+            splits[split] = _checked(path, *(loaded[name] for name in pair))
+    names = " or ".join(map(" and ".join, ARRAYS["train"]))
+    require("train" in splits, f"{path} has no training images and labels: call the arrays {names}")
+    return splits
 
 
-def _of_arrays(path, images, labels):
-    if (
-        images.dtype != np.uint8
-        or images.ndim not in (3, 4)
-        or labels.shape != images.shape[:1]
-        or labels.dtype.kind not in "iu"
-    ):
-        raise InputError(
-            f"{path} has images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}: "
-            "give uint8 [N, H, W] or [N, H, W, C] and integers [N]"
-        )
-    if images.ndim == 4 and images.shape[3] not in (1, 3):
-        raise InputError(f"{path} has images of {images.shape[3]} channels: give 1 (grey) or 3 (RGB)")
+def _checked(path, images, labels):
+    uint8 = images.dtype == np.uint8 and images.ndim in (3, 4)
+    require(
+        uint8 and labels.shape == images.shape[:1] and labels.dtype.kind in "iu",
+        f"{path} has images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}: "
+        "give uint8 [N, H, W] or [N, H, W, C] and integers [N]",
+    )
+    channels = images.shape[3] if images.ndim == 4 else 1
+    require(channels in (1, 3), f"{path} has images of {channels} channels: give 1 (grey) or 3 (RGB)")
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if not 0 <= low <= high < 2**16:  # a split may have fewer pictures than there are classes
         raise InputError(f"{path} has labels {low}..{high} on {len(labels)} images: number classes 0..K-1")
@@ -62,26 +61,22 @@ def _of_arrays(path, images, labels):
 
 
 def zipped_batches(paths: Iterable[Path]) -> dict[str, Pictures]:
-    """{split: Pictures} of Chrabaszcz et al.'s Imagenet64_*_npz.zip, with synsets as classes.
+    """Return {split: Pictures} of Chrabaszcz et al.'s Imagenet64_*_npz.zip, with synsets as classes.
 
-    A batch in them has flat CHW images, and labels 1..1000 in an order of its own.
+    Their batches have flat CHW images, and labels 1..1000 in another order than the standard one.
     """
     tfds = installed("tensorflow_datasets", extra="tfds")
 
     synsets = tfds.core.tfds_path("image_classification/imagenet_resized_labels.txt").read_text().split()
     lock = threading.Lock()
 
-    @lru_cache(maxsize=2)  # a shard may need the end of one batch and the start of the next
+    @lru_cache(maxsize=2)  # a part may need the end of one batch and the start of the next
     def batch(path, member):
-        with (
-            zipfile.ZipFile(path) as archive,
-            archive.open(member) as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            labels = arrays["labels"]
-            if not 1 <= labels.min() <= labels.max() <= len(synsets):
-                raise ValueError(f"{member} has labels {labels.min()}..{labels.max()}, not 1..{len(synsets)}")
-            return arrays["data"].reshape(len(labels), 3, 64, 64), labels
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file, np.load(file, allow_pickle=False) as npz:
+            images, labels = npz["data"], npz["labels"]
+        if not 1 <= labels.min() <= labels.max() <= len(synsets):
+            raise ValueError(f"{member} has labels {labels.min()}..{labels.max()}, not 1..{len(synsets)}")
+        return images.reshape(len(labels), 3, 64, 64), labels
 
     places = {"train": [], "validation": []}
     for path in paths:
@@ -102,4 +97,4 @@ def zipped_batches(paths: Iterable[Path]) -> dict[str, Pictures]:
         names = [f"{path.name}/{member}[{row}]" for path, member, _, row, _ in places]
         return Pictures(names, [crc for _, _, crc, _, _ in places], [label for *_, label in places], read)
 
-    return {split: pictures(found) for split, found in places.items() if found}
+    return {split: pictures(rows) for split, rows in places.items() if rows}

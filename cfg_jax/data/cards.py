@@ -1,10 +1,9 @@
-"""What is known of a data set: before it is prepared (RECIPES) and after (Card, the card.json beside the images)."""
+"""Facts about a data set: before it is prepared (RECIPES) and after (Card, the card.json beside the images)."""
 
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.files import digest_json, read_json, write_json
 
 FORMAT = 1  # of a prepared directory
@@ -22,102 +21,96 @@ class Card:
     sha256: dict[str, str]  # of a split's uint8 images and int32 labels, in order
     comparable: str  # what its FID may be compared with
     left_out: int = 0  # unreadable files
-    complete: bool = True  # every image of the published set is in it
+    complete: bool = True  # it has every image of the published set
     pillow: str = ""  # the version that decoded and resized
     listing: str = ""  # digest of the source's file names and the settings
     format: int = FORMAT
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits of the training images, their labels, and what the labels mean."""
-        content = [self.class_names, self.image_shape, self.resize, self.sha256["train"]]
-        return digest_json(content)
+        """Twelve hex digits of the training images, their labels, and the meaning of the labels."""
+        return digest_json([self.class_names, self.image_shape, self.resize, self.sha256["train"]])
 
     def label_table(self, counts: dict[str, list[int]]) -> str:
-        """A line for each class: its label, its pictures in each split, which counts has by label, and its name."""
-        names = map(printable, self.class_names)
-        head = ("label", *counts, "class")
-        rows = [head, *((str(k), *(str(of[k]) for of in counts.values()), name) for k, name in enumerate(names))]
-        return "\n".join("  ".join([*map(str.rjust, row[:-1], map(len, head)), row[-1]]) for row in rows)
+        """Return a line for each class: its label, its pictures in each split (counts has them by label), its name."""
+        head = ("label", *counts)
+        lines = ["  ".join([*head, "class"])]
+        for k, name in enumerate(self.class_names):
+            numbers = [k, *(by_label[k] for by_label in counts.values())]
+            cells = [str(number).rjust(len(title)) for number, title in zip(numbers, head, strict=True)]
+            lines.append("  ".join([*cells, printable(name)]))
+        return "\n".join(lines)
 
     def class_table(self) -> str:
-        """Label and name of every class; of more than 20 classes, only the first and the last ones."""
+        """Return label and name of every class. Of more than 20 classes, return only the first and the last."""
         table = [f"{k} {printable(name)}" for k, name in enumerate(self.class_names)]
         return "; ".join(table if len(table) <= 20 else [*table[:8], "...", *table[-3:]])
 
 
 def printable(name: str) -> str:
-    """A name from a disk in one line: as it is, or escaped where it has what cannot be printed."""
+    """Return a name on one line: unchanged, or escaped if it has characters that cannot be printed."""
     return name if name.isprintable() else ascii(name)
 
 
 def save(path: str | Path, card: Card) -> None:
-    """Write the card with a seal, a digest of everything in it, by which load notices a change by hand."""
+    """Write the card with a seal: a digest of all its fields, by which load notices a change by hand."""
     write_json(path, {**asdict(card), "digest": card.digest, "seal": digest_json(asdict(card))})
 
 
 def load(path: str | Path) -> Card:
-    """Read what save wrote. Raises InputError where it is damaged, changed by hand, or of another format."""
+    """Read a card that save wrote. Raises InputError if it is damaged, changed by hand, or of another format."""
     again = "run experiments.prepare_data again with the same --out: it writes it anew"
     try:
         values = read_json(path)
-        if values.get("format") != FORMAT:
-            raise InputError(f"{path} is of format {values.get('format')}, this version reads {FORMAT}: {again}")
-        digest, sealed = values.pop("digest"), values.pop("seal")
+        version = values.get("format")
+        require(version == FORMAT, f"{path} is of format {version}, this version reads {FORMAT}: {again}")
+        digest, seal = values.pop("digest"), values.pop("seal")
         card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-        if (card.digest, digest_json(values)) != (digest, sealed):
-            raise InputError(f"{path} was changed by hand: {again}")
+        unchanged = (card.digest, digest_json(values)) == (digest, seal)
+        require(unchanged, f"{path} was changed by hand: {again}")
         return card
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no data card ({error}): {again}") from error
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A data set by name, before its files are seen."""
+    """A data set by name, before its files are read."""
 
     source: str
     licence: str
     comparable: str
-    size: int | None = None  # None: --size says
-    resize: str | None = None  # None: --resize says
+    size: int | None = None  # None: --size gives it
+    resize: str | None = None  # None: --resize gives it
     channels: int = 3
-    class_names: tuple[str, ...] | None = None  # None: the source says
-    counts: dict[str, int] | None = None  # of the whole published set
+    class_names: tuple[str, ...] | None = None  # None: the source gives them
+    counts: dict[str, int] = field(default_factory=dict)  # of the whole published set, if it is known
     tfds: str | None = None  # the builder that downloads it
     upright: bool = False  # turn pictures by their EXIF orientation
 
 
-@cache
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 classes in the order of their labels, each as its synset and its name."""
-    lines = (Path(__file__).parent / "imagenet_classes.txt").read_text().splitlines()
-    return tuple(line for line in lines if not line.startswith("#"))
-
-
-def recipe(name: str):
-    """The recipe of a data set. Raises InputError for a name that is not in RECIPES."""
-    if name not in RECIPES:
-        raise InputError(f"--dataset={name} is unknown: choose one of {', '.join(RECIPES)}")
-    found = RECIPES[name]
-    return found() if callable(found) else found
-
-
-def imagenet(size: int) -> Recipe:
-    """ILSVRC2012 at size x size pixels, by a resize that --resize names."""
-    return Recipe(
-        source="ILSVRC2012, image-net.org: Russakovsky et al. 2015",
-        licence="ImageNet terms of access: non-commercial research",
-        comparable="FID against a reference of the same resize alone: area is the paper's, adm ADM's, lanczos EDM's",
-        size=size,
-        class_names=imagenet_classes(),
-        counts={"train": 1_281_167, "validation": 50_000},
-        tfds="imagenet2012",
-    )
+def recipe(name: str) -> Recipe:
+    """Return the recipe of a data set. Raises InputError for a name that is not in RECIPES."""
+    require(name in RECIPES, f"--dataset={name} is unknown: choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# the 1,000 classes in the order of their labels, each as its synset and its name
+IMAGENET = tuple(
+    line
+    for line in (Path(__file__).parent / "imagenet_classes.txt").read_text().splitlines()
+    if not line.startswith("#")
+)
+IMAGENET_64 = Recipe(
+    source="ILSVRC2012, image-net.org: Russakovsky et al. 2015",
+    licence="ImageNet terms of access: non-commercial research",
+    comparable="FID against a reference of the same resize alone: area is the paper's, adm ADM's, lanczos EDM's",
+    size=64, class_names=IMAGENET, counts={"train": 1_281_167, "validation": 50_000}, tfds="imagenet2012",
+)  # fmt: skip
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -139,15 +132,14 @@ RECIPES = {
         comparable="nothing published on ImageNet 64x64: other classes, counts and resize",
         size=64, resize="none",
     ),
-    "imagenet64": lambda: imagenet(64),
-    "imagenet128": lambda: imagenet(128),
-    "imagenet_resized": lambda: Recipe(
+    "imagenet64": IMAGENET_64,
+    "imagenet128": replace(IMAGENET_64, size=128),
+    "imagenet_resized": replace(
+        IMAGENET_64,
         source="patrykchrabaszcz.github.io/Imagenet32: Chrabaszcz, Loshchilov and Hutter 2017, box resize of the whole "
         "picture; labels mapped to the standard order",
-        licence="ImageNet terms of access: non-commercial research",
         comparable="FID on the same set alone: its pictures are squeezed, not cropped",
-        size=64, resize="none", class_names=imagenet_classes(), counts={"train": 1_281_167, "validation": 50_000},
-        tfds="imagenet_resized/64x64",
+        resize="none", tfds="imagenet_resized/64x64",
     ),
     "folder": Recipe(
         source="a folder of pictures by class", licence="the pictures' own", comparable="itself", upright=True

@@ -1,6 +1,6 @@
-"""Where pictures come from: a source on disk -> {split: Pictures}. Files are listed and read, not decoded.
+"""Find the pictures of a source on disk: {split: Pictures}. Files are listed and read, not decoded.
 
-A place is where a file's bytes are: (path or bytes of what holds it, offset, size).
+A place is (holder, offset, size) of a file's bytes. The holder is the path of the file or archive, or its bytes.
 """
 
 import gzip
@@ -20,18 +20,18 @@ from cfg_jax.data.array_origin import arrays, zipped_batches
 from cfg_jax.data.cards import printable
 from cfg_jax.data.labels import text_of
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.data.splits import find_splits
+from cfg_jax.data.splits import find_splits, is_in
 from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
 from cfg_jax.errors import InputError, installed, require
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
-# what says that a file is a picture; one that Pillow cannot read is listed as unreadable, and not as of no use
+# suffixes of pictures; a file of these that Pillow cannot read is listed as unreadable, not as unused
 PICTURES = (
     ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
     ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".dng", ".cr2", ".nef", ".arw",
 )  # fmt: skip
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
-# what systems, file servers and notebooks put among files; names with a point before them are left out as well
+# names that systems, file servers and notebooks add; names that begin with a point are skipped as well
 SERVICE = {
     "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot", "$recycle.bin",
     "recycler", "recycled", "system volume information", "lost+found", "found.000", "network trash folder",
@@ -40,48 +40,42 @@ SERVICE = {
 
 
 def find(source: str | Path, out: str | Path | None = None) -> tuple[dict[str, Pictures], list[str]]:
-    """Tell by its files what a source is -> ({split: Pictures}, [what in it is of no use]).
+    """Return ({split: Pictures}, [unused files]) of a source, whose kind is told from its files.
 
-    A folder `out` in it, which is being prepared, is not looked at. Raises InputError where the source is absent,
-    damaged or without training pictures, or where a picture's class or split cannot be told.
+    A folder `out` within the source, which is being prepared, is skipped. Raises InputError if the source is absent,
+    damaged or without training pictures, or if the class or split of a picture cannot be told.
     """
     path = Path(source)
-    if not path.exists():
-        raise InputError(f"--source={source} does not exist: name a folder, a .tar, an .npz or a .npy")
+    require(path.exists(), f"--source={source} does not exist: name a folder, a .tar, an .npz or a .npy")
     try:
-        splits, left_out = _find(path, out)
+        splits, unused = _find(path, out)
     except (InputError, OSError):
         raise
     except Exception as error:  # zip, zlib, tar, numpy and protobuf each have their own for a damaged file
-        raise InputError(
-            f"--source={source} cannot be read ({type(error).__name__}: {error}): fetch it again"
-        ) from error
-    if "train" not in splits:
-        raise InputError(
-            f"--source={source} has no training pictures: expected train/CLASS/FILE or CLASS/FILE below it"
-        )
-    return splits, left_out
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"--source={source} cannot be read ({reason}): fetch it again") from error
+    expected = "expected train/CLASS/FILE or CLASS/FILE below it"
+    require("train" in splits, f"--source={source} has no training pictures: {expected}")
+    return splits, unused
 
 
 def _find(path, out):
     if path.is_file():
         if path.suffix in (".npz", ".npy"):
             return arrays(path), []
-        if not tarfile.is_tarfile(path):
-            raise InputError(f"--source={path} is no folder, .tar, .npz or .npy of pictures")
+        require(tarfile.is_tarfile(path), f"--source={path} is no folder, .tar, .npz or .npy of pictures")
         return by_class(tar_entries(path))
-    if not path.is_dir():
-        raise InputError(f"--source={path} is no folder and no file: name a folder, a .tar, an .npz or a .npy")
+    require(path.is_dir(), f"--source={path} is no folder and no file: name a folder, a .tar, an .npz or a .npy")
     if directory := tfds_directory(path):
         return from_tfds(directory)
     if zips := sorted(p for p in path.glob("Imagenet64_*_npz.zip") if p.is_file()):
         return zipped_batches(zips), []
     avoid = Path(out or "").resolve()
-    there = sorted(p for p in path.iterdir() if not is_service(p.name) and p.resolve() != avoid)
-    tars = [p for p in there if p.name.lower().endswith((".tar", ".tar.gz", ".tgz")) and p.is_file()]
+    listed = sorted(p for p in path.iterdir() if not is_service(p.name) and p.resolve() != avoid)
+    tars = [p for p in listed if p.name.lower().endswith((".tar", ".tar.gz", ".tgz")) and p.is_file()]
     if originals := [p for p in tars if p.stem in ILSVRC_TARS]:
         tars = originals
-    elif tars and (others := [p.name for p in there if p.is_dir() or (p not in tars and is_picture(p.name))]):
+    elif tars and (others := [p.name for p in listed if p.is_dir() or (p not in tars and is_picture(p.name))]):
         raise InputError(
             f"--source={path} has folders and archives ({tars[0].name}), such as {others[0]}: name one, or move the "
             "other away"
@@ -94,15 +88,15 @@ def is_picture(name: str) -> bool:
 
 
 def is_service(name: str) -> bool:
-    """Return whether a file or folder of this name is left out: it is hidden, or SERVICE has its name."""
+    """Return whether a file or folder of this name is skipped: it is hidden, or its name is in SERVICE."""
     return (name.startswith(".") and name != "..") or name.lower() in SERVICE
 
 
 def by_class(entries: Iterable[tuple[str, tuple]]) -> tuple[dict[str, Pictures], list[str]]:
-    """[(path, place)] -> ({split: Pictures}, [paths of no use]). A folder's path ends in /.
+    """Return ({split: Pictures}, [unused paths]) of [(path, place)]. A folder's path ends in /.
 
-    Paths are [.../]train/CLASS/.../FILE, or CLASS/.../FILE where no folder is a split. Raises InputError where a folder
-    at the place of a class has no picture, since the classes after it would take other labels.
+    Paths are [.../]train/CLASS/.../FILE, or CLASS/.../FILE if no folder is a split. Raises InputError if a folder at
+    the place of a class has no picture, since the classes after it would take other labels.
     """
     entries = sorted(entries, key=lambda entry: entry[0])
     listed = [path for path, _ in entries if not path.endswith("/")]
@@ -112,37 +106,41 @@ def by_class(entries: Iterable[tuple[str, tuple]]) -> tuple[dict[str, Pictures],
         raise InputError(f"{printable(archives[0])} is an archive within the source: unpack it there, or move it away")
     splits = find_splits(path for path in listed if is_picture(path))
     synset_of = annotations(entries)
-    found, left_out, first_files, giving = {}, [], {}, set()
+    pictures, unused, first_files, with_pictures = {}, [], {}, set()
     for path, place in entries:
         *folders, file = path.split("/")
-        at = next((at for at in splits if tuple(folders[: len(at)]) == at), None)
-        split, folders = (None, []) if at is None else (splits[at], folders[len(at) :])
-        class_folder = (*(at or ()), *folders[:1])
-        if folders:
+        top = next((top for top in splits if is_in(tuple(folders), top)), None)
+        split, below = (None, []) if top is None else (splits[top], folders[len(top) :])
+        class_folder = (*(top or ()), *below[:1])
+        if below:
             first_files[class_folder] = first_files.get(class_folder) or file
         label = synset_of.get(file) if split == "validation" else None
-        if folders and not label:
-            label = unicodedata.normalize("NFC", folders[0])  # an archive and a folder may write one name in two ways
+        if below and not label:
+            label = unicodedata.normalize("NFC", below[0])  # an archive and a folder may encode one name in two ways
         elif split and not label and (label := validation_synset(file)):
             split = "validation"
         if split and label and is_picture(file):
-            found.setdefault(split, []).append((path, label, place))
-            giving.add(class_folder)
+            pictures.setdefault(split, []).append((path, label, place))
+            with_pictures.add(class_folder)
         elif file:
-            left_out.append(path)
+            unused.append(path)
     for folder, file in first_files.items():
         name = printable("/".join(folder))
         require(file, f"{name} is empty: put the pictures of that class there, or remove it")
         require(
-            folder in giving,
+            folder in with_pictures,
             f"{name} has no picture that is known by its ending (its first file is {printable(file)}): convert them to "
             ".png or .jpg, or remove it",
         )
-    return {split: _of_entries(entries) for split, entries in found.items()}, left_out
+    return {split: _at_places(*zip(*rows, strict=True)) for split, rows in pictures.items()}, unused
+
+
+def _at_places(paths, labels, places):
+    return Pictures(paths, [size for *_, size in places], labels, lambda i: (fetch(places[i]), labels[i]))
 
 
 def annotations(entries: list[tuple[str, tuple]]) -> dict[str, str]:
-    """{file: synset} of Tiny ImageNet's validation pictures, which are published in one folder with a list."""
+    """Return {file: synset} of Tiny ImageNet's validation pictures, which are published in one folder with a list."""
     lists = [fetch(place) for path, place in entries if path.endswith("val/val_annotations.txt")]
     lines = [line for content in lists for line in text_of(content, "val_annotations.txt").splitlines() if line.strip()]
     if wrong := [line for line in lines if "\t" not in line]:
@@ -151,19 +149,14 @@ def annotations(entries: list[tuple[str, tuple]]) -> dict[str, str]:
 
 
 def validation_synset(file: str) -> str | None:
-    """The synset of a validation picture of ILSVRC2012 by its file name; None for any other file."""
+    """Return the synset of a validation picture of ILSVRC2012 by its file name; None for any other file."""
     number = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.jpeg", file, re.IGNORECASE)
     synsets = validation_synsets() if number else ()
     return synsets[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(synsets) else None
 
 
-def _of_entries(entries):
-    paths, labels, places = zip(*entries, strict=True)
-    return Pictures(paths, [size for *_, size in places], labels, lambda i: (fetch(places[i]), labels[i]))
-
-
 def fetch(place: tuple[str | Path | bytes, int, int]) -> bytes:
-    """The bytes at a place."""
+    """Return the bytes at a place."""
     holder, offset, size = place
     if isinstance(holder, bytes):
         return holder[offset : offset + size]
@@ -173,13 +166,13 @@ def fetch(place: tuple[str | Path | bytes, int, int]) -> bytes:
 
 
 def folder_entries(root: Path, avoid: Path | None = None) -> list[tuple[str, tuple]]:
-    """[(path below root, place)] of all files and folders but service ones and the folder `avoid`.
+    """Return [(path below root, place)] of all files and folders, without service ones and the folder `avoid`.
 
-    Raises InputError where two paths lead to one folder, as in a loop of links.
+    Raises InputError if two paths lead to one folder, as in a loop of links.
     """
 
     def fail(error):
-        raise error  # a folder that may not be listed would shift the labels after it
+        raise error  # a folder that may not be listed would change the labels after it
 
     entries, seen = [], {}
     for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
@@ -199,12 +192,12 @@ def folder_entries(root: Path, avoid: Path | None = None) -> list[tuple[str, tup
     return entries
 
 
-NOTHING = (b"", 0, 0)  # the place of what has no content
+NOTHING = (b"", 0, 0)  # the place of a folder, or of a file that is not read
 NO_FILE = " (no file: a link, pipe or device)"
 
 
 def tar_entries(path: Path) -> list[tuple[str, tuple]]:
-    """[(name, place)] of the members of an archive, and of the tars within it.
+    """Return [(name, place)] of the members of an archive and of the tars within it.
 
     A compressed archive is read into memory. Raises InputError for a damaged one.
     """
@@ -212,24 +205,24 @@ def tar_entries(path: Path) -> list[tuple[str, tuple]]:
     try:
         with open(path, "rb") as file:
             begin = file.read(6)
-            if begin[:3] == b"BZh" or begin == b"\xfd7zXZ\0":
-                raise InputError(f"{path} is compressed by another method than gzip: unpack it, or compress it anew")
+            other = begin[:3] == b"BZh" or begin == b"\xfd7zXZ\0"
+            require(not other, f"{path} is compressed by another method than gzip: unpack it, or compress it anew")
             if begin[:2] != b"\x1f\x8b":
                 file.seek(0)
                 return list(_members(file, path, prefix, os.path.getsize(path)))
         with gzip.open(path) as file:
-            content = file.read()  # to its end, where its checksum is
+            content = file.read()  # to its end, where the checksum is
         return list(_members(io.BytesIO(content), content, prefix, len(content)))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}): fetch it again, or unpack it and name the folder") from error
 
 
 def _members(file, holder, prefix, end) -> Iterator[tuple[str, tuple]]:
-    """Yield the members of a tar, which begins where `file` stands and ends at the byte `end`."""
+    """Yield (name, place) of the members of a tar that begins at the position of `file` and ends at the byte `end`."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         members = list(tar)
         file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile ends silently at a broken header
             raise tarfile.ReadError(f"it breaks off after {len(members)} members")
         while block := file.read(max(0, min(1 << 20, end - file.tell()))):
             if block.count(0) < len(block):
@@ -242,7 +235,7 @@ def _members(file, holder, prefix, end) -> Iterator[tuple[str, tuple]]:
             yield name + "/", NOTHING
         elif not member.isfile() or member.issparse():
             yield name + NO_FILE, NOTHING
-        elif name.lower().endswith(".tar"):  # ILSVRC2012_img_train.tar holds one for each synset
+        elif name.lower().endswith(".tar"):  # ILSVRC2012_img_train.tar has one for each synset
             file.seek(member.offset_data)
             yield name[:-4] + "/", NOTHING
             yield from _members(file, holder, name[:-4] + "/", member.offset_data + member.size)
@@ -252,7 +245,6 @@ def _members(file, holder, prefix, end) -> Iterator[tuple[str, tuple]]:
 
 @cache
 def validation_synsets() -> list[str]:
-    """The synsets of ILSVRC2012's 50,000 validation pictures in order, since their archive has no folders."""
+    """Return the synsets of ILSVRC2012's 50,000 validation pictures in order, since their archive has no folders."""
     tfds = installed("tensorflow_datasets", extra="tfds")
-
     return tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()

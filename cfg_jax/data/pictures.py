@@ -1,4 +1,4 @@
-"""A split's pictures as they are stored, and how one becomes an array."""
+"""The pictures of a split as they are stored, and the conversion of one to an array."""
 
 import io
 import re
@@ -11,16 +11,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cfg_jax.data.resize import RESIZES
 
 ORIENTATION = 0x0112  # EXIF
-# by their content, not by the ending; none of them runs a program, and deep sees the depth of each
+# told from the content, not from the suffix; reading one runs no program, and `deep` knows the depth of each
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """One split. Picture i is called names[i]; read(i) gives its file's bytes or its array, and its class.
+    """One split. Picture i is called names[i]; read(i) returns the bytes of its file, or its array, and its class.
 
-    stamps[i] differs where another picture has the same name: it is the size of a file or the checksum of an array.
-    classes is None where only reading a picture tells its class.
+    stamps[i] tells apart two pictures of the same name: it is the size of a file or the checksum of an array. classes
+    is None if a picture must be read to know its class.
     """
 
     names: Sequence[str]
@@ -35,7 +35,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a picture's pixels."""
+    """The settings that decide a picture's pixels."""
 
     size: int
     resize: str
@@ -46,38 +46,43 @@ class Settings:
 def convert_one(
     pictures: Pictures, i: int, *, settings: Settings
 ) -> tuple[np.ndarray | None, str, list[tuple[str, str]]]:
-    """(uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of what was unusual)."""
+    """Return (uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of anything unusual)."""
     content, label = pictures.read(i)
     try:
         picture = Image.open(io.BytesIO(content), "r", FORMATS) if isinstance(content, bytes) else from_array(content)
-        if deep(picture):  # Pillow cuts colours to 8 bits without a word
+        if deep(picture):  # Pillow silently cuts colours to 8 bits
             raise ValueError("more than 8 bits a channel: convert it to 8")
         picture.load()
         picture, kinds = normalise(picture, settings)
         image = RESIZES[settings.resize](picture, settings.size)
     except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
-        strange = isinstance(error, UnidentifiedImageError)
-        reason = f"is none of {', '.join(FORMATS)}" if strange else f"{type(error).__name__}: {error}"
-        return None, label, [("unreadable", f": {(reason.splitlines() or [''])[0][:120]}")]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"is none of {', '.join(FORMATS)}"
+        return None, label, [("unreadable", f": {reason[:120]}")]
     return image, label, [(kind, "") for kind in kinds]
 
 
 def from_array(x: np.ndarray) -> Image.Image:
-    """uint8 [H, W], [H, W, 1] or [H, W, 3] -> a picture of mode L or RGB."""
+    """Return a picture of mode L or RGB of an array uint8 [H, W], [H, W, 1] or [H, W, 3]."""
     return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
 
 
 def deep(picture: Image.Image) -> bool:
     """Return whether a picture's file has more than 8 bits a channel. The picture must not be loaded yet."""
-    of_tiles = [tile[3] for tile in getattr(picture, "tile", [])]
-    stored = [part for of in of_tiles for part in (of if isinstance(of, tuple) else (of,))]
-    bits = any(isinstance(part, str) and re.match(r"(?!BGR).*;16", part) for part in stored)  # BGR;16 is a pixel's 16
-    most = picture.format == "PPM" and any(isinstance(part, int) and part > 255 for part in stored)
-    return bits or most or picture.mode.startswith("I") or picture.mode == "F"
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return True
+    for *_, arguments in getattr(picture, "tile", []):  # of the decoder
+        for part in arguments if isinstance(arguments, tuple) else (arguments,):
+            if isinstance(part, str) and re.match(r"(?!BGR).*;16", part):  # BGR;16 has 16 bits for a whole pixel
+                return True
+            if isinstance(part, int) and picture.format == "PPM" and part > 255:
+                return True
+    return False
 
 
 def normalise(picture: Image.Image, settings: Settings) -> tuple[Image.Image, list[str]]:
-    """Any picture of 8 bits -> (it in mode L or RGB, [what was unusual about it]). Transparency is put on white."""
+    """Return a picture of 8 bits in mode L or RGB, and [anything unusual about it]. Transparency is put on white."""
     kinds = []
     if getattr(picture, "n_frames", 1) > 1:
         kinds.append("of several frames, the first taken")

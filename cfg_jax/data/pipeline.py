@@ -1,4 +1,4 @@
-"""source -> endless batches of uint8 images and int32 labels. A batch is a function of seed and step alone."""
+"""Endless batches of uint8 images and int32 labels. A batch is a function of the source, the seed and the step."""
 
 from collections.abc import Iterator
 
@@ -11,22 +11,22 @@ from cfg_jax.data.sources import Source
 def batches(
     source: Source, *, batch_size: int, seed: int, flip: bool, process: int = 0, num_processes: int = 1
 ) -> grain.MapDataset:
-    """A random-access sequence: batches(...)[step] is this process's share of the global batch of that step.
+    """Return a random-access sequence: batches(...)[step] is this process's share of the global batch of that step.
 
-    Every epoch is a permutation of its own. The processes' shares are disjoint. Together they are the same global
-    batch for any number of processes, so a run resumes by its step alone.
+    Every epoch is another permutation. The processes' shares are disjoint. Together they are the same global batch
+    for any number of processes, so a run needs only its step to resume.
     """
     ds = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     if flip:
         ds = ds.random_map(random_flip)
-    # a global batch is num_processes shares in order, so position in the batch, which decides its noise, stays
+    # the shares in order are the global batch, so an image keeps its place in it, which decides its noise
     return ds.batch(batch_size // num_processes, drop_remainder=True)[process::num_processes]
 
 
 def ahead(batches: grain.MapDataset, start: int, stop: int, num_threads: int = 1) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of steps start..stop-1 in order. The next ones are made while the device works.
+    """Yield the batches of steps start..stop-1 in order. The next batches are made while the device computes.
 
-    More threads gain nothing (docs/data.md): gathering small arrays holds the interpreter's lock.
+    More threads are not faster (docs/data.md): gathering small arrays holds the interpreter's lock.
     """
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     return iter(batches[start:stop].to_iter_dataset(options))

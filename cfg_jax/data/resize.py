@@ -1,4 +1,4 @@
-"""The resizes by name: a PIL picture and a side in pixels -> uint8 [side, side, C].
+"""Resizes by name. Each takes a PIL picture and a side in pixels and returns uint8 [side, side, C].
 
 FIDs are comparable only within one resize.
 """
@@ -10,10 +10,10 @@ from PIL import Image
 
 
 def area(picture: Image.Image, size: int) -> np.ndarray:
-    """The paper's, as in its authors' other code: centre square, then the mean over each output pixel's area.
+    """Resize as the paper, by its authors' other code: centre square, then the mean over each output pixel's area.
 
-    It is TensorFlow's "area". Those authors train on its fractions; here they are rounded to nearest. All sums are of
-    integers that their floats hold exactly, so the result is the same on every machine.
+    It is TensorFlow's "area". Those authors train on fractions; here they are rounded to the nearest integer. All sums
+    are of integers that floats represent exactly, so the result is the same on every machine.
     """
     width, height = picture.size
     side = min(width, height)
@@ -27,14 +27,14 @@ def area(picture: Image.Image, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def overlaps(side: int, size: int) -> np.ndarray:
-    """float32 [size, side]: at [j, i] how much of input pixel i lies in output pixel j, in 1/size of an input pixel."""
+    """Return float32 [size, side]: at [j, i] the part of input pixel i in output pixel j, in 1/size of a pixel."""
     i, j = np.arange(side), np.arange(size)[:, None]
     shared = np.minimum((i + 1) * size, (j + 1) * side) - np.maximum(i * size, j * side)
     return np.maximum(shared, 0).astype(np.float32)
 
 
 def adm(picture: Image.Image, size: int) -> np.ndarray:
-    """Dhariwal & Nichol's: halve by box means while twice too large, bicubic to the shorter side, centre square."""
+    """Resize as Dhariwal & Nichol: halve by box means while twice too large, bicubic to `size`, centre square."""
     while min(picture.size) >= 2 * size:
         picture = picture.resize(tuple(n // 2 for n in picture.size), Image.Resampling.BOX)
     scale = size / min(picture.size)
@@ -44,7 +44,7 @@ def adm(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def lanczos(picture: Image.Image, size: int) -> np.ndarray:
-    """Karras et al.'s (EDM): centre square, then Lanczos."""
+    """Resize as Karras et al. (EDM): centre square, then Lanczos."""
     width, height = picture.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -53,7 +53,7 @@ def lanczos(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def pad(picture: Image.Image, size: int) -> np.ndarray:
-    """No resampling: the picture in the middle of a black square. Raises ValueError where it does not fit."""
+    """Put the picture into the middle of a black square. Raises ValueError if it does not fit."""
     x = uint8(picture)
     if max(x.shape[:2]) > size:
         raise ValueError(f"{x.shape[1]}x{x.shape[0]} does not fit into {size}x{size}")
@@ -62,14 +62,14 @@ def pad(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def none(picture: Image.Image, size: int) -> np.ndarray:
-    """Pictures that have the size already. Raises ValueError for any other."""
+    """Return a picture that has the size already. Raises ValueError for any other."""
     if picture.size != (size, size):
         raise ValueError(f"{picture.width}x{picture.height} is not {size}x{size}: choose a --resize")
     return uint8(picture)
 
 
 def uint8(picture: Image.Image) -> np.ndarray:
-    """A picture -> [H, W, C], with C = 1 for grey."""
+    """Return a picture as uint8 [H, W, C], with C = 1 for grey."""
     x = np.asarray(picture, np.uint8)
     return x.reshape(*x.shape[:2], -1)
 

@@ -1,4 +1,4 @@
-"""Data sets by name: uint8 images [N, H, W, C], int32 labels [N], and a card that says what they are."""
+"""Data sets by name: uint8 images [N, H, W, C], int32 labels [N], and a card that describes them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax.data import cards
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 
 
 @dataclass(frozen=True)
 class Source:
-    images: np.ndarray  # in memory, or mapped from the disk
+    images: np.ndarray  # in memory, or mapped from disk
     labels: np.ndarray
     card: cards.Card
 
@@ -26,20 +26,17 @@ class Source:
 
 
 def digits() -> Source:
-    """scikit-learn's 1,797 handwritten digits (UCI, 43 writers) of 8x8, their 17 grey levels stretched to 0..255."""
+    """Return scikit-learn's 1,797 handwritten digits of 8x8 (UCI, 43 writers), 17 grey levels stretched to 0..255."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    about = {
-        "source": "scikit-learn: UCI optical recognition of handwritten digits, its test set",
-        "licence": "CC BY 4.0",
-    }
-    return in_memory("digits", images, data.target, map(str, data.target_names), **about)
+    origin = "scikit-learn: UCI optical recognition of handwritten digits, its test set"
+    return in_memory("digits", images, data.target, map(str, data.target_names), source=origin, licence="CC BY 4.0")
 
 
 def synthetic(image_size: int, channels: int, num_classes: int, size: int = 256) -> Source:
-    """`size` images of uniform noise with labels in turn, for benchmarks and smoke runs of the big configs."""
+    """Return `size` images of uniform noise with labels in turn, for benchmarks and smoke runs of the big configs."""
     images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, channels), np.uint8)
     num_classes = max(1, num_classes)
     labels = np.arange(size) % num_classes
@@ -49,7 +46,7 @@ def synthetic(image_size: int, channels: int, num_classes: int, size: int = 256)
 def in_memory(
     name: str, images: np.ndarray, labels: np.ndarray, class_names: Iterable[str], *, source: str, licence: str
 ) -> Source:
-    """Images uint8 [N, H, W, C] and labels [N] with a card of their own. All are training images."""
+    """Return a source of training images uint8 [N, H, W, C] and labels [N], with a new card."""
     labels = labels.astype(np.int32)
     sha256 = {"train": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()}
     card = cards.Card(
@@ -59,33 +56,33 @@ def in_memory(
 
 
 def prepared(directory: str | Path, split: str = "train") -> Source:
-    """What experiments.prepare_data wrote. The images stay on the disk until they are asked for.
+    """Return the data set that experiments.prepare_data wrote. The images stay on disk until they are read.
 
-    Raises InputError where the directory is none, is damaged, or is not what its card says.
+    Raises InputError if the directory is no data set, is damaged, or differs from its card.
     """
     directory = Path(directory)
-    if not (directory / "card.json").exists():
-        raise InputError(
-            f"config.data: {directory} is no prepared data set: make it with experiments.prepare_data "
-            f"--out={directory}, or set config.data.root and config.data.name (or digits, synthetic) to what is there"
-        )
+    require(
+        (directory / "card.json").exists(),
+        f"config.data: {directory} is no prepared data set: make it with experiments.prepare_data "
+        f"--out={directory}, or set config.data.root and config.data.name (or digits, synthetic) to what is there",
+    )
     card = cards.load(directory / "card.json")
     try:
         images = np.load(directory / f"{split}-images.npy", mmap_mode="r")
         labels = np.load(directory / f"{split}-labels.npy")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{directory} is damaged ({error}): run its experiments.prepare_data again") from error
-    kinds = images.dtype == np.uint8 and labels.dtype == np.int32
-    right = kinds and images.shape == (card.counts[split], *card.image_shape) and labels.shape == images.shape[:1]
-    if not right or not 0 <= labels.min() <= labels.max() < len(card.class_names):
-        raise InputError(f"{directory} is not what its card says: run its experiments.prepare_data again")
+    shaped = images.shape == (card.counts[split], *card.image_shape) and labels.shape == images.shape[:1]
+    right = shaped and images.dtype == np.uint8 and labels.dtype == np.int32
+    right = right and 0 <= labels.min() <= labels.max() < len(card.class_names)
+    require(right, f"{directory} is not what its card says: run its experiments.prepare_data again")
     return Source(images, labels, card)
 
 
 def load(config: ConfigDict) -> tuple[Source, ConfigDict]:
-    """The source that config.data describes, and a copy of the config with the digest of its card.
+    """Return the source that config.data describes, and a copy of the config with the digest of its card.
 
-    Raises InputError where the source is not what the config says.
+    Raises InputError if the source differs from the config.
     """
     data = config.data
     if data.name == "digits":
@@ -102,20 +99,20 @@ def load(config: ConfigDict) -> tuple[Source, ConfigDict]:
 
 
 def check(source: Source, data: ConfigDict) -> None:
-    """Raise InputError, before anything is compiled, where the source is not what config.data says."""
-    shape = (data.image_size, data.image_size, data.channels)
-    if source.images.shape[1:] != shape:
-        raise InputError(
-            f"config.data says images of {shape}, {data.name} has {source.images.shape[1:]}: "
-            "set config.data.image_size and config.data.channels to match"
-        )
-    if data.num_classes not in (0, len(source.card.class_names)):  # 0: unconditional
-        raise InputError(
-            f"{data.name} has {len(source.card.class_names)} classes, config.data.num_classes={data.num_classes}: "
-            f"set config.data.num_classes={len(source.card.class_names)}"
-        )
-    if data.get("card") not in (None, source.card.digest):
-        raise InputError(
-            f"{data.name} is of card {source.card.digest}, config.data.card={data.card} asks for other content: name "
-            "the set it was trained on, or start a new workdir"
-        )
+    """Raise InputError, before anything is compiled, if the source differs from config.data."""
+    shape, num_classes = (data.image_size, data.image_size, data.channels), len(source.card.class_names)
+    require(
+        source.images.shape[1:] == shape,
+        f"config.data says images of {shape}, {data.name} has {source.images.shape[1:]}: "
+        "set config.data.image_size and config.data.channels to match",
+    )
+    require(
+        data.num_classes in (0, num_classes),  # 0: unconditional
+        f"{data.name} has {num_classes} classes, config.data.num_classes={data.num_classes}: "
+        f"set config.data.num_classes={num_classes}",
+    )
+    require(
+        data.get("card") in (None, source.card.digest),
+        f"{data.name} is of card {source.card.digest}, config.data.card={data.get('card')} asks for other content: "
+        "name the set it was trained on, or start a new workdir",
+    )

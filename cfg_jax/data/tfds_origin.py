@@ -1,37 +1,36 @@
-"""Data sets that tensorflow-datasets built: their files' bytes as they are, read without TensorFlow."""
+"""Data sets that tensorflow-datasets built, read without TensorFlow: the bytes of their files, not decoded."""
 
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.errors import InputError, installed
+from cfg_jax.errors import InputError, installed, require
 
 
 def tfds_directory(path: Path) -> Path | None:
-    """The directory that tensorflow-datasets wrote at or below `path`, or None. Raises InputError for several."""
-    found = sorted({p.parent for depth in range(4) for p in path.glob("*/" * depth + "dataset_info.json")})
-    if len(found) > 1:
-        raise InputError(f"--source={path} has several prepared data sets: name one, such as {found[-1]}")
-    return found[0] if found else None
+    """Return the directory of tensorflow-datasets at or below `path`, or None. Raises InputError for several."""
+    prepared = sorted({p.parent for depth in range(4) for p in path.glob("*/" * depth + "dataset_info.json")})
+    if len(prepared) > 1:
+        raise InputError(f"--source={path} has several prepared data sets: name one, such as {prepared[-1]}")
+    return prepared[0] if prepared else None
 
 
 def from_tfds(directory: Path) -> tuple[dict[str, Pictures], list[str]]:
-    """A data set that tensorflow-datasets prepared -> ({split: Pictures}, splits of no use).
+    """Return ({split: Pictures}, [unused splits]) of a data set that tensorflow-datasets prepared.
 
     Classes are the names of its labels. Raises InputError unless it has images with one label each, as ArrayRecord.
     """
     tfds = installed("tensorflow_datasets", extra="tfds")
-
     builder: Any = tfds.builder_from_directory(str(directory))
     features = builder.info.features or {}
-    if not {"image", "label"} <= set(features):
-        raise InputError(f"{directory} has no image and label: name a data set of pictures with one class each")
+    labelled = {"image", "label"} <= set(features)
+    require(labelled, f"{directory} has no image and label: name a data set of pictures with one class each")
     names = features["label"].names
-    wanted = {"train": "train", "validation": "validation", "test": "validation"}
-    if "validation" in builder.info.splits:
-        del wanted["test"]
-    left_out = [f"split {split}" for split in builder.info.splits if split not in wanted]
+    used = {"train": "train", "validation": "validation"}
+    if "validation" not in builder.info.splits:
+        used = {"train": "train", "test": "validation"}
+    unused = [f"split {split}" for split in builder.info.splits if split not in used]
 
     def pictures(split):
         try:
@@ -44,33 +43,32 @@ def from_tfds(directory: Path) -> tuple[dict[str, Pictures], list[str]]:
 
         def read(i):
             record = records[i]
-            if not 0 <= record["label"] < len(names):
-                raise InputError(f"{directory} has label {record['label']} in {split}: leave that split out")
-            return record["image"], names[record["label"]]
+            label = record["label"]
+            require(0 <= label < len(names), f"{directory} has label {label} in {split}: leave that split out")
+            return record["image"], names[label]
 
         version = f"{builder.name} {builder.info.version}"
         numbers = range(len(records))
         return Pictures([f"{split}[{i}]" for i in numbers], [version] * len(records), None, read, names)
 
-    return {name: pictures(split) for split, name in wanted.items() if split in builder.info.splits}, left_out
+    return {name: pictures(split) for split, name in used.items() if split in builder.info.splits}, unused
 
 
 def by_tfds(name: str) -> Path:
-    """Let tensorflow-datasets download and build `name` -> the directory it wrote.
+    """Let tensorflow-datasets download and build `name`, and return the directory that it wrote.
 
-    Raises InputError where TensorFlow is not installed or the download fails.
+    Raises InputError if TensorFlow is not installed or the download fails.
     """
     tfds = installed("tensorflow_datasets", extra="tfds")
-
-    if not importlib.util.find_spec("tensorflow"):
-        raise InputError(
-            f"tensorflow-datasets builds {name} with TensorFlow, for this once: python -m pip install tensorflow-cpu; "
-            "or give --source, a directory it wrote elsewhere or an .npz"
-        )
+    require(
+        importlib.util.find_spec("tensorflow"),
+        f"tensorflow-datasets builds {name} with TensorFlow, which is needed only here: python -m pip install "
+        "tensorflow-cpu; or give --source, a directory it wrote elsewhere or an .npz",
+    )
     try:
         builder = tfds.builder(name, file_format="array_record")
         builder.download_and_prepare()
     except (OSError, AssertionError) as error:
-        first = str(error).splitlines()[0][:160]
-        raise InputError(f"tensorflow-datasets could not fetch {name} ({first}): give --source") from error
+        reason = str(error).splitlines()[0][:160]
+        raise InputError(f"tensorflow-datasets could not fetch {name} ({reason}): give --source") from error
     return Path(builder.data_dir)

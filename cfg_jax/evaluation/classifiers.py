@@ -1,9 +1,8 @@
-"""Classifiers of a data set's own classes, as extractors: trained here on pictures or on features, or given."""
+"""Classifiers of the data's classes: trained here on pictures or on features, or given as a noisy-image classifier."""
 
 import logging
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import flax.traverse_util
@@ -12,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax.data.sources import Source
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
 from cfg_jax.evaluation.scores import WIDTHS, Name
 from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
@@ -28,22 +27,22 @@ PROBED, PROBE_PART, PROBE_C = 20_000, 1000, 0.01  # pictures, pictures, 1 / (L2 
 
 
 def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Features:
-    """Return the feature networks of config.eval, with a classifier of the data trained where no network has logits.
+    """Return the feature networks of config.eval. If none of them has logits, train a classifier of the data's classes.
 
-    It is kept in `directory`. Raises InputError for a given classifier of other images or classes, and for one trained
-    here that has learnt next to nothing.
+    The trained classifier is kept in `directory`. Raises InputError for a given noisy-image classifier of other images
+    or classes, and for a classifier trained here that is not much better than chance.
     """
     evaluation, cache = config.eval, Path(directory) / "classifier.npz"
     network = InceptionFeatures(evaluation.inception) if evaluation.features == "inception" else None
     if evaluation.classifier:
         given = GivenClassifier(Path(evaluation.classifier).name, load_classifier(evaluation.classifier))
         given.check(source.card.image_shape)
-        if given.num_classes != config.data.num_classes:
-            raise InputError(
-                f"config.eval.classifier={evaluation.classifier} has {given.num_classes} classes, "
-                f"config.data.num_classes={config.data.num_classes}: name one of the same classes"
-            )
-        return Features(network, given)  # a given one needs Inception beside it
+        require(
+            given.num_classes == config.data.num_classes,
+            f"config.eval.classifier={evaluation.classifier} has {given.num_classes} classes, "
+            f"config.data.num_classes={config.data.num_classes}: name one of the same classes",
+        )
+        return Features(network, given)  # a given classifier needs Inception as well
     if network is None:
         return Features(DataClassifier(source, cache))
     if "fid_inception" in network.distances:
@@ -51,84 +50,75 @@ def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Fe
     return Features(network, Probe(network, "fd_mixed8", source, evaluation.reference_images, cache))
 
 
-def kept(
-    cache: Path,
-    name: str,
-    source: Source,
-    index: np.ndarray,
-    *,
-    made_from: str,
-    shapes: Callable,
-    fit: Callable,
-    logits: Callable,
-    remedy: str,
-) -> tuple[dict, float]:
-    """Return (parameters, accuracy on held-out pictures) of a classifier, trained once on the pictures `index`.
+def train_once(
+    model: "DataClassifier | Probe", index: np.ndarray, cache: Path, made_from: str
+) -> tuple[dict, float, str]:
+    """Train a classifier on the pictures `index`, or read it from the file `cache`.
 
-    `made_from` names what decides the parameters. shapes() -> {parameter: shape}, fit(index) -> parameters,
-    logits(parameters, index) -> [N, K]. Raises InputError with `remedy` where it has learnt next to nothing, and where
-    the file `cache` is damaged or was made from something else.
+    `made_from` names everything that decides the parameters. Return the parameters, the accuracy on held-out pictures
+    (0..1), and twelve hex digits of the parameters. Raises InputError with the model's `remedy` if the accuracy is near
+    chance, and if the file is damaged or was made from something else.
     """
     with claimed(cache, wait=True):  # another job of the same sweep may be training it
         if cache.exists():
-            return _read(cache, name, made_from, shapes)
-        if len(source.card.class_names) == 1:
-            raise InputError(
-                f"the classifier {name} has one class to learn from, and its scores would mean nothing: set "
-                "config.eval.features=inception, with the network of experiments.fetch_inception, which needs none"
-            )
-        order = np.random.default_rng(0).permutation(index)
-        held_out, rest = np.split(order, [max(1, int(HELD_OUT * len(order)))])
-        params = fit(rest)
-        accuracy = float((np.argmax(logits(params, held_out), 1) == source.labels[held_out]).mean())
-        chance = 1 / len(source.card.class_names)
-        if accuracy < min(3 * chance, (1 + chance) / 2):
-            raise InputError(
-                f"the classifier {name} gets {accuracy:.1%} of {len(held_out)} held-out pictures right, chance is "
-                f"{chance:.1%}: its scores would mean nothing; {remedy}"
-            )
-        log.info("classifier %s: %.2f %% of %d held-out pictures", name, 100 * accuracy, len(held_out))
-        write_npz(cache, {**params, "accuracy": np.float64(accuracy), "data": np.array(made_from)})
-        return params, accuracy
+            params, accuracy = _read(model, cache, made_from)
+        else:
+            params, accuracy = _train(model, index)
+            write_npz(cache, {**params, "accuracy": np.float64(accuracy), "data": np.array(made_from)})
+    return params, accuracy, digest(*(np.asarray(params[name]) for name in sorted(params)))
 
 
-def _read(cache, name, made_from, shapes):
+def _train(model, index):
+    name, num_classes = model.name, len(model.source.card.class_names)
+    require(
+        num_classes > 1,
+        f"the classifier {name} has one class to learn from, and its scores would mean nothing: set "
+        "config.eval.features=inception, with the network of experiments.fetch_inception, which needs none",
+    )
+    order = np.random.default_rng(0).permutation(index)
+    held_out, rest = np.split(order, [max(1, int(HELD_OUT * len(order)))])
+    params = model.fit(rest)
+    accuracy = float((np.argmax(model.logits(params, held_out), 1) == model.source.labels[held_out]).mean())
+    chance = 1 / num_classes
+    require(
+        accuracy >= min(3 * chance, (1 + chance) / 2),
+        f"the classifier {name} gets {accuracy:.1%} of {len(held_out)} held-out pictures right, chance is "
+        f"{chance:.1%}: its scores would mean nothing; {model.remedy}",
+    )
+    log.info("classifier %s: %.2f %% of %d held-out pictures", name, 100 * accuracy, len(held_out))
+    return params, accuracy
+
+
+def _read(model, cache, made_from):
     try:
         with np.load(cache, allow_pickle=False) as file:
             params = dict(file)
         accuracy, data = float(params.pop("accuracy")), str(params.pop("data"))
-        if data == made_from and {k: a.shape for k, a in params.items()} != shapes():
+        if data == made_from and {k: a.shape for k, a in params.items()} != model.shapes():
             raise ValueError("it has other arrays")
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{cache} cannot be read ({error}): remove it, it is trained again") from error
-    if data != made_from:
-        raise InputError(f"{cache} was trained on other data or features than {name}: choose another sweep directory")
+    other = f"{cache} was trained on other data or features than {model.name}: choose another sweep directory"
+    require(data == made_from, other)
     return params, accuracy
 
 
-def digest_of(params: dict) -> str:
-    """Return twelve hex digits of the parameters, in the order of their names."""
-    return digest(*(np.asarray(params[name]) for name in sorted(params)))
-
-
 class DataClassifier:
-    """A small convolutional network of the data set itself: a feature space, and logits.
+    """A small convolutional network trained here on the data's classes: a feature space, and logits.
 
-    Its Frechet distance is no FID: it is named fid_<data set>@N and compares only with itself.
+    Its Frechet distance is no FID. It is named fid_<data set>@N and compares only with itself.
     """
 
+    remedy = "set config.eval.features=inception"
+
     def __init__(self, source: Source, cache: str | Path) -> None:
-        """Train it, or read it from the file `cache`. Raises InputError as kept does."""
+        """Train it, or read it from the file `cache`. Raises InputError as train_once does."""
         num_classes, self.name, self.source = len(source.card.class_names), source.card.name, source
         self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
         self.apply = jax.jit(self.net.apply)
         self.distances = [str(Name("fid", self.name))]
-        params, self.accuracy = kept(
-            Path(cache), self.name, source, np.arange(len(source)), made_from=source.card.digest, shapes=self.shapes,
-            fit=self.fit, logits=lambda params, index: self.run(params, source.images[index])[1],
-            remedy="set config.eval.features=inception",
-        )  # fmt: skip
-        self.digest = digest_of(params)
+        trained = train_once(self, np.arange(len(source)), Path(cache), source.card.digest)
+        params, self.accuracy, self.digest = trained
         self.params = jax.device_put(params)
 
     def __call__(self, images: np.ndarray, so_far: Extracted | None = None) -> Extracted:
@@ -136,12 +126,16 @@ class DataClassifier:
         return Extracted({self.distances[0]: features}, {f"is_{self.name}": logits}, {self.name: logits})
 
     def run(self, params: dict, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [N, H, W, C] -> features float32 [N, D], logits float32 [N, K]."""
+        """Return features float32 [N, D] and logits float32 [N, K] of images uint8 [N, H, W, C]."""
         tree = flax.traverse_util.unflatten_dict(params, sep="/")
         return in_batches(lambda part: self.apply(tree, to_float(part)), images, 128)
 
+    def logits(self, params: dict, index: np.ndarray) -> np.ndarray:
+        """Return logits float32 [N, K] of the pictures `index`."""
+        return self.run(params, self.source.images[index])[1]
+
     def fit(self, index: np.ndarray) -> dict:
-        """Train on the pictures `index` -> {parameter: array}."""
+        """Train on the pictures `index` and return {parameter: array}."""
         num_steps = int(np.clip(EPOCHS * len(index) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
         params = classifier.train(
             self.source.images, self.source.labels, index, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE
@@ -149,80 +143,79 @@ class DataClassifier:
         return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep="/"))
 
     def shapes(self) -> dict:
-        """{parameter: shape}."""
+        """Return {parameter: shape}."""
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
         return {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
 
 
 class Probe:
-    """Logistic regression on an extractor's features: IS and accuracy where its own logits are not at hand.
+    """Logistic regression on a network's features, for IS and accuracy if the network has no logits.
 
     It learns from up to PROBED training pictures, and from no more than the reference is made of.
     """
 
     distances = ()
+    remedy = "take more pictures (config.eval.reference_images), or set config.eval.features=classifier"
 
     def __init__(
         self, network: FeatureExtractor, distance: str, source: Source, num_images: int, cache: str | Path
     ) -> None:
-        """Train on the features of `distance`, or read from the file `cache`. num_images 0: all. Raises as kept."""
+        """Train on the features of `distance`, or read `cache`. num_images=0 takes all. Raises as train_once does."""
         self.network, self.distance, self.source = network, distance, source
         self.name = f"{source.card.name}_{Name.parse(distance).of}"
         index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
         made_from = digest_json([source.card.digest, len(index), network.digest])
         self.parts = Path(cache).with_name(f"features-{made_from}.parts")
-        self.remedy = "take more pictures (config.eval.reference_images), or set config.eval.features=classifier"
-        self.params, self.accuracy = kept(
-            Path(cache), self.name, source, index, made_from=made_from, shapes=self.shapes, fit=self.fit,
-            logits=lambda params, index: linear(params, self.features_of(index)), remedy=self.remedy,
-        )  # fmt: skip
-        self.digest = digest_of(self.params)
+        self.params, self.accuracy, self.digest = train_once(self, index, Path(cache), made_from)
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def __call__(self, images: np.ndarray, so_far: Extracted) -> Extracted:
         logits = linear(self.params, so_far.distances[self.distance])
         return Extracted({}, {f"is_{self.name}": logits}, {self.name: logits})
 
+    def logits(self, params: dict, index: np.ndarray) -> np.ndarray:
+        """Return logits float32 [N, K] of the pictures `index`."""
+        return linear(params, self.features_of(index))
+
     def fit(self, index: np.ndarray) -> dict:
-        """Regress on the pictures `index` -> kernel [D, K], bias [K]. Raises InputError where a class has none."""
+        """Fit to the pictures `index`: kernel [D, K], bias [K]. Raises InputError if a class has no picture."""
         from sklearn.linear_model import LogisticRegression
 
         labels, num_classes = self.source.labels[index], len(self.source.card.class_names)
-        if absent := num_classes - len(np.unique(labels)):
-            lacks = f"no picture of {absent} of its {num_classes} classes"
-            raise InputError(f"the classifier {self.name} has {lacks} to learn from: {self.remedy}")
+        absent = num_classes - len(np.unique(labels))
+        lacks = f"no picture of {absent} of its {num_classes} classes"
+        require(not absent, f"the classifier {self.name} has {lacks} to learn from: {self.remedy}")
         features = self.features_of(index)
         mean, scale = features.mean(0, dtype=float), features.std(0, dtype=float) + 1e-3
         normal = ((features - mean) / scale).astype(np.float32)
-        found = LogisticRegression(C=PROBE_C, max_iter=500).fit(normal, labels)
-        # of two classes it gives one row, their log-odds
-        rows, bias = found.coef_ / scale, found.intercept_ - found.coef_ @ (mean / scale)
-        if len(rows) == 1:
+        fitted = LogisticRegression(C=PROBE_C, max_iter=500).fit(normal, labels)
+        rows, bias = fitted.coef_ / scale, fitted.intercept_ - fitted.coef_ @ (mean / scale)
+        if len(rows) == 1:  # for two classes scikit-learn gives one row, their log-odds
             rows, bias = np.concatenate([-rows, rows]) / 2, np.concatenate([-bias, bias]) / 2
         return {"kernel": rows.T.astype(np.float32), "bias": bias.astype(np.float32)}
 
     def features_of(self, index: np.ndarray) -> np.ndarray:
-        """Return features [N, D] of the pictures `index`. Their parts are kept on disk until the classifier is."""
+        """Return features [N, D] of the pictures `index`. They are kept on disk in parts until training ends."""
         parts = {self.parts / f"{digest(p)}.npz": p for p in np.split(index, range(PROBE_PART, len(index), PROBE_PART))}
         paths = to_make(parts)
         for path in progress(paths, total=len(parts), desc=f"features for {self.name}", unit="part"):
-            found = self.network(self.source.images[parts[path]], Extracted())
-            write_npz(path, {"features": found.distances[self.distance]})
+            extracted = self.network(self.source.images[parts[path]], Extracted())
+            write_npz(path, {"features": extracted.distances[self.distance]})
         return np.concatenate([np.load(path, allow_pickle=False)["features"] for path in parts])
 
     def shapes(self) -> dict:
-        """{parameter: shape}."""
+        """Return {parameter: shape}."""
         num_classes = len(self.source.card.class_names)
         return {"kernel": (WIDTHS[self.distance], num_classes), "bias": (num_classes,)}
 
 
 def linear(params: dict, features: np.ndarray) -> np.ndarray:
-    """float32 [N, D] -> logits float32 [N, K]."""
+    """Return logits float32 [N, K] of features float32 [N, D]."""
     return features @ params["kernel"] + params["bias"]
 
 
 class GivenClassifier:
-    """A classifier of noisy images, trained or imported, asked at the clean end of its log-SNR."""
+    """A noisy-image classifier, trained or imported, evaluated at the clean end of its log-SNR."""
 
     distances, accuracy = (), None
 
@@ -240,9 +233,7 @@ class GivenClassifier:
         return Extracted({}, {}, {self.name: in_batches(logits, images, 64)})
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Raise InputError where it is not a classifier of images (height, width, channels)."""
-        own = (self.data.image_size, self.data.image_size, self.data.channels)
-        if own != tuple(image_shape):
-            raise InputError(
-                f"the classifier {self.name} is of images {own}, these are {tuple(image_shape)}: name another"
-            )
+        """Raise InputError unless it classifies images of (height, width, channels)."""
+        shape = (self.data.image_size, self.data.image_size, self.data.channels)
+        sizes = f"is of images {shape}, these are {tuple(image_shape)}"
+        require(shape == tuple(image_shape), f"the classifier {self.name} {sizes}: name another")

@@ -1,4 +1,4 @@
-"""uint8 images -> features and logits, by networks whose digest goes into every row."""
+"""Features and logits of uint8 images, by networks whose digest goes into every row of results."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -17,36 +17,36 @@ from cfg_jax.models.precision import PRECISION
 
 @dataclass(frozen=True)
 class Extracted:
-    """What the scores of N images are made of, [N, ...] each, by the name of the score or of the classifier."""
+    """The inputs of the scores of N images, [N, ...] each, by the name of the score or of the classifier."""
 
-    distances: dict[str, np.ndarray] = field(default_factory=dict)  # of the Frechet distances, the main one first
-    logits: dict[str, np.ndarray] = field(default_factory=dict)  # of the inception scores, is_ and isc_
-    class_logits: dict[str, np.ndarray] = field(default_factory=dict)  # by the data's own classes
+    distances: dict[str, np.ndarray] = field(default_factory=dict)  # for the Frechet distances, the main one first
+    logits: dict[str, np.ndarray] = field(default_factory=dict)  # for the inception scores, is_ and isc_
+    class_logits: dict[str, np.ndarray] = field(default_factory=dict)  # over the data's classes
 
     def __or__(self, other: "Extracted") -> "Extracted":
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Extracted(*(ours | theirs for ours, theirs in pairs))
+        class_logits = self.class_logits | other.class_logits
+        return Extracted(self.distances | other.distances, self.logits | other.logits, class_logits)
 
 
 class FeatureExtractor(Protocol):
-    """A network that gives features, logits or both, such as Inception or a classifier of the data's classes."""
+    """A network with features, logits or both, such as Inception or a classifier of the data's classes."""
 
     digest: str
     distances: Collection[str]  # names of the Frechet distances that it gives
 
     def __call__(self, images: np.ndarray, so_far: Extracted) -> Extracted:
-        """Extract from images uint8 [N, H, W, C]; so_far is what the extractors before this one gave."""
+        """Extract from images uint8 [N, H, W, C]; so_far has the results of the extractors before this one."""
         ...
 
 
 class InceptionFeatures:
-    """FID's own network, as far as the weights go.
+    """The Inception network of FID, up to the layer that the weights reach.
 
-    Weights up to the logits give FID, sFID and IS. Weights up to mixed_8 give another distance, and no FID.
+    Weights up to the logits give FID, sFID and IS. Weights up to mixed_8 give another distance, which is no FID.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Load the weights of a file. Raises InputError where it has none of this network."""
+        """Load the weights of a file. Raises InputError if it has no weights of this network."""
         params, self.bias, sha256, until = inception.load(path)
         self.mesh = meshes.data_mesh()
         self.params = jax.device_put(params, meshes.replicated(self.mesh))
@@ -60,10 +60,11 @@ class InceptionFeatures:
         if "logits" in stages:
             logits["is_inception"] = logits["isc_inception"] = stages["logits"]
             logits["isc_biased_inception"] = stages["logits"] + self.bias
-        return Extracted({name: stages[of].reshape(len(images), -1) for name, of in self.distances.items()}, logits)
+        flat = {name: stages[stage].reshape(len(images), -1) for name, stage in self.distances.items()}
+        return Extracted(flat, logits)
 
     def stages(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [N, H, W, 1 or 3] -> {stage: float32 [N, ...]}."""
+        """Return {stage: float32 [N, ...]} of images uint8 [N, H, W, 1 or 3]."""
         batch_size = meshes.divided(64, self.mesh)
 
         def of_part(part):
@@ -74,7 +75,7 @@ class InceptionFeatures:
 
 
 class Features:
-    """uint8 images -> Extracted, by one extractor after another."""
+    """Several extractors, applied one after another to uint8 images."""
 
     def __init__(self, *extractors: FeatureExtractor) -> None:
         self.extractors = extractors
@@ -84,24 +85,24 @@ class Features:
 
     @property
     def distances(self) -> list[str]:
-        """Names of the Frechet distances, the main one first."""
+        """The names of the Frechet distances, the main one first."""
         return [name for extractor in self.extractors for name in extractor.distances]
 
     @property
     def distances_digest(self) -> str:
-        """The digest of the networks with a distance: a reference depends on these alone."""
+        """The digest of the networks that have a distance. A reference depends on no other network."""
         digests = [extractor.digest for extractor in self.extractors if extractor.distances]
         return digests[0] if len(digests) == 1 else digest(*digests)
 
     @property
     def accuracy(self) -> float | None:
-        """The accuracy, 0..1 on held-out pictures, of the classifier that was trained here; None without one."""
+        """The accuracy, 0..1, on held-out pictures, of the classifier that was trained here; None without one."""
         return next((e.accuracy for e in self.extractors if hasattr(e, "accuracy")), None)
 
     def __call__(self, images: np.ndarray, classify: bool = True) -> Extracted:
-        """Extract from images uint8 [N, H, W, C]. classify=False runs the extractors with a distance alone."""
-        found = Extracted()
+        """Extract from images uint8 [N, H, W, C]. classify=False runs only the extractors that have a distance."""
+        extracted = Extracted()
         for extractor in self.extractors:
             if classify or extractor.distances:
-                found |= extractor(images, found)
-        return found
+                extracted |= extractor(images, extracted)
+        return extracted

@@ -1,4 +1,4 @@
-"""Everything that is measured of N images while they stream by, and how far it spreads over resamples of them."""
+"""All scores of N images, which are added batch by batch, and the spread of the scores over resamples."""
 
 from typing import TYPE_CHECKING
 
@@ -8,55 +8,48 @@ from scipy import sparse
 from cfg_jax.evaluation import metrics, scores
 from cfg_jax.evaluation.references import Reference
 
-if TYPE_CHECKING:  # no network is needed to sum up
+if TYPE_CHECKING:  # the sums need no network
     from cfg_jax.evaluation.features import Extracted
 
 
 class Tally:
-    """All metrics of N images and of `bootstrap` resamples of them.
+    """All scores of N images and of `bootstrap` resamples of them.
 
-    labels is int [N], or None where classes are not known: scores that need them are left out then. `data` is the data
-    set's name, for scores of the images themselves. `splits` is the parts of IS, which are consecutive images; `order`,
-    int [N], has the place of each image where they do not come in the order that is meant. `neighbours` keeps all
-    features, for KID, precision and recall.
+    labels is int [N], or None if they are not known; scores that need them are left out then. `data` is the data set's
+    name, for scores of the images themselves. `splits` is the number of parts of IS, each of consecutive images.
+    `order`, int [N], is the place of each image, if they are added in another order. `neighbours` keeps all features,
+    for KID, precision and recall.
     """
 
     def __init__(
-        self,
-        num_images: int,
-        labels: np.ndarray | None,
-        data: str,
-        *,
-        splits: int,
-        bootstrap: int = 0,
-        seed: int = 0,
-        neighbours: bool = False,
-        order: np.ndarray | None = None,
-    ) -> None:
+        self, num_images: int, labels: np.ndarray | None, data: str, *, splits: int, bootstrap: int = 0, seed: int = 0,
+        neighbours: bool = False, order: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.labels, self.data, self.num_images, self.splits = labels, data, num_images, splits
         self.order = np.arange(num_images) if order is None else order
         rng = np.random.default_rng(seed)
-        # labels in equal shares stay so; drawn at random, they are a part of the chance
-        groups = labels if labels is not None and np.ptp(np.unique_counts(labels).counts) <= 1 else np.zeros(num_images)
+        # labels in equal shares stay in equal shares; labels drawn at random are resampled with their images
+        balanced = labels is not None and np.ptp(np.unique_counts(labels).counts) <= 1
+        groups = labels if balanced else np.zeros(num_images)
         self.index = np.stack([np.arange(num_images), *(resample(groups, rng) for _ in range(bootstrap))])
         self.weights = self._counts(np.zeros(num_images, int), 1)
         self.count, self.neighbours, self.metrics = 0, neighbours, None
 
     def _counts(self, part, splits):
-        """[(1 + bootstrap) * splits, N]: how often image j stands in this part of this resample."""
+        """Return [(1 + bootstrap) * splits, N]: how often image j is in this part of this resample."""
         rows = np.arange(len(self.index))[:, None] * splits + part
         shape = len(self.index) * splits, self.num_images
         ones = np.ones(self.index.size)
         return sparse.csc_array((ones, (rows.ravel(), self.index.ravel())), shape=shape)
 
     def _of(self, extracted):
-        """The metrics of what the networks give, in a row's order."""
+        """Return the metrics for what the networks extract, in the order of a row."""
         part = scores.split_of(self.num_images, self.splits)[self.order]
-        shuffled = np.empty_like(part)  # as torch-fidelity
+        shuffled = np.empty_like(part)
         shuffled[np.random.RandomState(2020).permutation(self.num_images)] = part
-        of_part = {"is": part, "isc": shuffled}  # consecutive, as ADM's evaluator
-        parts = {measure: self._counts(of, self.splits) for measure, of in of_part.items()}
-        # the first distance's spread is asked for
+        # consecutive as in ADM's evaluator, shuffled as in torch-fidelity
+        parts = {"is": self._counts(part, self.splits), "isc": self._counts(shuffled, self.splits)}
+        # only the first distance has resamples
         found = [metrics.Distance(name, spread=i == 0) for i, name in enumerate(extracted.distances)]
         if self.neighbours:
             found.append(metrics.Neighbours(next(iter(extracted.distances))))
@@ -69,7 +62,7 @@ class Tally:
         return found
 
     def add(self, uint8: np.ndarray, extracted: "Extracted") -> None:
-        """Take the next images, uint8 [n, H, W, C] in order, and what the networks give of them."""
+        """Add the next images, uint8 [n, H, W, C] in order, and what the networks extract from them."""
         here = slice(self.count, self.count + len(uint8))
         self.count = here.stop
         self.metrics = self.metrics or self._of(extracted)
@@ -81,10 +74,10 @@ class Tally:
             metric.update(seen)
 
     def scores(self, reference: Reference, real_features: np.ndarray | None = None) -> tuple[dict, dict]:
-        """Return {name: values} and {name: spread}; a name is measure_of@N, as in fid_inception@50000.
+        """Return {name: values} and {name: spread}. A name has the form fid_inception@50000, with N at its end.
 
-        Values are [1 + bootstrap], those of the images themselves first. The spread is the one in a score's definition,
-        as over the parts of IS. real_features [M, D] of the first distance are for KID, precision and recall.
+        Values are [1 + bootstrap], that of the images themselves first. The spread is the one in a score's definition,
+        such as over the parts of IS. KID, precision and recall need real_features [M, D] of the first distance.
         """
         values, spreads = {}, {}
         for metric in self.metrics or ():
@@ -95,12 +88,12 @@ class Tally:
 
 
 def resample(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return bootstrap indices [N]: each image gives way to a random one with the same of the labels [N].
+    """Return bootstrap indices [N]: each image is replaced by a random one with the same label, of labels [N].
 
-    They depend on the labels and the seed alone, so that differences between cells are paired.
+    They depend only on the labels and the seed, so that differences between cells are paired.
     """
     index = np.empty(len(labels), int)
     for c in np.unique(labels):
-        own = np.flatnonzero(labels == c)
-        index[own] = rng.choice(own, len(own))
+        places = np.flatnonzero(labels == c)
+        index[places] = rng.choice(places, len(places))
     return index

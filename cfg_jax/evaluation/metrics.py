@@ -1,8 +1,8 @@
-"""One class a score: it is updated with images as they stream by, and computed when all have been seen.
+"""One class for each score: update adds the next images, compute gives the score of all.
 
-Each sums over the images themselves and over every resample at once. A resample is a row of counts, how often each
-image is in it. compute returns {name: [resamples]}, the images' own value first, and {name: spread} for scores whose
-definition has one. Memory does not grow with the number of images, but for Neighbours.
+Each sums over the images themselves and over every resample at once. A resample is a row of counts: how often each
+image is in it. compute returns {name: [resamples]}, with the value of the images themselves first, and {name: spread}
+for scores whose definition has a spread. Memory does not grow with the number of images, except in Neighbours.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from cfg_jax.evaluation.references import Reference
 
 @dataclass(frozen=True)
 class Seen:
-    """The next images, in order, and what networks say of them."""
+    """The next images, in order, with the networks' features and logits of them."""
 
-    here: slice  # their places among all
+    here: slice  # their places among all images
     uint8: np.ndarray  # [n, H, W, C]
     labels: Any  # int [n], or None
     distances: dict[str, np.ndarray]
@@ -31,7 +31,7 @@ class Seen:
 
 
 class Distance:
-    """A Frechet distance of the images, and of the resamples too where `spread` is asked for."""
+    """A Frechet distance of the images, and with `spread` of the resamples too."""
 
     def __init__(self, name: str, spread: bool) -> None:
         self.name, self.spread, self.moments = name, spread, None
@@ -41,14 +41,14 @@ class Distance:
         self.moments = parts if self.moments is None else [m.merge(p) for m, p in zip(self.moments, parts, strict=True)]
 
     def compute(self, reference: Reference, real_features: np.ndarray | None) -> tuple[dict, dict]:
-        """Return nothing where the reference has no moments of it: most published files have no sFID's."""
+        """Return the distance, or nothing if the reference lacks its moments, as most published files do for sFID."""
         if self.moments is None or self.name not in reference.moments:
             return {}, {}
         return {self.name: [reference.distance(self.name, m) for m in self.moments]}, {}
 
 
 class Neighbours:
-    """KID, precision and recall by one distance's features, which are kept."""
+    """KID, precision and recall by the features of one distance, which are all kept."""
 
     def __init__(self, distance: str) -> None:
         self.distance, self.of, self.kept, self.weights = distance, scores.Name.parse(distance).of, [], []
@@ -70,7 +70,7 @@ class InceptionScore:
     """IS by one network's logits; its spread is the standard deviation over its parts."""
 
     name: str
-    parts: sparse.csc_array  # [resamples * splits, N], how often image j stands in this part of this resample
+    parts: sparse.csc_array  # [resamples * splits, N]: how often image j is in this part of this resample
     splits: int
     p: np.ndarray | float = 0.0
     negative_entropy: np.ndarray | float = 0.0
@@ -103,7 +103,7 @@ class Saturated:
 
 @dataclass
 class Classified:
-    """Accuracy, and the mean log-probability of an image's own label, by one classifier of the data's classes."""
+    """Accuracy, and the mean log-probability of an image's label, by one classifier of the data's classes."""
 
     classifier: str
     num_images: int
@@ -122,16 +122,16 @@ class Classified:
 
 @dataclass
 class Variety:
-    """Mean over classes and pixels of the standard deviation within a class, in units of half the grey scale."""
+    """The standard deviation within a class, averaged over classes and pixels, in units of half the grey scale."""
 
     data: str
     classes: np.ndarray
-    sums: dict[int, list] = field(default_factory=dict)  # of a class: its images, their pixels, and these squared
+    sums: dict[int, list] = field(default_factory=dict)  # {class: [count, sum of pixels, sum of pixels squared]}
 
     def update(self, seen: Seen) -> None:
         for c in np.unique(seen.labels):
-            own = seen.labels == c
-            x, weights = coarse(seen.uint8[own]).reshape(own.sum(), -1), seen.weights[:, own]
+            mine = seen.labels == c
+            x, weights = coarse(seen.uint8[mine]).reshape(mine.sum(), -1), seen.weights[:, mine]
             parts = [weights.sum(1), weights @ x, weights @ x**2]
             self.sums[c] = [a + b for a, b in zip(self.sums[c], parts, strict=True)] if c in self.sums else parts
 
@@ -145,7 +145,7 @@ class Variety:
 
 
 def coarse(uint8: np.ndarray, side: int = 32) -> np.ndarray:
-    """Pictures averaged down to at most about `side` pixels a side, float64: sums over them stay small."""
+    """Return pictures averaged down to about `side` pixels a side, float64, so that sums over them stay small."""
     k = max(1, uint8.shape[1] // side)
     n, height, width, channels = uint8.shape
     x = uint8[:, : height // k * k, : width // k * k].astype(np.float64)

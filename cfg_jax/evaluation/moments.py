@@ -18,7 +18,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray, weights: np.ndarray | None = None) -> "Moments":
-        """Sum features [N, D], each counted `weights` [N] times: a bootstrap's resample is such a count."""
+        """Sum features [N, D], each counted `weights` [N] times, as a bootstrap's resample does."""
         f = np.asarray(features, np.float64)
         if weights is None:
             return cls(len(f), f.sum(0), f.T @ f)
@@ -31,17 +31,17 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """[D]."""
+        """The mean, [D]."""
         return self.sum / self.count
 
     @property
     def cov(self) -> np.ndarray:
-        """[D, D], over N - 1 as numpy.cov and the public FID codes have it."""
+        """The covariance, [D, D], divided by N - 1 as in numpy.cov and the public FID codes."""
         return (self.outer - self.count * np.outer(self.mean, self.mean)) / (self.count - 1)
 
 
 def warn_of_rank(name: str, what: str, count: int, width: int) -> None:
-    """Log a warning where `count` images are too few for a covariance of full rank `width`.
+    """Log a warning if `count` images are too few for a covariance of full rank `width`.
 
     The Frechet distance would be far too large.
     """

@@ -1,14 +1,14 @@
 """Reference statistics: mean and covariance of a data set's features, in the layout of ADM's published files.
 
-mu and sigma are FID's, mu_s and sigma_s are sFID's, and those of another feature set carry its name (mu_mixed8). arr_0
-holds some of the images, for KID, precision and recall. `about` is ours: what all of it was made from, as JSON.
+mu and sigma are for FID, mu_s and sigma_s for sFID. Those of another network carry its name (mu_mixed8). arr_0 holds
+some of the images, for KID, precision and recall. `about` is this code's own field: JSON that describes the data.
 """
 
 import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,28 +19,27 @@ from ml_collections import ConfigDict
 from cfg_jax import __version__
 from cfg_jax.data.cards import Card
 from cfg_jax.data.sources import Source
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.evaluation import samples, scores
 from cfg_jax.evaluation.moments import Moments, warn_of_rank
 from cfg_jax.files import claimed, digest_json, sha256_of, to_make, write_npz
 from cfg_jax.progress import progress
 
-if TYPE_CHECKING:  # experiments.doctor comes here where flax cannot be imported
+if TYPE_CHECKING:  # experiments.doctor imports this module on machines where flax cannot be imported
     from cfg_jax.evaluation.features import Features
 
 SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
 BATCH, PART = 3000, 30_000  # images
-MOMENTS = ("count", "sum", "outer")
 # fields of `about` that follow from the others, or decide nothing
 NOT_DIGESTED = ("code", "distances", "complete", "source", "split_N")
 log = logging.getLogger(__name__)
 
 
 class Reference:
-    """What samples are scored against.
+    """The statistics that samples are scored against.
 
-    moments is {distance: (mean [D], covariance [D, D])}. images uint8 [M, H, W, C] are for the scores of neighbours.
-    about is a dict, or None for a file that is not ours.
+    moments is {distance: (mean [D], covariance [D, D])}. images uint8 [M, H, W, C] are for KID, precision and recall.
+    about is a dict, or None for a file that another code wrote.
     """
 
     def __init__(
@@ -59,24 +58,25 @@ class Reference:
     def features(self, features: "Features", count: int) -> np.ndarray | None:
         """Return features [M, D] of the main distance of up to `count` images, for KID, precision and recall.
 
-        Returns None where `count` is 0 or there are no images. Raises InputError where there are fewer than four.
+        Returns None if `count` is 0 or there are no images. Raises InputError for fewer than four.
         """
-        if not count or not len(self.images):
+        images = self.images[:count]
+        if not len(images):
             return None
-        if len(self.images[:count]) < 4:
-            raise InputError(
-                f"the reference has {len(self.images)} pictures, precision and recall need 4: give more, or do without "
-                "(config.eval.neighbours=0, --neighbours=0)"
-            )
-        return next(iter(features(self.images[:count], classify=False).distances.values()))
+        require(
+            len(images) >= 4,
+            f"the reference has {len(self.images)} pictures, precision and recall need 4: give more, or do without "
+            "(config.eval.neighbours=0, --neighbours=0)",
+        )
+        return next(iter(features(images, classify=False).distances.values()))
 
 
 def of_config(
     config: ConfigDict, features: "Features", source: Source, directory, other_reference=False, other_device=False
 ) -> Reference:
-    """Return the reference of the file config.eval.reference, or else of the training images, kept in `directory`.
+    """Return the reference in the file config.eval.reference, or else of the training images, kept in `directory`.
 
-    Raises InputError for a file that cannot be read or may not be compared with, see check_compatible.
+    Raises InputError for a file that cannot be read or that check_compatible refuses.
     """
     evaluation = config.eval
     if evaluation.reference:
@@ -89,31 +89,25 @@ def of_config(
 
 
 def check_compatible(
-    reference: Reference,
-    path: str | Path,
-    features: "Features",
-    card: Card,
-    other_reference: bool = False,
+    reference: Reference, path: str | Path, features: "Features", card: Card, other_reference: bool = False,
     other_device: bool = False,
-) -> None:
-    """Raise InputError for a reference by another network, or of another shape, resize or set than the card's.
+) -> None:  # fmt: skip
+    """Raise InputError for a reference by another network, or of another shape, resize or data set than the card's.
 
-    other_reference allows another resize and set, other_device features of another kind of device.
+    other_reference allows another resize and data set, other_device features of another kind of device.
     """
     check_network(reference, path, features, other_device)
     check_shape(reference, path, card.image_shape)
     about = reference.about
     same = about and (about["resize"], about["card"], about["split"]) == (card.resize, card.digest, "train")
-    if not same and not other_reference:
-        found = (
-            f"{about['data']}, {about['split']}, resize {about['resize']}"
-            if about
-            else "it does not say which pictures and resize"
-        )
-        raise InputError(
-            f"{path} is no reference of the run's data ({found}; they are {card.name}, train, resize {card.resize}): "
-            "name one that is, or score against it all the same with --other_reference"
-        )
+    described = "it does not say which pictures and resize"
+    if about:
+        described = f"{about['data']}, {about['split']}, resize {about['resize']}"
+    require(
+        same or other_reference,
+        f"{path} is no reference of the run's data ({described}; they are {card.name}, train, resize {card.resize}): "
+        "name one that is, or score against it all the same with --other_reference",
+    )
 
 
 def check_network(reference: Reference, path: str | Path, features: "Features", other_device: bool = False) -> None:
@@ -121,41 +115,40 @@ def check_network(reference: Reference, path: str | Path, features: "Features", 
 
     other_device allows the latter.
     """
-    about = reference.about
-    if about and about["features"] != features.distances_digest:
-        raise InputError(
-            f"{path} was made by another feature network ({about['features']}, not {features.distances_digest}): "
-            "make it again with experiments.reference_stats, or name the weights it was made with"
+    if about := reference.about:
+        network, device = about["features"], {field: about.get(field, "unknown") for field in features.made_on}
+        require(
+            network == features.distances_digest,
+            f"{path} was made by another feature network ({network}, not {features.distances_digest}): make it again "
+            "with experiments.reference_stats, or name the weights it was made with",
         )
-    where = about and {field: about.get(field, "unknown") for field in features.made_on}
-    if about and where != features.made_on and not other_device:
-        there, here = ("{platform}, precision {precision}".format(**on) for on in (where, features.made_on))
-        raise InputError(
+        there, here = ("{platform}, precision {precision}".format(**made_on) for made_on in (device, features.made_on))
+        require(
+            there == here or other_device,
             f"{path} was made on another kind of device ({there}; here it is {here}): make it again here with "
-            "experiments.reference_stats, or score against it all the same with --other_device"
+            "experiments.reference_stats, or score against it all the same with --other_device",
         )
-    main = features.distances[0]  # files without sFID's are common: it is left out then
-    if main not in reference.moments:
-        raise InputError(f"{path} has no statistics for {main}: make it again with experiments.reference_stats")
+    main = features.distances[0]  # many files lack sFID's moments; sFID is left out then
+    require(
+        main in reference.moments,
+        f"{path} has no statistics for {main}: make it again with experiments.reference_stats",
+    )
     for name, (mean, _) in reference.moments.items():
-        if len(mean) != scores.WIDTHS.get(name, len(mean)):
-            raise InputError(
-                f"{path} has {len(mean)} features for {name}, which has {scores.WIDTHS[name]}: another network's"
-            )
+        width = scores.WIDTHS.get(name, len(mean))
+        lengths = f"{len(mean)} features for {name}, which has {width}"
+        require(len(mean) == width, f"{path} has {lengths}: another network's")
 
 
 def check_shape(reference: Reference, path: str | Path, image_shape: tuple[int, ...]) -> None:
     """Raise InputError for a reference of pictures that are not (height, width, channels)."""
-    of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else tuple(image_shape)
+    wanted = tuple(image_shape)
+    of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else wanted
     shape = tuple((reference.about or {}).get("image_shape", of_images))
-    if shape != tuple(image_shape):
-        raise InputError(
-            f"{path} is of pictures of {shape}, not of {tuple(image_shape)}: a reference of another resize"
-        )
+    require(shape == wanted, f"{path} is of pictures of {shape}, not of {wanted}: a reference of another resize")
 
 
 def suffix(name: str) -> str:
-    """Return what follows mu and sigma in the names of a distance's arrays."""
+    """Return the ending of a distance's array names, after mu and sigma."""
     return SUFFIXES.get(name, f"_{scores.Name.parse(name).of}")
 
 
@@ -164,7 +157,7 @@ def of_data(
 ) -> tuple[dict, np.ndarray]:
     """Return (about, indices of its images in `source`) of a reference.
 
-    num_images 0 takes all images. Otherwise that many are drawn, always the same.
+    num_images=0 takes all images. Otherwise that many are drawn, the same ones in every call.
     """
     index = np.sort(np.random.default_rng(0).permutation(len(source))[: num_images or len(source)])
     card = source.card
@@ -188,36 +181,33 @@ def of_data(
 
 
 def digest_of(about: dict) -> str:
-    """Return twelve hex digits of what decides a reference's numbers."""
+    """Return twelve hex digits of the fields of `about` that decide a reference's numbers."""
     return digest_json({k: v for k, v in about.items() if k not in NOT_DIGESTED})
 
 
 def compute(
     features: "Features", source: Source, num_images: int, num_neighbours: int, path: str | Path, split: str = "train"
 ) -> Reference:
-    """Return the reference of `source`, read from `path` if it is there and written to it if not.
+    """Return the reference of `source`: read it from `path`, or compute it and write it there.
 
-    It is made in parts, which are kept until it is whole. A job that was killed loses one part, and several jobs on one
-    directory share them. Raises InputError where `path` cannot be read.
+    It is computed in parts, which are kept until all are there. A job that is killed loses one part, and several jobs
+    on one directory share the parts. Raises InputError if `path` cannot be read.
     """
     about, index = of_data(features, source, num_images, num_neighbours, split)
     path = Path(path)
     parts = path.with_name(f"{path.stem}-{digest_of(about)}.parts")
-    stretches = {parts / f"{i:08d}.npz": index[i : i + PART] for i in range(0, len(index), PART)}
-    for part in to_make(stretches, done=lambda part: part.exists() or path.exists()):
-        stretch = stretches[part]
-        starts = progress(range(0, len(stretch), BATCH), desc=f"reference {part.stem}", unit="batch")
-        write_npz(part, arrays_of(moments_of((source.images[stretch[i : i + BATCH]] for i in starts), features)))
+    index_of = {parts / f"{i:08d}.npz": index[i : i + PART] for i in range(0, len(index), PART)}
+    for part in to_make(index_of, done=lambda part: part.exists() or path.exists()):
+        starts = progress(range(0, len(index_of[part]), BATCH), desc=f"reference {part.stem}", unit="batch")
+        moments = moments_of((source.images[index_of[part][i : i + BATCH]] for i in starts), features)
+        write_npz(part, {f"{field} {name}": array for name, m in moments.items() for field, array in vars(m).items()})
     with claimed(path, wait=True):
         if not path.exists():
-            moments = {}
-            for part in stretches:
-                with np.load(part, allow_pickle=False) as file:
-                    moments = merged(moments, moments_in(file))
+            moments = merged(map(read_part, index_of))
             warn_of_ranks(moments)
             rng = np.random.default_rng(1)
             kept = np.sort(rng.permutation(index)[: about["neighbours"]])
-            shuffled = rng.permutation(len(kept))  # the first few of them are a sample too, whatever the data's order
+            shuffled = rng.permutation(len(kept))  # so that the first few are a sample of all classes
             about |= {"distances": [*moments]}
             arrays = {"arr_0": source.images[kept][shuffled], "about": np.array(json.dumps(about))}
             for name, m in moments.items():
@@ -229,26 +219,23 @@ def compute(
 
 def moments_of(batches: Iterable[np.ndarray], features: "Features") -> dict[str, Moments]:
     """Return {distance: moments} of batches of images, uint8 [n, H, W, C]."""
-    moments = {}
-    for batch in batches:
-        distances = features(batch, classify=False).distances
-        moments = merged(moments, {name: Moments.of(array) for name, array in distances.items()})
-    return moments
+    extracted = (features(batch, classify=False).distances for batch in batches)
+    return merged({name: Moments.of(array) for name, array in distances.items()} for distances in extracted)
 
 
-def merged(moments: dict[str, Moments], others: dict[str, Moments]) -> dict[str, Moments]:
-    return {name: moments[name].merge(m) if name in moments else m for name, m in others.items()}
+def merged(parts: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
+    """Return {distance: moments} of all parts together."""
+    total = {}
+    for part in parts:
+        total = {name: total[name].merge(m) if name in total else m for name, m in part.items()}
+    return total
 
 
-def arrays_of(moments: dict[str, Moments]) -> dict:
-    """Return the arrays of a part's file, which moments_in reads."""
-    return {f"{field} {name}": getattr(m, field) for name, m in moments.items() for field in MOMENTS}
-
-
-def moments_in(file: Mapping[str, np.ndarray]) -> dict[str, Moments]:
+def read_part(path: Path) -> dict[str, Moments]:
     """Return {distance: moments} of a part's file."""
-    names = [key.partition(" ")[2] for key in file if key.startswith("sum ")]
-    return {name: Moments(int(file[f"count {name}"]), file[f"sum {name}"], file[f"outer {name}"]) for name in names}
+    with np.load(path, allow_pickle=False) as file:
+        names = [key.removeprefix("sum ") for key in file if key.startswith("sum ")]
+        return {name: Moments(int(file[f"count {name}"]), file[f"sum {name}"], file[f"outer {name}"]) for name in names}
 
 
 def warn_of_ranks(moments: dict[str, Moments]) -> None:
@@ -258,12 +245,12 @@ def warn_of_ranks(moments: dict[str, Moments]) -> None:
 
 
 def of_path(path: str | Path, features: "Features", num_neighbours: int) -> Reference:
-    """Return the reference in an .npz of statistics, or measure one from an .npz of pictures.
+    """Return the reference in an .npz of statistics, or compute one from an .npz of pictures.
 
     Up to num_neighbours of the pictures are kept in it. Raises InputError for any other file.
     """
-    if Path(path).suffix != ".npz":
-        raise InputError(f"--reference={path} is no .npz: make one of it with experiments.reference_stats")
+    is_npz = Path(path).suffix == ".npz"
+    require(is_npz, f"--reference={path} is no .npz: make one of it with experiments.reference_stats")
     names = []
     with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
         names = file.files
@@ -281,19 +268,18 @@ def of_path(path: str | Path, features: "Features", num_neighbours: int) -> Refe
             done += len(batch)
             yield batch
 
-    moments = moments_of(batches(), features)
-    warn_of_ranks(moments)
-    return Reference(
-        {k: (m.mean, m.cov) for k, m in moments.items()}, np.concatenate(images), None, sha256_of(path)[:12]
-    )
+    sums = moments_of(batches(), features)
+    warn_of_ranks(sums)
+    moments = {name: (m.mean, m.cov) for name, m in sums.items()}
+    return Reference(moments, np.concatenate(images), None, sha256_of(path)[:12])
 
 
 def read(path: str | Path) -> Reference:
-    """Return the reference in a file of `compute`, of ADM or of pytorch-fid; the last has mu and sigma alone.
+    """Return the reference in a file of `compute`, of ADM or of pytorch-fid; the last has only mu and sigma.
 
-    Raises InputError where the file cannot be read or has no finite mean and covariance.
+    Raises InputError if the file cannot be read or has no finite mean and covariance.
     """
-    again = "give a file of experiments.reference_stats, or a published one with mu and sigma"
+    remedy = "give a file of experiments.reference_stats, or a published one with mu and sigma"
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"])) if "about" in file else None
@@ -301,12 +287,12 @@ def read(path: str | Path) -> Reference:
             moments = {name: (file[f"mu{suffix(name)}"], file[f"sigma{suffix(name)}"]) for name in names}
             images = file["arr_0"] if "arr_0" in file else np.zeros((0, 0, 0, 0), np.uint8)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no reference ({error}): {again}") from error
-    if not moments:
-        raise InputError(f"{path} is no reference (it has no mu): {again}")
+        raise InputError(f"{path} is no reference ({error}): {remedy}") from error
+    require(moments, f"{path} is no reference (it has no mu): {remedy}")
     for name, (mean, cov) in moments.items():
-        if mean.ndim != 1 or cov.shape != 2 * mean.shape or not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-            raise InputError(f"{path} has no mean and covariance for {name}: {again}")
+        shaped = mean.ndim == 1 and cov.shape == 2 * mean.shape
+        finite = shaped and np.isfinite(mean).all() and np.isfinite(cov).all()
+        require(finite, f"{path} has no mean and covariance for {name}: {remedy}")
     if about and about["N"] < about.get("split_N", 0):
         line = "%s is of %s of the %s pictures: a distance to it compares with others to the same alone"
         log.warning(line, path, f"{about['N']:,}", f"{about['split_N']:,} {about['split']}")

@@ -97,8 +97,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("args", "said"), REFUSED, ids=lambda value: value[0] if isinstance(value, list) else "")
-def test_what_is_another_s_is_not_replaced(good, command, args, said):
+@pytest.mark.parametrize(("args", "message"), REFUSED, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_what_is_another_s_is_not_replaced(good, command, args, message):
     for directory, name in (("gaussians", "gaussians.json"), ("figures", "digits-figure6.png"), (".", "x.md")):
         (good / directory).mkdir(exist_ok=True)
         (good / directory / name).write_text("mine")
@@ -106,7 +106,7 @@ def test_what_is_another_s_is_not_replaced(good, command, args, said):
     name, *flags = (arg.format(t=good) for arg in args)
     done = command(name, *flags)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert of_all(good) == before
 
 
@@ -175,11 +175,11 @@ def test_a_sweep_does_not_wait_for_a_run_that_trains(tmp_path, tiny, good, monke
     """Whose directory has nothing but its lock as yet."""
     monkeypatch.setattr(files, "PATIENCE", 0.1)
     with files.only_one(tmp_path / "run"):
-        said = (tmp_path / "run" / ".lock").read_text()
+        holder = (tmp_path / "run" / ".lock").read_text()
         with pytest.raises(InputError, match=f"in use by process {os.getpid()} on .*: wait for it"):
             sweep(tiny, [good / "run"], [0.0], tmp_path / "run", other_reference=True)
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
-        assert (tmp_path / "run" / ".lock").read_text() == said
+        assert (tmp_path / "run" / ".lock").read_text() == holder
 
 
 def test_sweeps_that_begin_at_once_share(tmp_path):

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
 
-from cfg_jax import images
 from cfg_jax.data import pipeline, sources
 from cfg_jax.errors import InputError
 
@@ -68,39 +66,8 @@ def test_flip_is_random_fair_and_repeatable():
     assert abs(np.mean(flipped) - 0.5) < 4 * 0.5 / np.sqrt(400)
 
 
-def test_uint8_survives_the_models_range():
-    every = np.arange(256, dtype=np.uint8)
-    x = images.to_float(every)
-    assert (x.min(), x.max(), x.dtype) == (-1, 1, np.float32)
-    np.testing.assert_array_equal(images.to_uint8(x), every)
-    np.testing.assert_array_equal(images.to_uint8(np.float32([-1.5, 2.0])), [0, 255])
-    between = np.float32([-2, -1, 0, 0.999, 1, 3])  # as ADM: (x + 1) * 127.5, what is behind the point cut off
-    np.testing.assert_array_equal(images.to_uint8(between, "truncate"), [0, 0, 127, 254, 255, 255])
-    np.testing.assert_array_equal(images.to_uint8(between), [0, 0, 128, 255, 255, 255])
-
-
-@pytest.mark.parametrize(("side", "factor", "channels"), [(8, 8, 1), (16, 4, 3), (28, 2, 1), (32, 2, 3), (64, 1, 3)])
-def test_a_grid_has_each_pixel_as_a_square_and_nothing_else(rng, side, factor, channels):
-    """Tiny pictures by the largest whole factor that keeps them within 64 pixels; two of grey between them."""
-    drawn = rng.integers(0, 256, (6, side, side, channels), np.uint8)
-    whole, wide = np.asarray(images.grid(drawn, columns=3)), factor * side
-    assert whole.shape[:2] == (2 * wide + 2, 3 * wide + 4)
-    for i, image in enumerate(drawn):
-        top, left = i // 3 * (wide + 2), i % 3 * (wide + 2)
-        tile = whole[top : top + wide, left : left + wide].reshape(side, factor, side, factor, channels)
-        assert (tile == image[:, None, :, None]).all()
-    assert (whole[wide : wide + 2] == 96).all() and (whole[:, wide : wide + 2] == 96).all()
-
-
-def test_a_mosaic_is_as_high_as_its_highest_panels():
-    panels = [Image.new("L", size, 0) for size in ((3, 2), (5, 4), (7, 6))]
-    whole = np.asarray(images.mosaic([panels[:2], panels[2:]], gap=1))
-    assert whole.shape == (4 + 1 + 6, 9, 3) and (whole == 0).sum() == 3 * (6 + 20 + 42)
-    assert (whole[:2, :3] == 0).all() and (whole[:4, 4:] == 0).all() and (whole[5:, :7] == 0).all()
-
-
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("name", "cifar11", "make it with experiments.prepare_data --out=data/cifar11"),
         ("num_classes", 9, "set config.data.num_classes=10"),
@@ -108,11 +75,11 @@ def test_a_mosaic_is_as_high_as_its_highest_panels():
         ("channels", 3, "(8, 8, 3)"),
     ],
 )
-def test_a_source_that_is_not_what_the_config_says(tiny, field, value, said):
+def test_a_source_that_is_not_what_the_config_says(tiny, field, value, message):
     tiny.data[field] = value
     with pytest.raises(InputError, match=r"config\.data") as error:
         sources.load(tiny)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_synthetic_fits_any_config(tiny):

@@ -53,14 +53,14 @@ def test_it_is_scored_at_w_0_alone_and_its_card_says_so(unlabelled, tmp_path):
     params = cfg_jax.load(workdir).params
     scores = model_card.scores(tmp_path, params)
     card = model_card.card(tmp_path / "m.safetensors", config, 4, params, dtype="float32", rows=scores)
-    said = (
+    texts = (
         "model.sample([0, 0], w=0.0)",
         "no classes",
         "w must be 0",
         "name: unconditional image",
         "| 0 | 1.50 | 2.50 |",
     )
-    assert all(text in card for text in said), card
+    assert all(text in card for text in texts), card
 
 
 def test_the_sample_command_draws_eight(unlabelled, tmp_path, command):
@@ -78,13 +78,13 @@ def test_what_needs_classes_says_so(unlabelled, tmp_path, command):
     config, workdir = unlabelled
     with pytest.raises(InputError, match=r"on 0 classes .* has no two halves to distil: name a run with classes"):
         students.distilled(config, str(workdir), 0, 4)
-    for name, args, said in (
+    for name, args, message in (
         ("paper", ("--figure=1", "--scale=digits", "--config.eval.w=(0.0,)"), "--figure=1 shows classes"),
         ("studies.curl", (f"--run={workdir}", "--w=0"), "has no classes"),
     ):
         own = ("--config.data.num_classes=0",) if name == "paper" else ()
         done = command(name, *args, *own)
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
 
 
 def test_pairs_without_a_null_label_are_taken(tiny, tmp_path):

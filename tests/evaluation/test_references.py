@@ -180,7 +180,7 @@ def test_a_reference_of_another_kind_of_device_is_refused(tmp_path, source):
     references.compute(Network(), source, 0, 12, path)
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    for field, value, said in (
+    for field, value, message in (
         ("platform", "gpu", r"gpu, precision highest; here it is cpu, precision highest"),
         ("precision", "default", r"cpu, precision default; here"),
         ("precision", None, r"cpu, precision unknown; here"),  # of an earlier version
@@ -189,7 +189,7 @@ def test_a_reference_of_another_kind_of_device_is_refused(tmp_path, source):
         about = {k: v for k, v in about.items() if v is not None}
         np.savez(path, **arrays | {"about": np.array(json.dumps(about))})
         other = references.read(path)
-        with pytest.raises(InputError, match=f"{said}.*--other_device"):
+        with pytest.raises(InputError, match=f"{message}.*--other_device"):
             references.check_compatible(other, path, Network(), source.card)
         references.check_compatible(other, path, Network(), source.card, other_device=True)
         same, _ = references.of_data(Network(), source, 0, 12)
@@ -206,7 +206,7 @@ def test_an_unlabelled_reference_is_on_trust(tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"arr_1": np.zeros(3)}, "it has no mu"),
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, "no mean and covariance for fid_inception"),
@@ -216,11 +216,11 @@ def test_an_unlabelled_reference_is_on_trust(tmp_path, source):
         ({"mu": np.zeros(3), "sigma": np.array([object()])}, "allow_pickle=False"),
     ],
 )
-def test_what_is_no_reference(tmp_path, arrays, said):
+def test_what_is_no_reference(tmp_path, arrays, message):
     np.savez(tmp_path / "r.npz", **arrays)
     with pytest.raises(InputError, match=r"is no reference|has no mean") as error:
         references.read(tmp_path / "r.npz")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_samples_go_out_and_in_a_batch_at_a_time(tmp_path, rng, monkeypatch):
@@ -255,7 +255,7 @@ def test_samples_of_other_kinds(tmp_path, rng):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"arr_0": np.linspace(-1, 1, 192, dtype="f4").reshape(3, 8, 8, 1)}, "holds float32 from -1 to 1: give uint8"),
         ({"arr_0": np.full((3, 8, 8, 1), np.nan)}, "holds NaN: give uint8"),
@@ -266,11 +266,11 @@ def test_samples_of_other_kinds(tmp_path, rng):
         ({"arr_0": np.array([object()])}, "cannot be read"),
     ],
 )
-def test_what_are_no_samples(tmp_path, arrays, said):
+def test_what_are_no_samples(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(InputError) as error:
         samples.load(tmp_path / "x.npz")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_file_that_ends_early(tmp_path, monkeypatch):

@@ -52,17 +52,17 @@ def test_inception_score_ends():
     assert scores.inception_score(in_order, splits=5)[0] == pytest.approx(1)
 
 
-def test_agrees_with_torch_fidelity():
-    with np.load(RECORDED / "torch_fidelity_scores.npz", allow_pickle=False) as f:
-        assert distance(Moments.of(f["a"]), Moments.of(f["b"])) == pytest.approx(float(f["fid"]), rel=1e-6)
-        mean, std = scores.inception_score(f["logits"], splits=10)
-        assert (mean, std) == pytest.approx((float(f["is_mean"]), float(f["is_std"])), rel=1e-6)
-
-
 @pytest.fixture
 def torch_fidelity():
     with np.load(RECORDED / "torch_fidelity_scores.npz", allow_pickle=False) as f:
         return dict(f)
+
+
+def test_frechet_distance_and_inception_score_are_torch_fidelitys(torch_fidelity):
+    f = torch_fidelity
+    assert distance(Moments.of(f["a"]), Moments.of(f["b"])) == pytest.approx(float(f["fid"]), rel=1e-6)
+    want = (float(f["is_mean"]), float(f["is_std"]))
+    assert scores.inception_score(f["logits"], splits=10) == pytest.approx(want, rel=1e-6)
 
 
 def test_kernel_distance_is_torch_fidelitys(torch_fidelity):

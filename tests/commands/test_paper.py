@@ -101,7 +101,7 @@ def test_the_papers_numbers_differ_from_the_paper_by_nothing():
 def test_no_difference_is_taken_from_what_does_not_compare(change, said):
     """Each point of the protocol by itself is enough, and is named."""
     rows = rows_of_table(1, **change)
-    assert not any(paper.comparable(row, 1) for row in rows)
+    assert all(paper.unmet(row, 1) for row in rows)
     text = paper.beside(rows, 1, 256)
     assert ", +0.00" not in text and "no difference is taken: " in text and "1.55 (1.55)" in text
     assert said in text
@@ -118,7 +118,7 @@ def test_a_row_of_an_earlier_version_does_not_compare():
 
 
 def test_a_threshold_or_none_is_the_papers_own():
-    assert all(paper.comparable(row, 1) for row in rows_of_table(1, threshold="none"))
+    assert not any(paper.unmet(row, 1) for row in rows_of_table(1, threshold="none"))
 
 
 def test_the_recipe_is_the_one_that_is_prepared():

@@ -4,6 +4,7 @@ A difference counts where it exceeds twice its standard error. The error comes f
 evaluation.measure) or from several image seeds, both paired between cells. Another training seed may differ by more.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -134,16 +135,11 @@ def judge(rows: list[dict], num_steps: int) -> list[Claim]:
 def over_runs(
     text: str, curves: dict[str, Curve], judge_one: Callable[[Curve], tuple[str, str]], needs: str, scores=()
 ) -> Claim:
-    """Judge a claim by each curve alone and return the weakest verdict, with the numbers of all curves.
-
-    judge_one(curve) -> verdict, numbers. The claim is not tested where no curve has what it `needs`, or where one of
-    `scores` was not measured.
-    """
+    """Return the weakest verdict of judge_one(curve) -> verdict, numbers. UNTESTED if no curve has what it needs."""
     if not curves:
         return Claim(text, UNTESTED, needs)
-    rows = [row for curve in curves.values() for row in curve.rows]
-    for name in scores:
-        if not all(score_name(row, name) for row in rows):
+    for name, curve in itertools.product(scores, curves.values()):
+        if not all(score_name(row, name) for row in curve.rows):
             return Claim(text, UNTESTED, f"{name} was not measured")
     verdicts, figures = zip(*map(judge_one, curves.values()), strict=True)
     return Claim(text, weakest(verdicts), ". ".join(map(": ".join, zip(curves, figures, strict=True))))

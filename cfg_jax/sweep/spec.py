@@ -85,15 +85,9 @@ def other_dtype(row: dict) -> str | None:
 
 
 def identity(
-    config: ConfigDict,
-    name: str,
-    model: "Model",
-    w: float,
-    guides: "Guides",
-    features: "Features",
-    reference: "Reference",
-    ema: float | None = None,
-) -> dict:
+    config: ConfigDict, name: str, model: "Model", w: float, guides: "Guides", features: "Features",
+    reference: "Reference", ema: float | None = None,
+) -> dict:  # fmt: skip
     """Return the fields that decide a cell's numbers. w is the paper's scale, s = 1 + w that of other papers."""
     row = {
         "run": name,

@@ -90,16 +90,10 @@ def model(tiny, tmp_path):
 
 
 def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
-    scorer = Scorer(
-        model, tmp_path / "features", 2, num_images=40, batch_size=40, splits=2, bootstrap=5, neighbours=100
-    )
-    row = scorer(ClassifierFree(np.float32(1.0)))
-    assert row["passes"] == 4 and {name.split("_")[0] for name in row["resampled"]} >= {
-        "fid",
-        "is",
-        "recall",
-        "variety",
-    }
+    evaluation = {"num_images": 40, "batch_size": 40, "splits": 2, "bootstrap": 5, "neighbours": 100}
+    row = Scorer(model, tmp_path / "features", 2, **evaluation)(ClassifierFree(np.float32(1.0)))
+    assert row["passes"] == 4
+    assert {name.split("_")[0] for name in row["resampled"]} >= {"fid", "is", "recall", "variety"}
 
 
 def test_the_command_and_its_page(model, tmp_path, browser):

@@ -1,27 +1,25 @@
-"""Rules of guidance against each other on one data set: distance, IS, recall, variety over each one's strength.
+"""Compare rules of guidance on one data set: distance, IS, recall and variety over each rule's strength.
 
 python -m experiments.frontier --config=configs/digits.py --runs=runs/digits-p0.1,runs/digits-s1 --out=runs/frontier \
     --guides=runs/digits-p0.1@300,runs/digits-s1@300 --classifiers=runs/digits-classifier
 
---runs are training seeds of one model. --guides has one for each run, and --classifiers one for all or one for each;
-without them their curves are left out. A curve of your own: --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64",
-with guide=RUN or classifier=RUN among the fields for one that another model guides.
-Cells are those of experiments.sweep, and are kept. It writes frontier.html, .md, .png, .svg and .json.
+--runs are training seeds of one model. --guides has one guide for each run; --classifiers one for all or one for each.
+Without them their curves are left out. Add a curve by --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64". Its
+fields may include guide=RUN or classifier=RUN, for a second model that guides.
+It writes frontier.html, .md, .png, .svg and .json, and keeps its cells, which are those of experiments.sweep.
 """
 
 import base64
-import itertools
 from pathlib import Path
 
-import jinja2
 from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.diffusion.guidance import Unguided
-from cfg_jax.errors import InputError, did_you_mean
+from cfg_jax.errors import InputError, choice
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
-from cfg_jax.sweep import claims, frontier, spec
+from cfg_jax.sweep import claims, frontier, report, spec
 from cfg_jax.sweep.run import sweep
 from experiments.helpers import cli
 
@@ -29,72 +27,37 @@ CONFIG = cli.define_config()
 RUNS = flags.DEFINE_list("runs", None, "run directories: training seeds of one model")
 GUIDES = flags.DEFINE_list("guides", [], "for autoguidance, a weaker RUN or RUN@STEP for each run")
 CLASSIFIERS = flags.DEFINE_list("classifiers", [], "of experiments.train_classifier, one for all runs or for each")
-SEEDS = flags.DEFINE_string("seeds", "0", "of the images; each run is drawn with each of them")
+SEEDS = flags.DEFINE_string("seeds", "0", "image seeds; each run is sampled with each of them")
 W = flags.DEFINE_string("w", "0,0.25,0.5,1,2,4", "strengths, 0 among them")
 ONLY = flags.DEFINE_list("rules", None, "curves to make; default: all that can be")
 CURVE = flags.DEFINE_multi_string("curve", [], "NAME: FIELD=VALUE ... of the sampler and the guidance; may be repeated")
 OUT = flags.DEFINE_string("out", "runs/frontier", "directory for the cells and the page")
 flags.mark_flags_as_required(["config", "runs"])
 
-BASELINE, LEVELS = "CFG", 7
-# each with the numbers of its paper where that gives some; none is tuned here
-CURVES = {
-    BASELINE: {},
-    "interval": {"guidance.logsnr_low": -2.13, "guidance.logsnr_high": 2.55},
-    "rising w": {"guidance.schedule_logsnr": (-6.0, 6.0), "guidance.schedule_w": (0.0, 2.0)},
-    "rescale": {"guidance.rescale": 0.7},
-    "dynamic threshold": {"sampler.threshold": "dynamic"},
-    "power law": {"guidance.name": "power_law"},
-    "APG": {"guidance.name": "apg", "guidance.momentum": -0.5},
-    "CFG-Zero*": {"guidance.name": "cfg_zero", "guidance.zero_below": -6.36},
-    "rounds": {"guidance.rounds": 1, "guidance.renoise_logsnr": -1.4},
-    "other label": {"guidance.uncond": "other_label"},
-    "autoguidance": {},
-    "classifier": {},
-    "classifier, mean": {"guidance.classifier": "mean"},
-    "classifier alone": {"guidance.name": "unconditional"},
-    "CFG, DDIM": {"sampler.name": "ddim"},
-    "CFG++": {"guidance.name": "cfg_pp", "sampler.name": "ddim"},
-}
-STRENGTHS = {"CFG++": (0.2, 0.4, 0.6, 0.8, 1.0)}
+BASELINE = "CFG"
+SECOND_MODEL = {"guide": "guide", "classifier": "classifier_run"}  # {field of a curve: argument of sweep}
 
 
-def main():
-    curves, config = dict(CURVES) | dict(map(curve_of, CURVE.value)), CONFIG.value
-    for name in ONLY.value or ():
-        if name not in curves:
-            raise InputError(f"--rules={name} is unknown: {did_you_mean(name, curves)}choose {', '.join(curves)}")
-    for flag, given in (("guides", GUIDES.value), ("classifiers", CLASSIFIERS.value)):
-        if len(given) not in (0, len(RUNS.value)) and (flag == "guides" or len(given) != 1):
-            raise InputError(f"--{flag} names {len(given)} for {len(RUNS.value)} --runs: give one for each")
-    ws = cli.numbers(W.value, float, "w")
-    if 0 not in ws or len(set(ws)) < 3:
-        raise InputError(f"--w={W.value} makes no curve: give three strengths or more, and 0 among them")
-    wanted = {BASELINE: {}} | {name: dict(fields) for name, fields in curves.items() if name in (ONLY.value or curves)}
-    found = {}
-    for name, fields in wanted.items():
-        beside = {kind: fields.pop(kind) for kind in ("guide", "classifier") if kind in fields}
-        if rows := rows_of(name, beside, spec.changed(config, fields), ws, found):
-            found[name] = rows
-    judged = frontier.judge(found, BASELINE)
-    num_images, out = config.eval.num_images, Path(OUT.value)
-    of = next(iter(found[BASELINE].values()))[0]
-    runs = ", ".join(Path(run).name for run in RUNS.value or ())
-    about = (
-        f"{config.data.name}, runs {runs}, image seeds {SEEDS.value}, N = {num_images:,} images a point, "
-        f"T = {of['T']}, {of['sampler']}"
-    )
-    errors = "± is the bootstrap standard error over images, a gap's for each seed alone."
-    table = frontier.table(found, BASELINE)
-    head = f"# Rules of guidance on {config.data.name}\n\n    {cli.command_line('frontier')}"
-    text = f"{head}\n\n{about}. {errors}\n\n{table}\n"
-    text += frontier.claims_text(judged)
-    plots.save(out / "frontier", frontier.plot(found, about))
-    write_atomic(out / "frontier.md", text)
-    write_json(out / "frontier.json", found)
-    write_atomic(out / "frontier.html", page(found, judged, table, about, out))
-    print(text)
-    print(f"{out}/frontier.html")
+def known_curves():
+    """Return {name: fields} of all curves. The numbers are those of each rule's paper; none is tuned here."""
+    return {
+        BASELINE: {},
+        "interval": {"guidance.logsnr_low": -2.13, "guidance.logsnr_high": 2.55},
+        "rising w": {"guidance.schedule_logsnr": (-6.0, 6.0), "guidance.schedule_w": (0.0, 2.0)},
+        "rescale": {"guidance.rescale": 0.7},
+        "dynamic threshold": {"sampler.threshold": "dynamic"},
+        "power law": {"guidance.name": "power_law"},
+        "APG": {"guidance.name": "apg", "guidance.momentum": -0.5},
+        "CFG-Zero*": {"guidance.name": "cfg_zero", "guidance.zero_below": -6.36},
+        "rounds": {"guidance.rounds": 1, "guidance.renoise_logsnr": -1.4},
+        "other label": {"guidance.uncond": "other_label"},
+        "autoguidance": {"guide": GUIDES.value},
+        "classifier": {"classifier": CLASSIFIERS.value},
+        "classifier, mean": {"classifier": CLASSIFIERS.value, "guidance.classifier": "mean"},
+        "classifier alone": {"classifier": CLASSIFIERS.value, "guidance.name": "unconditional"},
+        "CFG, DDIM": {"sampler.name": "ddim"},
+        "CFG++": {"guidance.name": "cfg_pp", "sampler.name": "ddim"},
+    } | dict(map(curve_of, CURVE.value))
 
 
 def curve_of(text):
@@ -105,7 +68,7 @@ def curve_of(text):
         raise InputError(f'--curve={text}: give "NAME: FIELD=VALUE ...", such as "half: guidance.rescale=0.5"')
     fields = {}
     for field, _, value in pairs:
-        if field in ("guide", "classifier"):
+        if field in SECOND_MODEL:
             fields[field] = value.split(",")
             continue
         spec.check_varied(CONFIG.value, field)
@@ -114,64 +77,83 @@ def curve_of(text):
     return name.strip(), fields
 
 
-def rows_of(name, given, config, ws, found):
-    """{run and seed: rows} of a curve, {} where what it needs was not given. w = 0 is the baseline's where it can."""
-    if not given and name == "autoguidance":
-        given = {"guide": GUIDES.value}
-    if not given and name.startswith("classifier"):
-        given = {"classifier": CLASSIFIERS.value}
-    kind, beside = next(iter(given.items()), (None, [None]))
-    if not beside:
+def main():
+    runs, known = RUNS.value, known_curves()
+    for name in ONLY.value or ():
+        choice(name, known, "--rules")
+    ws = cli.numbers(W.value, float, "w")
+    if 0 not in ws or len(set(ws)) < 3:
+        raise InputError(f"--w={W.value} makes no curve: give three strengths or more, and 0 among them")
+    for name, fields in known.items():
+        for kind in SECOND_MODEL.keys() & fields.keys():
+            count = len(fields[kind])
+            if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):
+                raise InputError(f"the curve {name} has {count} of {kind} for {len(runs)} --runs: give one for each")
+    curves = {}
+    for name, fields in known.items():
+        if name == BASELINE or name in (ONLY.value or known):
+            rows = rows_of(name, fields, ws, curves.get(BASELINE, {}))
+            curves |= {name: rows} if rows else {}
+    write(curves, Path(OUT.value))
+
+
+def rows_of(name, fields, ws, baseline):
+    """Return {"RUN, seed SEED": rows} of a curve, {} if its second model was not given.
+
+    The row at w = 0 is the baseline's, where that is drawn in the same way.
+    """
+    runs, seeds = RUNS.value or [], cli.numbers(SEEDS.value, int, "seeds")
+    second = {argument: fields[kind] for kind, argument in SECOND_MODEL.items() if kind in fields}
+    if not all(second.values()):
         return {}
-    if len(beside) not in (1, len(RUNS.value)):
-        raise InputError(
-            f"--curve={name} names {len(beside)} of {kind} for {len(RUNS.value)} --runs: give one for each"
-        )
-    strengths = STRENGTHS.get(name, [1 + w for w in ws] if name == "classifier alone" else ws)
-    own = {k: v for k, v in spec.drawn_by(config).items() if k in ("sampler", "threshold", "T", "grid", "v")}
-    unguided = {key: next(row for row in rows if not row["w"]) for key, rows in found.get(BASELINE, {}).items()}
-    plain = isinstance(build.rule(config.guidance, 0.0), Unguided)
-    shared = plain and 0 in strengths and any(all(row.get(k) == v for k, v in own.items()) for row in unguided.values())
-    asked = [w for w in strengths if w or not shared]
-    # of all runs at once where they have one guide, or none
-    groups = (
-        [(RUNS.value, *beside)]
-        if len(beside) == 1
-        else [([run], of) for run, of in zip(RUNS.value, beside, strict=True)]
+    config = spec.changed(CONFIG.value, {field: value for field, value in fields.items() if field not in SECOND_MODEL})
+    strengths = {"CFG++": (0.2, 0.4, 0.6, 0.8, 1.0), "classifier alone": [1 + w for w in ws]}.get(name, ws)
+    unguided = {key: next(row for row in rows if not row["w"]) for key, rows in baseline.items()}
+    walk = {field: value for field, value in spec.drawn_by(config).items() if not field.startswith("guidance")}
+    shared = (
+        0 in strengths
+        and isinstance(build.rule(config.guidance, 0.0), Unguided)
+        and any(all(row.get(field) == value for field, value in walk.items()) for row in unguided.values())
     )
+    asked = [w for w in strengths if w or not shared]
+    several = any(len(models) > 1 for models in second.values())
     rows = {}
-    for seed, (runs, other) in itertools.product(cli.numbers(SEEDS.value, int, "seeds"), groups):
-        by = {None: {}, "guide": {"guide": other}, "classifier": {"classifier_run": other}}[kind]
-        for row in sweep(spec.changed(config, {"eval.seed": seed}), runs, asked, OUT.value, **by):
-            key = f"{row['run']}, seed {seed}"
+    for i, group in enumerate([[run] for run in runs] if several else [runs]):
+        given = {argument: models[i] if len(models) > 1 else models[0] for argument, models in second.items()}
+        for row in sweep(config, group, asked, OUT.value, vary={"eval.seed": seeds}, **given):
+            key = f"{row['run']}, seed {row['seed']}"
             rows.setdefault(key, [unguided[key]] if shared else []).append(row)
     return rows
 
 
-def page(found, judged, table, about, out):
-    """One self-contained HTML page: at each level of IS the nearest pictures of every rule, of one noise."""
-    run = next(iter(found[BASELINE]))
-    inception = [claims.score(row, "is") for row in found[BASELINE][run]]
-    low, high = min(inception), max(inception)
-    levels = [low + (high - low) * i / (LEVELS - 1) for i in range(LEVELS)]
-    pictures, rules = {}, []
-    for name, runs in found.items():
-        near = []
-        for level in levels:
-            row = min(runs[run], key=lambda row: abs(claims.score(row, "is") - level))
-            path = spec.cell_path(out, row).with_suffix(".png")
-            pictures[path.stem] = base64.b64encode(path.read_bytes()).decode()
-            score = {kind: claims.score(row, kind) for kind in ("is", "fid")}
-            near.append({"picture": path.stem, "w": row["w"], "passes": row["passes"], **score})
-        rules.append({"name": name, "near": near})
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("cfg_jax.sweep", "."), autoescape=True)
-    row = found[BASELINE][run][0]
-    return environment.get_template("frontier.html.j2").render(
-        about=about, levels=levels, pictures=pictures, rules=rules, claims=judged, run=run,
-        fid_name=claims.score_name(row, "fid"), is_name=claims.score_name(row, "is"),
+def write(curves, out):
+    """Write and print the comparison of {name: rows}."""
+    data, (run, (first, *_)) = CONFIG.value.data.name, next(iter(curves[BASELINE].items()))
+    judged, (head, lines) = frontier.judge(curves, BASELINE), frontier.summary(curves, BASELINE)
+    about = (
+        f"{data}, runs {', '.join(Path(run).name for run in RUNS.value or ())}, image seeds {SEEDS.value}, "
+        f"N = {first['N']:,} images a point, T = {first['T']}, {first['sampler']}"
+    )
+    text = (
+        f"# Rules of guidance on {data}\n\n    {cli.command_line('frontier')}\n\n{about}. ± is the bootstrap standard "
+        f"error over images. Differences are taken in each run.\n\n{frontier.table(curves, BASELINE)}\n"
+        + frontier.claims_text(judged)
+    )
+    rules = [
+        {"name": name, "points": [report.point(spec.cell_path(out, row), row) for row in rows[run]]}
+        for name, rows in curves.items()
+    ]
+    plots.save(out / "frontier", frontier.plot(curves, about))
+    write_atomic(out / "frontier.md", text)
+    write_json(out / "frontier.json", curves)
+    page = report.render(
+        "frontier.html.j2", about=about, run=run, head=head, lines=lines, claims=judged,
+        is_name=claims.score_name(first, "is"), rules=rules,
         plot=base64.b64encode((out / "frontier.svg").read_bytes()).decode(),
-        table=[line.strip("| ").split(" | ") for line in table.splitlines() if "---" not in line],
     )  # fmt: skip
+    write_atomic(out / "frontier.html", page)
+    print(text)
+    print(f"{out}/frontier.html")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The paper's tables and figures, one command each, at its own size or on a smaller rung. `make digits` runs it.
+"""Make a table or figure of the paper, at the paper's size or on a smaller data set. `make digits` runs it.
 
 python -m experiments.paper --table=1                    # and Figure 4: ImageNet 64x64, p_uncond 0.1, 0.2, 0.5
 python -m experiments.paper --table=2                    # and Figure 5: ImageNet 128x128, three T
 python -m experiments.paper --figure=6 --scale=digits    # samples over w; 2 is the mixture of Gaussians
 python -m experiments.paper --table=1 --scale=tiny_imagenet --plan
 
-It says what it needs and costs, trains what is missing, and goes on where it stopped.
+It prints what it needs and costs, trains the models that are missing, and continues where it stopped.
 """
 
 import subprocess
@@ -33,19 +33,19 @@ from experiments.helpers import cli
 
 SCALES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 AT_128 = (("table", "2"), ("figure", "3"), ("figure", "5"), ("figure", "7"), ("figure", "8"))
-# --scale, or the size that the paper's own table or figure has: the config's file depends on it
+# --scale, or the size of the paper's table or figure: it gives the default of --config
 RUNG = cli.given("scale") or ("imagenet128" if any(cli.given(k) == v for k, v in AT_128) else "imagenet64")
-RUNG = RUNG if RUNG in SCALES else SCALES[0]  # the flag itself says what it takes
+RUNG = RUNG if RUNG in SCALES else SCALES[0]  # the flag itself refuses other values
 
 TABLE = flags.DEFINE_integer("table", None, "1 or 2", lower_bound=1, upper_bound=2)
 FIGURE = flags.DEFINE_integer("figure", None, "1 to 8", lower_bound=1, upper_bound=8)
-SCALE = flags.DEFINE_enum("scale", None, SCALES, "which configs/ file; default: the paper's size")
+SCALE = flags.DEFINE_enum("scale", None, SCALES, "a file of configs/; default: the paper's size")
 CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
-SEEDS = flags.DEFINE_string("seeds", None, "of the samples, such as 0,1, averaged over; default: config.eval.seed")
-PLAN = flags.DEFINE_bool("plan", False, "only say what it needs and costs")
-RUNS = flags.DEFINE_string("runs", "runs", "where SCALE-p0.1 ..., SCALE-sweep and the figures go")
-SWEEP = flags.DEFINE_string("sweep", None, "the directory of the table's cells; default: SCALE-sweep in --runs")
+SEEDS = flags.DEFINE_string("seeds", None, "image seeds to average over, such as 0,1; default: config.eval.seed")
+PLAN = flags.DEFINE_bool("plan", False, "only print what it needs and costs")
+RUNS = flags.DEFINE_string("runs", "runs", "directory for SCALE-p0.1 ..., SCALE-sweep and the figures")
+SWEEP = flags.DEFINE_string("sweep", None, "directory for the table's cells; default: SCALE-sweep in --runs")
 cli.define_hosts()
 LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; default: the malamute, or 0")
 
@@ -56,29 +56,26 @@ def main():
         out = f"--out={Path(RUNS.value) / 'gaussians'}"
         sys.exit(subprocess.run([sys.executable, "-m", "experiments.studies.gaussians", out]).returncode)
     table = TABLE.value or {4: 1, 5: 2}.get(FIGURE.value)
-    config = CONFIG.value
+    config, first = CONFIG.value, jax.process_index() == 0  # the first of several processes prints and draws
     ps = published.P_UNCOND if table == 1 else (config.p_uncond,)
+    ws = published.ALL_W if FULL.value else config.eval.w
+    steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
+    seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     runs = {Path(RUNS.value) / f"{RUNG}-p{p:g}": spec.changed(config, {"p_uncond": p}) for p in ps}
     for model in runs.values():
         checks.everything(model)
-    ws = published.ALL_W if FULL.value else config.eval.w
-    for model in runs.values():
         for w in ws:
             checks.guidance_weight(w, model, "config.eval.w")
-    steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
-    seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
     for seed in seeds:
         check_seed(seed, "--seeds")
-    require(table or not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
     last = config.data.num_classes - 1
-    require(
-        table or last >= 0, f"--figure={FIGURE.value} shows classes: set config.data.num_classes to those of the data"
-    )
+    if not table:
+        require(not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")
+        require(last >= 0, f"--figure={FIGURE.value} shows classes: set config.data.num_classes to those of the data")
     require(LABEL.value is None or 0 <= LABEL.value <= last, f"--label={LABEL.value} is no class: give 0 to {last}")
-    first = jax.process_index() == 0  # of several it is the one that speaks and draws
-    of = plan(config, runs, ws if table else published.SHEETS[FIGURE.value].ws or ws, steps, seeds, table)
+    needed = plan(config, runs, ws, steps, seeds, table)
     if first:
-        print(of)
+        print(needed)
     if PLAN.value:
         return
     if first and not table:
@@ -86,20 +83,20 @@ def main():
     workdir = Path(SWEEP.value or Path(RUNS.value) / f"{RUNG}-sweep")
     for run, model in runs.items():
         trainer.train(model, run)
-        if table and len(runs) > 1:  # a curve is there as soon as its model is
+        if table and len(runs) > 1:  # score each model at once: its curve need not wait for the others
             sweep(config, [run], ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds[:1]})
     if table:
         rows = sweep(config, list(runs), ws, workdir, vary={"sampler.num_steps": steps, "eval.seed": seeds})
-    if table and first:
-        print(report.write(workdir))
-        print(published.beside(rows, table, config.sampler.num_steps))
-        print(f"{workdir}/report.html has the slider over w, table.md every score")
+        if first:
+            print(report.write(workdir))
+            print(published.beside(rows, table, config.sampler.num_steps))
+            print(f"{workdir}/report.html has the slider over w, table.md every score")
     elif first:
         sheet(config, next(iter(runs)), ws)
 
 
 def plan(config, runs, ws, steps, seeds, table):
-    """What is needed and whether it is there; FLOP and hours of the training left and of all cells."""
+    """Return what is needed and whether it is there, and the FLOP and hours of the missing steps and of all cells."""
     needs = {"data": lambda: sources.load(config)}
     if table and config.eval.features == "inception":
         needs["features"] = lambda: inception.load(config.eval.inception)
@@ -114,14 +111,16 @@ def plan(config, runs, ws, steps, seeds, table):
     left = {run: max(0, config.train.num_steps - checkpoint.latest(run)) for run in runs}
     for run, num_steps in left.items():
         lines.append(f"{'model':10} {run}: {num_steps:,} of {config.train.num_steps:,} steps to train")
+    count = config.eval.num_images
+    if not table:
+        panels = published.SHEETS[FIGURE.value]
+        ws, count = panels.ws or ws, panels.num_images * len(panels.kinds)
     forward = cost.forward_flops(config)
-    of = published.SHEETS.get(FIGURE.value)
-    count = config.eval.num_images if table else of.num_images * len(of.kinds)
     training = cost.training_flops(config, forward, sum(left.values()))
-    num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
-    at = [spec.changed(config, {"sampler.num_steps": t}) for t in steps]
-    sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(of_t, forward, ws, count) for of_t in at)
+    by_steps = [spec.changed(config, {"sampler.num_steps": t}) for t in steps]
+    sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(c, forward, ws, count) for c in by_steps)
     hours = ", ".join(f"{name} {cost.written(h)}" for name, h in cost.hours(training + sampling).items())
+    num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
     lines += [
         f"{'cells':10} {num_cells} of {count:,} images: T = {steps}, w = {list(ws)}",
         f"{'cost':10} {training:.3g} FLOP of training left, {sampling:.3g} FLOP for all cells",
@@ -135,25 +134,23 @@ def sheet_path():
 
 
 def sheet(config, run, ws):
-    """Samples of one noise over w: a PNG."""
-    of, model = published.SHEETS[FIGURE.value], cfg_jax.load(run)
-    source, _ = sources.load(config)
-    names = source.card.class_names
+    """Write a PNG of samples over w, all of one noise."""
+    panels, model, num_steps = published.SHEETS[FIGURE.value], cfg_jax.load(run), config.sampler.num_steps
+    names = sources.load(config)[0].card.class_names
     malamute = next((k for k, name in enumerate(names) if "malamute" in name), 0)
     single = malamute if LABEL.value is None else LABEL.value
-    rows = []
-    for kind in of.kinds:
-        labels = np.full(of.num_images, single)
-        if kind == "random":
-            labels = labels_by_rule("random", of.num_images, len(names), config.eval.seed)
-        sampled = [model.sample(labels, w, config.sampler.num_steps, config.eval.seed) for w in of.ws or ws]
-        rows.append([images.grid(panel, of.columns) for panel in sampled])
+    labels = {
+        "single": np.full(panels.num_images, single),
+        "random": labels_by_rule("random", panels.num_images, len(names), config.eval.seed),
+    }
+    ws, rows = list(panels.ws or ws), []
+    for kind in panels.kinds:
+        sampled = [model.sample(labels[kind], w, num_steps, config.eval.seed) for w in ws]
+        rows.append([images.grid(panel, panels.columns) for panel in sampled])
     out = sheet_path()
     images.save_png(out, images.mosaic(rows))
-    print(
-        f"{out}: w = {list(of.ws or ws)} from left to right, T = {config.sampler.num_steps}, one noise; rows {of.kinds}"
-    )
-    if "single" in of.kinds:
+    print(f"{out}: w = {ws} from left to right, T = {num_steps}, all of one noise; rows {panels.kinds}")
+    if "single" in panels.kinds:
         print(f"the single class is {single}, {names[single]}")
 
 

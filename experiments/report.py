@@ -1,4 +1,4 @@
-"""Write the report of a sweep again from its cells, and print its table.
+"""Write the report of a sweep again from its cells, and print its main table.
 
 python -m experiments.report --sweep=runs/digits-sweep
 """

@@ -1,4 +1,4 @@
-"""A finished table as a directory small enough to commit: README.md, pictures, CSV, configs, and how it was made.
+"""Collect a finished table in a directory small enough to commit: README.md, pictures, CSV, configs, command.
 
 python -m experiments.results --config=configs/tiny_imagenet.py --sweep=runs/tiny_imagenet-sweep \
     --out=experiments/results/tiny_imagenet
@@ -20,9 +20,9 @@ from cfg_jax.training import records
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
-SWEEP = flags.DEFINE_string("sweep", None, "the directory of experiments.paper's or experiments.sweep's cells")
-RUNS = flags.DEFINE_string("runs", "runs", "where the runs are that it scored")
-OUT = flags.DEFINE_string("out", None, "the directory to write")
+SWEEP = flags.DEFINE_string("sweep", None, "directory with cells of experiments.paper or experiments.sweep")
+RUNS = flags.DEFINE_string("runs", "runs", "directory with the runs that were scored")
+OUT = flags.DEFINE_string("out", None, "directory to write")
 flags.mark_flags_as_required(["config", "sweep", "out"])
 COPIED = (
     "results.csv", "curves.png", "curves.svg", "curves_T.png", "curves_T.svg", "samples.png", "config.json",
@@ -30,36 +30,27 @@ COPIED = (
 
 
 def main():
-    out = Path(OUT.value)
+    out, sweep, runs = Path(OUT.value), Path(SWEEP.value), Path(RUNS.value)
     check_directory(out, "page")
     for name in ("README.md", "runs.json", *COPIED):
         check_output(out / name, Path(name).suffix, page=out / "README.md")
-    table(CONFIG.value, Path(cli.given("config")).stem, Path(SWEEP.value), Path(RUNS.value), out)
-    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-
-
-def table(base, scale: str, sweep: Path, runs: Path, out: Path) -> None:
-    """Write the page of a sweep's cells: README.md, pictures, CSV, config. base: configs/SCALE.py as it is."""
     text = report.write(sweep)
     rows = [read_json(path) for path in sorted((sweep / "cells").glob("*.json"))]
     steps = {row["run"]: row["step"] for row in rows}
-    of_runs = {name: training(runs / name, step) for name, step in sorted(steps.items())}
-    config = configs.load(sweep / "config.json")
-    flag_list = changed(base, config)
-    seeds = sorted({row["seed"] for row in rows})
-    if seeds != [config.eval.seed]:
-        flag_list = [f"--seeds={','.join(map(str, seeds))}", *flag_list]
+    trained = {name: training(runs / name, step) for name, step in sorted(steps.items())}
+    card = read_json(runs / rows[0]["run"] / "data.json")
+    readme = page(out.name, text, rows, trained, card, configs.load(sweep / "config.json"))
     out.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         if (sweep / name).exists():
             shutil.copyfile(sweep / name, out / name)
-    write_json(out / "runs.json", of_runs)
-    card = read_json(runs / rows[0]["run"] / "data.json")
-    write_atomic(out / "README.md", page(out.name, scale, text, rows, of_runs, card, flag_list))
+    write_json(out / "runs.json", trained)
+    write_atomic(out / "README.md", readme)
+    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def training(run, step):
-    """What a run took up to a step, from its records: hours of its steps alone, without compiling and saving."""
+    """Return how a run was trained up to a step. Its hours are of the steps alone, without compiling and saving."""
     if not (run / "metrics.jsonl").exists():
         raise InputError(f"{run} has no metrics.jsonl: name the directory of the runs that were scored with --runs")
     config = configs.load(run / "config.json")
@@ -79,47 +70,43 @@ def training(run, step):
     }
 
 
-def changed(base, config):
-    """The --config.FIELD=VALUE that make one config of another's file."""
-    old, new = configs.flat(base), configs.flat(config)
+def command(config, seeds):
+    """Return the command that makes the table: the --config.FIELD=VALUE that differ from the config's file."""
+    old, new = configs.flat(CONFIG.value), configs.flat(config)
     fields = [f for f in new if f not in ("data.card", "data.root") and old.get(f) != new[f]]
-    return [shlex.quote(f"--config.{field}={new[field]}") for field in fields]
+    parts = [f"python -m experiments.paper --table=1 --scale={Path(cli.given('config')).stem}"]
+    parts += [] if seeds == [config.eval.seed] else [f"--seeds={','.join(map(str, seeds))}"]
+    parts += [shlex.quote(f"--config.{field}={new[field]}") for field in fields]
+    return " \\\n        ".join(parts)
 
 
-def page(title, scale, text, rows, runs, card, flag_list):
-    lines = [["run", "p_uncond", "steps", "batch", "hours", "images/s", "MFU", "first and last loss", "on"]]
-    lines.append(["---", *["---:"] * 7, "---"])
+def page(title, text, rows, runs, card, config):
+    lines = [
+        ["run", "p_uncond", "steps", "batch", "hours", "images/s", "MFU", "first and last loss", "on"],
+        ["---", *["---:"] * 7, "---"],
+    ]
     for name, run in runs.items():
-        mfu = "not known" if run["mfu"] is None else f"{run['mfu']:.1%}"
-        numbers = [
-            run["p_uncond"],
-            f"{run['steps']:,}",
-            run["batch_size"],
-            run["hours"],
-            f"{run['images_per_s']:,}",
-            mfu,
-        ]
-        lines.append([name, *map(str, numbers), ", ".join(f"{loss:.4f}" for loss in run["loss"]), run["device"]])
-    of = next(iter(runs.values()))
-    seconds = sum(row["seconds"] for row in rows)
-    images = sum(row["N"] for row in rows)
-    return "\n".join(
-        [
-            f"# {title}\n",
-            "    python -m experiments.paper --table=1 "
-            + " \\\n        ".join([f"--scale={scale}", *flag_list])
-            + "\n",
-            f"Data: {card['name']} ({card['source']}), {card['counts']['train']:,} training pictures of "
-            f"{'x'.join(map(str, card['image_shape']))}, resize {card['resize']}, card {card['digest']}.\n",
-            f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
-            f"images/s with their scores, on {rows[0]['device']}; jax {of['jax']}, Python {of['python']}, this code "
-            f"{of['code']}. Hours of training are of its steps alone.\n",
-            markdown(lines),
-            text,
-            "![IS against FID as w grows](curves.png)\n",
-            "![Samples of one model over w, one noise a picture](samples.png)\n",
-        ]
-    )
+        lines.append([
+            name, str(run["p_uncond"]), f"{run['steps']:,}", str(run["batch_size"]), str(run["hours"]),
+            f"{run['images_per_s']:,}", "not known" if run["mfu"] is None else f"{run['mfu']:.1%}",
+            ", ".join(f"{loss:.4f}" for loss in run["loss"]), run["device"],
+        ])  # fmt: skip
+    first, shape = next(iter(runs.values())), "x".join(map(str, card["image_shape"]))
+    seconds, images = sum(row["seconds"] for row in rows), sum(row["N"] for row in rows)
+    parts = [
+        f"# {title}\n",
+        f"    {command(config, sorted({row['seed'] for row in rows}))}\n",
+        f"Data: {card['name']} ({card['source']}), {card['counts']['train']:,} training pictures of {shape}, resize "
+        f"{card['resize']}, card {card['digest']}.\n",
+        f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
+        f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "
+        f"{first['code']}. Hours of training are of its steps alone.\n",
+        markdown(lines),
+        text,
+        "![IS against FID as w grows](curves.png)\n",
+        "![Samples of one model over w, all of one noise](samples.png)\n",
+    ]
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

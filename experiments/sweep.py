@@ -1,9 +1,9 @@
-"""Score runs over w; finished cells are kept, the report is written at the end.
+"""Score runs over w, keep finished cells, and write the report at the end.
 
 python -m experiments.sweep --config=configs/digits.py --runs=runs/digits-p0.1,runs/digits-p0.5 --w=0,0.1,1,4 \
     --workdir=runs/digits-sweep
 
-Several jobs may be given the same --workdir: each takes cells that no other has. Further axes, their product:
+Several jobs may share a --workdir: each takes cells that no other has. --vary adds axes, all combined:
     --vary=sampler.num_steps=128,256 --vary=sampler.threshold=static,dynamic --vary=eval.seed=0,1,2
 """
 
@@ -15,17 +15,17 @@ from cfg_jax.sweep.run import sweep
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
-RUNS = flags.DEFINE_list("runs", None, "run directories, with commas between them")
+RUNS = flags.DEFINE_list("runs", None, "run directories, separated by commas")
 W = flags.DEFINE_string("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
-WORKDIR = flags.DEFINE_string("workdir", None, "where cells/ and the report go")
+WORKDIR = flags.DEFINE_string("workdir", None, "directory for cells/ and the report")
 VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the guidance, or eval.seed; may be repeated")
 GUIDE = cli.define_guide()
 EMA = cli.define_ema()
-CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "guide by its gradient instead; w is its scale")
-DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the networks' bodies; default: what each was trained in")
-NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, as ADM's evaluator reads them")
-OTHER = flags.DEFINE_bool("other_reference", False, "score runs against config.data though trained on another set")
-DEVICE = flags.DEFINE_bool("other_device", False, "beside cells or a reference made on another kind of device")
+CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "noisy-image classifier to guide by; w is its scale")
+DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "dtype of the networks' bodies; default: as trained")
+NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, in the format of ADM's evaluator")
+OTHER = flags.DEFINE_bool("other_reference", False, "score against config.data even if trained on another set")
+DEVICE = flags.DEFINE_bool("other_device", False, "allow cells and a reference made on another kind of device")
 flags.mark_flags_as_required(["config", "runs", "workdir"])
 
 
@@ -41,13 +41,13 @@ def main():
 
 
 def varied(config):
-    """--vary=FIELD=A,B -> {FIELD: [A, B]}, of the field's type."""
+    """Return {FIELD: [A, B]} of --vary=FIELD=A,B, with values of the field's type."""
     axes = {}
     for text in VARY.value:
         field, _, values = text.partition("=")
         spec.check_varied(config, field)
         group, _, name = field.partition(".")
-        kind = config[group].get_type(name)  # also of a field that is not set
+        kind = config[group].get_type(name)  # also of a field that is None
         axes[field] = axes.get(field, []) + cli.numbers(values, kind, f"vary={field}")
     return axes
 

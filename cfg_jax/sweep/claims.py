@@ -1,11 +1,13 @@
-"""The paper's testable claims, held against the rows of one sweep.
+"""The paper's testable claims, judged by the rows of one sweep.
 
-A difference counts when it exceeds twice its standard error: by a bootstrap of the images (see measure), or over
-several seeds of them; both paired between cells. Another training seed may differ by more.
+A difference counts where it exceeds twice its standard error. The error comes from a bootstrap of the images (see
+evaluation.measure) or from several image seeds, both paired between cells. Another training seed may differ by more.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,22 +16,41 @@ from cfg_jax.sweep import spec
 from cfg_jax.sweep.spec import PAPER
 
 SUPPORTED, PARTLY, REFUTED, OPEN, UNTESTED = "supported", "partly", "contradicted", "undecided", "not tested"
-NOT_BY_A_SWEEP = {
-    "The guided eps is not the gradient field of any classifier": "not by a sweep: experiments.studies.curl",
-    "Scaling the score, or less noise, does not do what guidance does": "not by a sweep: "
-    "experiments.studies.temperature",
-}
 
 
 @dataclass(frozen=True)
 class Claim:
     text: str
     verdict: str  # one of the five above
-    figure: str  # the numbers that it rests on
+    figure: str  # the numbers that decide
+
+
+class Difference(NamedTuple):
+    """A difference and its standard error, NaN where that is unknown."""
+
+    value: float
+    error: float
+
+    @property
+    def sign(self) -> int:
+        """+1 or -1 where the difference exceeds twice its error, else 0. It is 0 where the error is unknown."""
+        return int(self.value > 2 * self.error) - int(self.value < -2 * self.error)
+
+    def verdict(self, direction: int) -> str:
+        """Say whether the difference has the direction +1 or -1."""
+        return {1: SUPPORTED, 0: OPEN, -1: REFUTED}[direction * self.sign]
+
+    def text(self, digits: int = 3) -> str:
+        return f"{self.value:+.{digits}f} ± {self.error:.{digits}f}"
+
+
+def difference(a: float, a_resamples: Any, b: float, b_resamples: Any) -> Difference:
+    """Return a - b and its standard error, from resamples that are paired."""
+    return Difference(float(a - b), float(np.std(np.subtract(a_resamples, b_resamples), ddof=1)))
 
 
 class Curve:
-    """One run's scores over w (or T), each as a value and its bootstrap resamples."""
+    """Scores of one run over w (or T), each as a value and its bootstrap resamples."""
 
     def __init__(self, rows: list[dict], along: str = "w") -> None:
         self.rows = sorted(rows, key=lambda row: row[along])
@@ -39,19 +60,24 @@ class Curve:
         return np.array([score(row, name) for row in self.rows])
 
     def resampled(self, name: str) -> np.ndarray:
-        """[resamples, points]; NaN where points differ in their number of resamples."""
+        """Return [resamples, points], NaN where the points have different numbers of resamples."""
         drawn = [resamples(row, name) for row in self.rows]
         return np.array(drawn if len({*map(len, drawn)}) == 1 else [[np.nan] * 2] * len(drawn)).T
 
+    def change(self, name: str, start: int, end: int, share: float = 1.0) -> Difference:
+        """Return the score at point `end` less `share` times the one at `start`."""
+        values, drawn = self.values(name), self.resampled(name)
+        return difference(values[end], drawn[:, end], share * values[start], share * drawn[:, start])
+
 
 def over_seeds(rows: list[dict]) -> dict:
-    """Return one row of the means over rows that differ in the images' seed alone, and resamples of these means.
+    """Return one row with the means over rows that differ in the image seed alone, and resamples of these means.
 
-    Without a bootstrap the n seeds are the resamples. They are drawn to their mean by sqrt(n), to scatter as it does.
+    Without a bootstrap the n seeds are the resamples, scaled about their mean by 1/sqrt(n): they scatter as it does.
     """
     scores = {name: float(np.mean([row["scores"][name] for row in rows])) for name in rows[0]["scores"]}
-    drawn = [name for name in rows[0]["resampled"] if all(name in row["resampled"] for row in rows)]
-    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in drawn}
+    names = [name for name in rows[0]["resampled"] if all(name in row["resampled"] for row in rows)]
+    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in names}
     if not resampled and len(rows) > 1:
         for name, mean in scores.items():
             values = np.array([row["scores"][name] for row in rows])
@@ -60,7 +86,7 @@ def over_seeds(rows: list[dict]) -> dict:
 
 
 def score_name(row: dict, name: str) -> str | None:
-    """Return what this row calls "fid": "fid_digits@1000" or "fd_mixed8@1000"; None if it was not measured."""
+    """Return the row's name for "fid", such as "fid_digits@1000" or "fd_mixed8@1000"; None if it was not measured."""
     prefixes = ("fid_", "fd_") if name == "fid" else (f"{name}_",)
     return next((key for key in row["scores"] if key.startswith(prefixes)), None)
 
@@ -70,89 +96,88 @@ def score(row: dict, name: str) -> float:
 
 
 def resamples(row: dict, name: str) -> list[float]:
-    """Return a score's resamples, two NaN where it has none."""
+    """Return a score's resamples, or two NaN if it has none."""
     return row["resampled"].get(score_name(row, name), [float("nan")] * 2)
 
 
 def spread(row: dict, name: str) -> float:
-    """Return the standard error by the resamples, NaN without any."""
+    """Return a score's standard error, NaN if it has no resamples."""
     return float(np.std(resamples(row, name), ddof=1))
 
 
 def judge(rows: list[dict], num_steps: int) -> list[Claim]:
-    """Hold the rows of a sweep against the eight claims; num_steps is the T of its main table."""
+    """Judge the paper's eight claims by the rows of a sweep. num_steps is the T of its main table."""
     main = [row for row in rows if row["T"] == num_steps]
-    runs = sorted({row["run"] for row in main}, key=lambda run: next(r["p_uncond"] for r in main if r["run"] == run))
+    runs = [run for _, run in sorted({(row["p_uncond"], row["run"]) for row in main})]
     curves = {run: Curve([row for row in main if row["run"] == run and row["w"] >= 0]) for run in runs}
     curves = {run: curve for run, curve in curves.items() if len(curve.rows) > 1}
+    from_zero = {run: curve for run, curve in curves.items() if curve.along[0] == 0 and len(curve.rows) > 2}
+    minimum = "FID falls and then rises with w: an interior minimum, in the paper at w = 0.1"
+    likelihood = "Guidance raises the conditional and lowers the unconditional likelihood"
+    gradient = "The guided eps is not the gradient field of any classifier"
+    temperature = "Scaling the score, or less noise, does not do what guidance does"
+    two = "needs two values of w"
+    ratio = over_runs(likelihood, curves, class_probability, two, ("log_p_class",)).figure
     return [
-        is_rises(curves),
-        fid_has_minimum(curves),
+        over_runs("IS rises monotonically with w", curves, is_rises, two),
+        over_runs(minimum, from_zero, fid_has_minimum, "needs w = 0 and two values above it"),
         equal_is(curves),
         more_steps(rows),
-        likelihood(curves),
-        saturation_and_variety(curves),
-        *(Claim(text, UNTESTED, why) for text, why in NOT_BY_A_SWEEP.items()),
+        Claim(likelihood, UNTESTED, f"see experiments.studies.likelihood; here only their ratio. {ratio}"),
+        over_runs(
+            "Strong w saturates pixels and cuts variety", curves, saturation_and_variety, two, ("saturated", "variety")
+        ),
+        Claim(gradient, UNTESTED, "see experiments.studies.curl"),
+        Claim(temperature, UNTESTED, "see experiments.studies.temperature"),
     ]
 
 
-def sign(change: float, error: float) -> int:
-    """+1 or -1 where the change exceeds twice its error, else 0; it is 0 where the error is unknown (NaN)."""
-    return int(change > 2 * error) - int(change < -2 * error)
-
-
-def change(curve: Curve, name: str, start: int, end: int, share: float = 1.0) -> tuple[float, float]:
-    """Return the score at point `end` less `share` of the one at `start`, and the paired standard error of that."""
-    values, again = curve.values(name), curve.resampled(name)
-    moved = values[end] - share * values[start]
-    return float(moved), float(np.std(again[:, end] - share * again[:, start], ddof=1))
-
-
-def is_rises(curves: dict[str, Curve]) -> Claim:
-    text = "IS rises monotonically with w"
+def over_runs(
+    text: str, curves: dict[str, Curve], judge_one: Callable[[Curve], tuple[str, str]], needs: str, scores=()
+) -> Claim:
+    """Return the weakest verdict of judge_one(curve) -> verdict, numbers. UNTESTED if no curve has what it needs."""
     if not curves:
-        return Claim(text, UNTESTED, "needs two values of w")
-    verdicts, figures = [], []
-    for run, curve in curves.items():
-        w, values = curve.along, curve.values("is")
-        steps = [change(curve, "is", i, i + 1) for i in range(len(w) - 1)]
-        falls = [f"w {w[i]:g} to {w[i + 1]:g}: {d:+.3f} ± {e:.3f}" for i, (d, e) in enumerate(steps) if d < 0]
-        total, error = change(curve, "is", 0, -1)
-        if any(sign(*step) < 0 for step in steps) or sign(total, error) < 0:
-            verdicts.append(REFUTED)
-        else:
-            verdicts.append(SUPPORTED if sign(total, error) > 0 and not falls else OPEN)
-        figures.append(
-            f"{run}: {values[0]:.3f} at w={w[0]:g} to {values[-1]:.3f} at w={w[-1]:g} ({total:+.3f} ± {error:.3f})"
-            + (f", falls at {'; '.join(falls)}" if falls else ", no fall")
-        )
-    return Claim(text, weakest(verdicts), ". ".join(figures))
+        return Claim(text, UNTESTED, needs)
+    for name, curve in itertools.product(scores, curves.values()):
+        if not all(score_name(row, name) for row in curve.rows):
+            return Claim(text, UNTESTED, f"{name} was not measured")
+    verdicts, figures = zip(*map(judge_one, curves.values()), strict=True)
+    return Claim(text, weakest(verdicts), ". ".join(map(": ".join, zip(curves, figures, strict=True))))
 
 
-def fid_has_minimum(curves: dict[str, Curve]) -> Claim:
-    text = "FID falls and then rises with w: an interior minimum, in the paper at w = 0.1"
-    curves = {run: curve for run, curve in curves.items() if curve.along[0] == 0 and len(curve.rows) > 2}
-    if not curves:
-        return Claim(text, UNTESTED, "needs w = 0 and two values above it")
-    verdicts, figures = [], []
-    for run, curve in curves.items():
-        w, values = curve.along, curve.values("fid")
-        best, last = int(values.argmin()), len(w) - 1
-        (fall, fall_error), (rise, rise_error) = change(curve, "fid", best, 0), change(curve, "fid", best, last)
-        if 0 < best < last:
-            clear = sign(fall, fall_error) > 0 and sign(rise, rise_error) > 0
-            verdicts.append(SUPPORTED if clear else OPEN)
-        else:
-            beside = 1 if best == 0 else last - 1
-            verdicts.append(REFUTED if sign(*change(curve, "fid", best, beside)) > 0 else OPEN)
-        figures.append(
-            f"{run}: least at w={w[best]:g}, {values[best]:.2f}, lower than at w=0 by {fall:.2f} ± {fall_error:.2f} "
-            f"and than at w={w[last]:g} by {rise:.2f} ± {rise_error:.2f}"
-        )
-    return Claim(text, weakest(verdicts), ". ".join(figures))
+def weakest(verdicts) -> str:
+    """Return the worst of several verdicts."""
+    return next(verdict for verdict in (UNTESTED, REFUTED, OPEN, PARTLY, SUPPORTED) if verdict in verdicts)
+
+
+def is_rises(curve: Curve) -> tuple[str, str]:
+    w, values = curve.along, curve.values("is")
+    steps = [curve.change("is", i, i + 1) for i in range(len(w) - 1)]
+    falls = [f"w {w[i]:g} to {w[i + 1]:g}: {step.text()}" for i, step in enumerate(steps) if step.value < 0]
+    total = curve.change("is", 0, -1)
+    if any(step.sign < 0 for step in [*steps, total]):
+        verdict = REFUTED
+    else:
+        verdict = SUPPORTED if total.sign > 0 and not falls else OPEN
+    figure = f"{values[0]:.3f} at w={w[0]:g} to {values[-1]:.3f} at w={w[-1]:g} ({total.text()})"
+    return verdict, figure + (f", falls at {'; '.join(falls)}" if falls else ", no fall")
+
+
+def fid_has_minimum(curve: Curve) -> tuple[str, str]:
+    w, values = curve.along, curve.values("fid")
+    best, last = int(values.argmin()), len(w) - 1
+    fall, rise = curve.change("fid", best, 0), curve.change("fid", best, last)
+    if 0 < best < last:
+        verdict = SUPPORTED if fall.sign > 0 and rise.sign > 0 else OPEN
+    else:
+        neighbour = 1 if best == 0 else last - 1
+        verdict = REFUTED if curve.change("fid", best, neighbour).sign > 0 else OPEN
+    figure = f"{values[best]:.2f} at w={w[best]:g}, the least; higher at w=0 by {fall.text(2)}"
+    return verdict, f"{figure}, at w={w[last]:g} by {rise.text(2)}"
 
 
 def equal_is(curves: dict[str, Curve]) -> Claim:
+    """Compare the FID of three p_uncond where their IS is the middle of the range that all of them reach."""
     text = "At equal IS, p_uncond 0.1 and 0.2 give about the same FID and 0.5 a worse one"
     by_p = {curve.rows[0]["p_uncond"]: curve for curve in curves.values()}
     if not {0.1, 0.2, 0.5} <= by_p.keys():
@@ -160,29 +185,28 @@ def equal_is(curves: dict[str, Curve]) -> Claim:
     by_p = {p: by_p[p] for p in (0.1, 0.2, 0.5)}
     low = max(curve.values("is")[0] for curve in by_p.values())
     high = min(curve.values("is").max() for curve in by_p.values())
-    level = (low + high) / 2
     if not low < high:
         return Claim(text, OPEN, f"no common range of IS: {low:.3f} to {high:.3f}")
-    fid = {p: fid_at(c.values("is"), c.values("fid"), level) for p, c in by_p.items()}
-    again = {
-        p: np.array([fid_at(i, f, level) for i, f in zip(c.resampled("is"), c.resampled("fid"), strict=True)])
-        for p, c in by_p.items()
-    }
-    worse = {p: (fid[0.5] - fid[p], np.std(again[0.5] - again[p], ddof=1)) for p in (0.1, 0.2)}
-    between, between_error = abs(fid[0.1] - fid[0.2]), np.std(again[0.1] - again[0.2], ddof=1)
-    signs = [sign(*gap) for gap in worse.values()]
-    about = between < min(gap for gap, _ in worse.values()) / 2  # the two agree within half of what 0.5 is worse by
-    verdict = SUPPORTED if min(signs) > 0 and about else REFUTED if min(signs) < 0 else OPEN
-    figure = f"at IS {level:.2f} FID is " + ", ".join(f"{f:.2f} (p={p:g})" for p, f in fid.items())
-    gaps = ", ".join(f"0.5 above {p:g} by {gap:+.2f} ± {error:.2f}" for p, (gap, error) in worse.items())
-    same = f"0.1 and 0.2 differ by {between:.2f} ± {between_error:.2f} (about the same: by less than half of that)"
-    return Claim(text, verdict, f"{figure}; {gaps}; {same}; one training seed")
+    level = (low + high) / 2
+    fid = {}  # at each p_uncond, the value and its resamples
+    for p, curve in by_p.items():
+        drawn = zip(curve.resampled("is"), curve.resampled("fid"), strict=True)
+        fid[p] = fid_at(curve.values("is"), curve.values("fid"), level), [fid_at(i, f, level) for i, f in drawn]
+    worse = {p: difference(*fid[0.5], *fid[p]) for p in (0.1, 0.2)}
+    between = difference(*fid[0.1], *fid[0.2])
+    signs = [gap.sign for gap in worse.values()]
+    same = abs(between.value) < min(gap.value for gap in worse.values()) / 2
+    verdict = SUPPORTED if min(signs) > 0 and same else REFUTED if min(signs) < 0 else OPEN
+    parts = [f"at IS {level:.2f} FID is " + ", ".join(f"{value:.2f} (p={p:g})" for p, (value, _) in fid.items())]
+    parts += [f"0.5 less {p:g}: {gap.text(2)}" for p, gap in worse.items()]
+    parts += [f"0.1 less 0.2: {between.text(2)} (about the same if below half of the others)", "one training seed"]
+    return Claim(text, verdict, "; ".join(parts))
 
 
 def fid_at(inception: np.ndarray, fid: np.ndarray, level: float) -> Any:
     """Return FID where IS, by rising w, first reaches `level`; both [points] are linear between the cells.
 
-    fid may be another score, and have resamples behind its points.
+    fid may be another score, and may be [points, resamples].
     """
     reached = np.flatnonzero(inception >= level)
     i = reached[0] if len(reached) else len(fid) - 1
@@ -193,55 +217,59 @@ def fid_at(inception: np.ndarray, fid: np.ndarray, level: float) -> Any:
 
 
 def more_steps(rows: list[dict]) -> Claim:
-    """Judge at the w that has the least FID with the most steps, as the paper does."""
-    text = "Quality improves with T, and T = 256 is a good balance"
-    groups = {}
+    """Judge each run at the w that has the least FID with the most steps, as the paper does."""
+    cells = {}
     for row in rows:
-        groups.setdefault(row["run"], {}).setdefault(row["w"], []).append(row)
+        cells.setdefault(row["run"], {}).setdefault(row["w"], []).append(row)
     curves = {}
-    for run, of_run in groups.items():
-        several = [Curve(group, "T") for group in of_run.values() if len({row["T"] for row in group}) > 1]
+    for run, by_w in cells.items():
+        several = [Curve(group, "T") for group in by_w.values() if len({row["T"] for row in group}) > 1]
         if several:
             most = max(curve.along[-1] for curve in several)
             best = min((c for c in several if c.along[-1] == most), key=lambda curve: curve.values("fid")[-1])
-            curves[run, best.rows[0]["w"]] = best
-    if not curves:
-        return Claim(text, UNTESTED, "needs cells of several T")
-    verdicts, figures = [], []
-    for (run, w), curve in curves.items():
-        steps = [(sign(*change(curve, "fid", i, i + 1)), curve.along[i + 1]) for i in range(len(curve.along) - 1)]
-        improves = [direction < 0 for direction, t in steps if t <= 256 or 256 not in curve.along]
-        beyond = [direction for direction, t in steps if t > 256 and 256 in curve.along]
-        if any(direction > 0 for direction, _ in steps):
-            verdicts.append(REFUTED)
-        elif not all(improves):
-            verdicts.append(OPEN)
-        else:
-            verdicts.append(SUPPORTED if beyond and not any(beyond) else PARTLY)
-        spreads = [spread(row, "fid") for row in curve.rows]
-        cells = zip(curve.values("fid"), spreads, curve.along, strict=True)
-        remark = "" if beyond else "; T = 256 was not tested against more"
-        figures.append(f"{run}, w={w:g}: FID " + ", ".join(f"{f:.2f} ± {e:.2f} (T={t})" for f, e, t in cells) + remark)
-    return Claim(text, weakest(verdicts), ". ".join(figures))
+            curves[f"{run}, w={best.rows[0]['w']:g}"] = best
+    text = "Quality improves with T, and T = 256 is a good balance"
+    return over_runs(text, curves, fid_falls, "needs cells of several T")
 
 
-def likelihood(curves: dict[str, Curve]) -> Claim:
-    text = "Guidance raises the conditional and lowers the unconditional likelihood"
-    seen = ends(text, curves, [("log_p_class", "mean log p(c|x) by the classifier", +1)])
-    return Claim(text, UNTESTED, f"{seen.figure}; that is their ratio; not by a sweep: experiments.studies.likelihood")
+def fid_falls(curve: Curve) -> tuple[str, str]:
+    signs = {curve.along[i + 1]: curve.change("fid", i, i + 1).sign for i in range(len(curve.along) - 1)}
+    beyond = [sign for t, sign in signs.items() if t > 256 and 256 in curve.along]
+    improves = [sign < 0 for t, sign in signs.items() if t <= 256 or 256 not in curve.along]
+    if max(signs.values()) > 0:
+        verdict = REFUTED
+    elif not all(improves):
+        verdict = OPEN
+    else:
+        verdict = SUPPORTED if beyond and not any(beyond) else PARTLY
+    cells = [f"{score(row, 'fid'):.2f} ± {spread(row, 'fid'):.2f} (T={row['T']})" for row in curve.rows]
+    return verdict, f"FID {', '.join(cells)}" + ("" if beyond else "; T = 256 was not tested against more")
 
 
-def saturation_and_variety(curves: dict[str, Curve]) -> Claim:
-    text = "Strong w saturates pixels and cuts variety"
-    pixels, deviation = "share of pixels at 0 or 255", "mean standard deviation within a class"
-    return ends(text, curves, [("saturated", pixels, +1), ("variety", deviation, -1)], {"variety": step_share})
+def class_probability(curve: Curve) -> tuple[str, str]:
+    return UNTESTED, first_to_last(curve, "log_p_class", "mean log p(c|x) by the feature classifier")[1]
+
+
+def saturation_and_variety(curve: Curve) -> tuple[str, str]:
+    pixels, pixels_text = first_to_last(curve, "saturated", "share of pixels at 0 or 255")
+    share = step_share(curve.rows[0], curve.rows[-1])
+    variety, variety_text = first_to_last(curve, "variety", "mean standard deviation within a class", share)
+    return weakest([pixels.verdict(+1), variety.verdict(-1)]), f"{pixels_text}; {variety_text}"
+
+
+def first_to_last(curve: Curve, name: str, words: str, share: float = 1.0) -> tuple[Difference, str]:
+    """Return a score at the last w less `share` times the one at the first w, and both as text."""
+    values, moved = curve.values(name), curve.change(name, 0, -1, share)
+    expected = "" if share == 1 else f", {share * values[0]:.3f} by the steps alone"
+    ends = f"{values[0]:.3f} at w={curve.along[0]:g} to {values[-1]:.3f} at w={curve.along[-1]:g}"
+    return moved, f"{words} {ends}{expected} ({moved.text()})"
 
 
 def step_share(first: dict, last: dict) -> float:
-    """Return by how much Algorithm 2's steps alone change a standard deviation between two rows of one T.
+    """Return the factor by which Algorithm 2's finite steps alone change a standard deviation from one row to another.
 
-    Of exact Gaussians (diffusion/exact.py): the share of what many steps leave, of the last row over the first's. 1 for
-    other samplers and rules, of which nothing is known.
+    Both rows have one T. The factor is that of exact Gaussians (diffusion/exact.py), relative to many steps. It is 1
+    for other samplers and rules, for which it is unknown.
     """
     if "v" not in first or first["guidance"] != PAPER or spec.own(first, "sampler") or spec.own(first, "guidance"):
         return 1.0
@@ -251,30 +279,3 @@ def step_share(first: dict, last: dict) -> float:
         for row in (first, last)
     ]
     return float(np.sqrt(left[1] / left[0]))
-
-
-def ends(text: str, curves: dict[str, Curve], names: list[tuple[str, str, int]], by_steps: dict | None = None) -> Claim:
-    """Compare the first and last w; names are (score, its words, the direction +1 or -1 that it should move in).
-
-    by_steps: {score: share(first row, last row)}, what the score is changed by without guidance having changed it.
-    """
-    if not curves:
-        return Claim(text, UNTESTED, "needs two values of w")
-    if not all(score_name(row, name) for curve in curves.values() for row in curve.rows for name, *_ in names):
-        return Claim(text, UNTESTED, f"no {names[0][1]} was measured")
-    verdicts, figures = [], []
-    for run, curve in curves.items():
-        parts = []
-        for name, words, direction in names:
-            share = by_steps[name](curve.rows[0], curve.rows[-1]) if by_steps and name in by_steps else 1.0
-            values, (moved, error) = curve.values(name), change(curve, name, 0, -1, share)
-            verdicts.append({1: SUPPORTED, 0: OPEN, -1: REFUTED}[direction * sign(moved, error)])
-            beside = "" if share == 1 else f" against {share * values[0]:.3f} that the steps alone would leave"
-            parts.append(f"{words} {values[0]:.3f} to {values[-1]:.3f}{beside} ({moved:+.3f} ± {error:.3f})")
-        figures.append(f"{run}, w={curve.along[0]:g} to {curve.along[-1]:g}: {', '.join(parts)}")
-    return Claim(text, weakest(verdicts), ". ".join(figures))
-
-
-def weakest(verdicts: list[str]) -> str:
-    """Return the worst verdict of several runs: the good one takes all of them."""
-    return next(v for v in (REFUTED, OPEN, PARTLY, SUPPORTED) if v in verdicts)

@@ -1,6 +1,7 @@
-"""The paper's own numbers, and a sweep's beside them."""
+"""The numbers of the paper's tables, and a comparison of a sweep with them."""
 
 import csv
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ FILES = {1: "table1_imagenet64.csv", 2: "table2_imagenet128.csv"}
 
 @dataclass(frozen=True)
 class Sheet:
-    """A figure of samples: a panel for each w, all of one noise."""
+    """A figure of samples with one panel for each w. All panels share their noise."""
 
     ws: tuple[float, ...] | None  # None: every w of the config
     kinds: tuple[str, ...]  # a row of panels each: random classes, or one class alone
@@ -51,16 +52,11 @@ def fewer_and_more(num_steps: int) -> list[int]:
     return [max(1, num_steps // 2), num_steps, 4 * num_steps]
 
 
-def comparable(row: dict, table: int) -> bool:
-    """Whether a row's FID and IS were measured as the paper's table was, so that a difference says something."""
-    return not unmet(row, table)
-
-
 def protocol(table: int) -> dict[str, list]:
-    """Return {field of a row: the values it may have} for FID and IS that compare with the paper's Table 1 or 2.
+    """Return {field of a row: allowed values} for FID and IS that compare with the paper's Table 1 or 2.
 
-    The paper states data, v, the number of samples, and T in Table 2 alone. Where it is silent, ADM's way is taken:
-    random labels, and IS over 10 parts. x may be clipped or not, and T is at least the least that the paper names.
+    The paper states the data, v, the number of samples, and T in Table 2 alone. Elsewhere ADM's protocol is used:
+    random labels, and IS over 10 parts. x may be clipped or not. T is at least the smallest that the paper names.
     """
     side, v = SIDE_AND_V[table]
     recipe = cards.recipe(f"imagenet{side}")
@@ -75,7 +71,7 @@ def protocol(table: int) -> dict[str, list]:
 
 
 def unmet(row: dict, table: int) -> list[str]:
-    """Return each point in which a row was not measured as the paper's table was: "resize is adm, not area"."""
+    """Return each way in which a row was measured unlike the paper's table: "resize is adm, not area"."""
     points = [
         f"{field} is {'unknown' if row.get(field) is None else row[field]}, not {' or '.join(map(str, allowed))}"
         for field, allowed in protocol(table).items()
@@ -92,67 +88,61 @@ def unmet(row: dict, table: int) -> list[str]:
 
 
 def beside(rows: list[dict], table: int, num_steps: int) -> str:
-    """Write markdown of a sweep's FID and IS over all seeds, the paper's in brackets, and the difference if comparable.
+    """Return markdown of a sweep's FID and IS over all seeds, with the paper's in brackets.
 
-    num_steps is the T that stands for the paper's 256 in Table 2.
+    The difference is added where both are comparable. num_steps is the T that stands for the paper's 256 in Table 2.
     """
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"
-    columns = sorted({row[key] for row in rows})
-    names = {column: f"p{column:g}" for column in columns}
-    if table == 2:
-        stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True))
-        names = {t: f"T{t if t in PAPER_T else stands_for.get(t, t)}" for t in columns}
-    seeds = {}
+    cells = {}
     for row in rows:
-        seeds.setdefault((row[key], row["w"]), []).append(row)
-    by_cell = {at: claims.over_seeds(group) for at, group in seeds.items()}
-    scores = {"FID": "fid", "IS": "is"}
-    titles = {column: f"T={column:g} ({names[column]})" if table == 2 else f"p={column:g}" for column in columns}
-    measured = [
-        f"{claims.score_name(rows[0], name)}, {titles[column]}" for name in scores.values() for column in columns
-    ]
-    head = ["w", "s = 1 + w", *measured]
+        cells.setdefault((row[key], row["w"]), []).append(row)
+    cells = {at: claims.over_seeds(seeds) for at, seeds in cells.items()}
+    stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True)) | {t: t for t in PAPER_T}
+    names = {
+        value: f"p{value:g}" if table == 1 else f"T{stands_for.get(value, value)}"
+        for value in sorted({row[key] for row in rows})
+    }
+    columns = [(title, name, value) for title, name in (("FID", "fid"), ("IS", "is")) for value in names]
+    head = ["w", "s = 1 + w"]
+    for _, name, value in columns:
+        column = f"p={value:g}" if table == 1 else f"T={value:g} ({names[value]})"
+        head.append(f"{claims.score_name(rows[0], name)}, {column}")
     lines = [head, ["---:"] * len(head)]
     for w in sorted({row["w"] for row in rows}):
         line = [f"{w:g}", f"{1 + w:g}"]
-        for s in scores:
-            for column in columns:
-                theirs = paper.get((s, names[column]), {}).get(w)
-                line.append(cell(by_cell.get((column, w)), scores[s], theirs, table))
+        for title, name, value in columns:
+            theirs = paper.get((title, names[value]), {}).get(w)
+            line.append(cell(cells.get((value, w)), name, theirs, table))
         lines.append(line)
-    shape = []
-    for column in columns:
-        theirs = paper.get(("FID", names[column]))
-        best = min((by_cell[at] for at in by_cell if at[0] == column), key=lambda row: claims.score(row, "fid"))
-        said = f" (paper {min(theirs, key=theirs.__getitem__):g})" if theirs else ""
-        shape.append(f"{key}={column:g} at w={best['w']:g}{said}")
-    size = {1: "64x64", 2: "128x128"}[table]
-    about = (
-        f"In brackets the paper's Table {table}: 50,000 samples a cell, ImageNet {size}, Inception's FID and IS. "
-        + differences(rows, table)
+    best = []
+    for value, column in names.items():
+        theirs = paper.get(("FID", column))
+        ours = min((row for at, row in cells.items() if at[0] == value), key=lambda row: claims.score(row, "fid"))
+        in_paper = f" (paper {min(theirs, key=theirs.__getitem__):g})" if theirs else ""
+        best.append(f"{key}={value:g} at w={ours['w']:g}{in_paper}")
+    side, _ = SIDE_AND_V[table]
+    return (
+        f"{markdown(lines)}\nIn brackets the paper's Table {table}: 50,000 samples a cell, ImageNet {side}x{side}, "
+        f"Inception's FID and IS. {differences(rows, table)}\nLeast distance: {'; '.join(best)}.\n"
     )
-    shapes = "; ".join(shape)
-    return f"{markdown(lines)}\n{about}\nLeast distance: {shapes}.\n"
 
 
 def differences(rows: list[dict], table: int) -> str:
     """Say for which cells a difference is taken, and why for no others."""
-    points = dict.fromkeys(point for row in rows for point in unmet(row, table))
-    if not points:
-        return "After the comma ours less the paper's."
-    if any(comparable(row, table) for row in rows):
-        return f"After the comma ours less the paper's. Of the other cells no difference is taken: {'; '.join(points)}."
-    return (
-        "The shape along w may be compared, the numbers may not, and no difference is taken: " + "; ".join(points) + "."
-    )
+    points = [unmet(row, table) for row in rows]
+    reasons = "; ".join(dict.fromkeys(itertools.chain.from_iterable(points)))
+    if all(points):
+        return f"Compare the shape along w, not the numbers; no difference is taken: {reasons}."
+    others = f" Of the other cells no difference is taken: {reasons}." if reasons else ""
+    return f"After the comma ours less the paper's.{others}"
 
 
 def cell(row: dict | None, name: str, theirs: float | None, table: int) -> str:
-    """Write one cell of the table: "2.05 (1.8, +0.25)"."""
+    """Return one cell of the table: "2.05 (1.8, +0.25)"."""
     if not row:
         return ""
     ours = claims.score(row, name)
     if theirs is None:
         return f"{ours:.2f}"
-    return f"{ours:.2f} ({theirs:g}" + (f", {ours - theirs:+.2f})" if comparable(row, table) else ")")
+    return f"{ours:.2f} ({theirs:g}" + (")" if unmet(row, table) else f", {ours - theirs:+.2f})")

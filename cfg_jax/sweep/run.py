@@ -1,6 +1,6 @@
-"""Cells of (run, w, T, v, threshold, guidance, seed): scores of N images each and how far these spread, a JSON a cell.
+"""Score cells of (run, w, T, v, threshold, guidance, seed): N images each, one JSON file for each cell.
 
-A cell is done when its file says that it was made from the same weights, settings and reference. No cell is computed
+A cell is done if its file says that it was made from the same weights, settings and reference. No cell is computed
 twice: several jobs may work on one directory, and each claims a cell before it makes it.
 """
 
@@ -18,7 +18,7 @@ from cfg_jax import checks, images, pinned, taught
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 from cfg_jax.evaluation import moments, references
 from cfg_jax.evaluation.classifiers import GivenClassifier, features_of
 from cfg_jax.files import check_directory, shared, to_make, write_json
@@ -38,15 +38,15 @@ class Cell:
     model: models.Model
     config: ml_collections.ConfigDict
     row: dict  # everything that decides its numbers
-    npz: Path | None  # for all its images, where they are asked for
+    npz: Path | None  # the file for all its images, if they are to be kept
 
     def is_done(self, other_device: bool = False) -> bool:
-        """Whether its file is there and whole. other_device allows features of another kind of device."""
+        """Return whether its file is there and whole. other_device allows features of another kind of device."""
         if self.npz and not self.npz.exists():
             return False
         try:
             row = read.read_row(self.path)
-        except (ValueError, OSError):  # not there, or damaged
+        except (ValueError, OSError):  # missing or damaged
             return False
         free = spec.DEVICE_FIELDS if other_device else ()
         return all(row.get(field) == value for field, value in self.row.items() if field not in free)
@@ -60,73 +60,60 @@ def sweep(
 ) -> list[dict]:  # fmt: skip
     """Score every run at every w with config.sampler and config.eval, and return the rows in that order.
 
-    All combinations of `vary`, {field: values} of the sampler, the guidance or eval.seed, are made. All cells of a seed
-    share their noise. guide is another run for the unconditional eps, RUN or RUN@STEP. dtype is that of the networks'
-    bodies and ema the length of an average, see sampling.model.load. other_reference scores against config.data or
-    config.eval.reference even if a run was trained on something else. other_device mixes features of several kinds of
-    device. save_npz keeps all images. Raises InputError for what the user can mend.
+    vary: {field: values} of the sampler, the guidance or eval.seed; all combinations are scored. All cells of a seed
+    share their noise. guide is a second run for the unconditional prediction, RUN or RUN@STEP. classifier_run is a
+    noisy-image classifier that guides instead, with w as its scale. dtype is that of the networks' bodies and ema the
+    length of an average, see sampling.model.load. other_reference scores against config.data or config.eval.reference
+    even if a run was trained on another set. other_device mixes features of several kinds of device. save_npz keeps
+    all images. Raises InputError for what the user can correct.
     """
     check_directory(workdir, "sweep")
     source, config = sources.load(config)
     workdir = Path(workdir)
     variants = spec.variants(config, vary or {})
+    names = [Path(run).name for run in run_dirs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    require(not twice, f"two runs are called {twice}: a cell is named after the directory of its run")
     loaded = [models.load(run, params=ema or "ema", dtype=dtype) for run in run_dirs]
     guides = models.load_guides(guide, classifier_run, dtype)
-    names = [Path(run).name for run in run_dirs]
-    if len(set(names)) < len(names):
-        raise InputError(f"two runs are called {max(names, key=names.count)}: a cell is named by its run's directory")
     for model in loaded:
         check_same_data(config, model, workdir, other_reference)
     for w in ws:
         checks.finite(float(w), "--w")
-    guided_at = [0.0] if guides.classifier else ws  # w is the classifier's scale then, and no other guidance
     for variant in variants:
-        checks.sampling(variant)
-        checks.groups(variant)
-        checks.evaluation(variant.eval)
-        for model in loaded:
-            taught.walk(model.config, variant.sampler)
-            guides.check(model, guided_at, field="--w", section=variant.guidance)
-        if guides.classifier and variant.guidance.name not in (spec.PAPER, "unconditional"):
-            raise InputError(
-                "--classifier_run is a guidance of its own, whose scale is w: leave config.guidance.name as it is, for "
-                "the conditional model, or set it to unconditional"
-            )
-        idle = [f for f in ("schedule_w", "rescale") if guides.classifier and variant.guidance[f] is not None]
-        if idle:
-            raise InputError(f"config.guidance.{idle[0]} has no effect on --classifier_run: leave it None")
+        check_variant(variant, loaded, guides, ws)
 
     with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):
-        (workdir / "cells").mkdir(exist_ok=True)  # it is a sweep's from here on
+        (workdir / "cells").mkdir(exist_ok=True)  # it is a sweep's directory from here on
         features = features_of(config, source, workdir)
         reference = references.of_config(config, features, source, workdir, other_reference, other_device)
         configs.save(workdir / "config.json", config)
-        against = None
         todo = []
         run_troubles = {name: troubles(run, m.step) for name, run, m in zip(names, run_dirs, loaded, strict=True)}
-        for variant, (name, model) in itertools.product(variants, zip(names, loaded, strict=True)):
-            for w in dict.fromkeys(map(float, ws)):
-                row = spec.identity(variant, name, model, w, guides, features, reference, ema) | run_troubles[name]
-                path = spec.cell_path(workdir, row)
-                todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
-        missing = [cell for cell in todo if not cell.is_done(other_device)]
-        if elsewhere := [cell.path for cell in missing if cell.is_done(other_device=True)]:
+        for variant, (name, model), w in itertools.product(
+            variants, zip(names, loaded, strict=True), dict.fromkeys(map(float, ws))
+        ):
+            row = spec.identity(variant, name, model, w, guides, features, reference, ema) | run_troubles[name]
+            path = spec.cell_path(workdir, row)
+            todo.append(Cell(path, model, variant, row, path.with_suffix(".npz") if save_npz else None))
+        missing = {cell.path: cell for cell in todo if not cell.is_done(other_device)}
+        if elsewhere := [path for path, cell in missing.items() if cell.is_done(other_device=True)]:
             raise InputError(
-                f"{elsewhere[0]} was made on another kind of device than this ({features.made_on['platform']}): go on "
-                "there, choose another --workdir, or mix them all the same with --other_device"
+                f"{elsewhere[0]} was made on another kind of device than this ({features.made_on['platform']}): "
+                "continue there, choose another --workdir, or allow both with --other_device"
             )
         log.info("%s: %d of %d cells are done", workdir, len(todo) - len(missing), len(todo))
         for name, (mean, _) in reference.moments.items() if missing else ():
             moments.warn_of_rank(name, "images of config.eval.num_images", config.eval.num_images, len(mean))
-        to_score = {cell.path: cell for cell in missing}
-        paths = to_make(to_score, done=lambda path: to_score[path].is_done(other_device))
-        for path in progress(paths, total=len(to_score), desc="sweep", unit="cell"):
+        against = None
+        paths = to_make(missing, done=lambda path: missing[path].is_done(other_device))
+        for path in progress(paths, total=len(missing), desc="sweep", unit="cell"):
             if path.exists():
-                log.warning("%s is damaged, or was made otherwise than it would be now: it is made anew", path)
+                log.warning("%s is damaged, or was made with other settings: it is made again", path)
             if against is None:
                 against = Against(features, reference, reference.features(features, config.eval.neighbours))
-            row, picture = score_cell(to_score[path], guides, against)
-            if not to_score[path].npz:  # it would be of older weights
+            row, picture = score_cell(missing[path], guides, against)
+            if not save_npz:  # an earlier one would be from older weights
                 path.with_suffix(".npz").unlink(missing_ok=True)
             images.save_png(path.with_suffix(".png"), picture)
             write_json(path, row | {"other_device": other_device})
@@ -134,10 +121,32 @@ def sweep(
         return [read.read_row(cell.path) for cell in todo]
 
 
+def check_variant(
+    config: ml_collections.ConfigDict, loaded: Sequence[models.Model], guides: models.Guides, ws: Sequence[float]
+) -> None:
+    """Raise InputError if the models cannot be sampled and guided at every w by this config."""
+    checks.sampling(config)
+    checks.groups(config)
+    checks.evaluation(config.eval)
+    section = config.guidance
+    for model in loaded:
+        taught.walk(model.config, config.sampler)
+        guides.check(model, [0.0] if guides.classifier else ws, field="--w", section=section)
+    if guides.classifier:
+        require(
+            section.name in (spec.PAPER, "unconditional"),
+            "--classifier_run guides by itself, with w as its scale: leave config.guidance.name as it is for the "
+            "conditional model, or set it to unconditional",
+        )
+        for field in ("schedule_w", "rescale"):
+            message = f"config.guidance.{field} has no effect on --classifier_run: leave it None"
+            require(section[field] is None, message)
+
+
 def check_same_data(
     config: ml_collections.ConfigDict, model: models.Model, workdir: Path, other_reference: bool
 ) -> None:
-    """Raise InputError for a run that was trained on other data than the config's, flips apart.
+    """Raise InputError for a run that was trained on other data than the config's, except for flips.
 
     other_reference allows other data of the same shape and classes.
     """
@@ -146,24 +155,24 @@ def check_same_data(
     if fields and (not other_reference or any(f.startswith(shape) for f in fields)):
         raise InputError(
             f"{workdir}: a run was trained on other data than --config says ({'; '.join(fields)}): name its data, or "
-            "score against these all the same with --other_reference, of the same shape and classes"
+            "add --other_reference to score it against data of the same shape and classes"
         )
 
 
 def score_cell(cell: Cell, guides: models.Guides, against: Against) -> tuple[dict, Image.Image]:
     """Return the row of one cell and a grid of its first images."""
-    # what guides has a word beside the classifier that does not
+    # a noisy-image classifier that guides also judges the images
     judge = guides.classifier and GivenClassifier(guides.name.split()[1], guides.classifier)
-    found, picture = score(
+    scored, picture = score(
         cell.model, cell.config, guidance_of(cell, guides), build.walk(cell.model.config, cell.config.sampler), against,
         num_classes=judge.num_classes if judge else 0, judge=judge, npz=cell.npz,
     )  # fmt: skip
-    warn_of_collapse(cell.path.stem, found, cell.config.sampler.particles)
-    return cell.row | found, picture
+    warn_of_collapse(cell.path.stem, scored, cell.config.sampler.particles)
+    return cell.row | scored, picture
 
 
 def guidance_of(cell: Cell, guides: models.Guides) -> Guidance:
-    """Return how a cell is guided: with a classifier by w as its scale alone, else by its config's rule at w."""
+    """Return the guidance of a cell: its config's rule at w, or a classifier with w as its scale."""
     w, section = cell.row["w"], cell.config.guidance
     if guides.classifier:
         return guides.beside(cell.model.rule(section, 0.0, classifier=True), section).replace(classifier_scale=w)

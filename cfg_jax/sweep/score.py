@@ -1,4 +1,4 @@
-"""N images of a model that is guided in one way: drawn and measured a batch at a time."""
+"""Draw N images of a model under one guidance, and score them batch by batch."""
 
 import logging
 import time
@@ -24,15 +24,12 @@ from cfg_jax.sampling import model as models
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
-COLLAPSED = 0.1  # of the particles
-COLLAPSE = (
-    "%s: %.1f %% of %d particles weigh anything at the worst step: the density is not sampled; lower w or raise T"
-)
+COLLAPSED = 0.1  # share of the particles
 
 
 @dataclass(frozen=True)
 class Against:
-    """What images are measured with, and what with they are compared."""
+    """The feature networks and the reference that images are scored against."""
 
     features: Features
     reference: references.Reference
@@ -50,10 +47,10 @@ def score(
     judge: GivenClassifier | None = None,
     npz: Path | None = None,
 ) -> tuple[dict, Image.Image]:
-    """Return what is measured of config.eval.num_images images, and a grid of the first.
+    """Return the scores of config.eval.num_images images, and a grid of the first.
 
-    Memory does not grow with their number. num_classes is the labels', 0 for config.data's own. judge is a classifier
-    whose accuracy is wanted, too. npz keeps all images.
+    Memory does not grow with the number of images. num_classes is that of the labels, 0 for config.data.num_classes.
+    judge is a further classifier whose accuracy on the images is measured. npz is a file for all images.
     """
     evaluation, data = config.eval, config.data
     num_images, group = evaluation.num_images, walk.group or 1
@@ -67,13 +64,13 @@ def score(
         bootstrap=evaluation.bootstrap,
         seed=evaluation.seed,
         neighbours=against.real is not None,
-        # groups have one label each: every part of IS is to have some of every group
+        # a group has one label: interleave the groups, so that every part of IS has images of each
         order=np.arange(num_images).reshape(group, -1).T.ravel(),
     )
     shape = (num_images, data.image_size, data.image_size, data.channels)
     index = grid_index(labels)
-    shown, done, began = [], 0, time.perf_counter()
-    effective = []  # sizes, of groups of particles
+    shown, done, began = {}, 0, time.perf_counter()
+    effective = []  # effective sizes of groups of particles
     batches = draw.batches(
         model.denoiser, labels, guidance, walk, shape=model.image_shape, seed=evaluation.seed,
         batch_size=evaluation.batch_size, effective=effective,
@@ -84,10 +81,10 @@ def score(
             tally.add(uint8, against.features(uint8) | (judge(uint8) if judge else Extracted()))
             if save:
                 save(uint8)
-            shown += [(i, uint8[i - done]) for i in index.ravel() if done <= i < done + len(uint8)]
+            shown |= {i: uint8[i - done] for i in index.ravel() if done <= i < done + len(uint8)}
             done += len(uint8)
     measured, spreads = tally.scores(against.reference, against.real)
-    found = {
+    row = {
         "scores": {name: float(value[0]) for name, value in measured.items()},
         "resampled": {
             name: [float(f"{v:.6g}") for v in value[1:]] for name, value in measured.items() if len(value) > 1
@@ -101,21 +98,23 @@ def score(
         **pinned.RECORD,
     }
     if effective:
-        found["effective_size"] = {"mean": float(np.mean(effective)), "min": min(effective)}
-    of_index = dict(shown)
-    return found, images.grid(np.stack([of_index[i] for i in index.ravel()]), columns=index.shape[1])
+        row["effective_size"] = {"mean": float(np.mean(effective)), "min": min(effective)}
+    return row, images.grid(np.stack([shown[i] for i in index.ravel()]), columns=index.shape[1])
 
 
-def warn_of_collapse(name: str, found: dict, group: int) -> None:
-    """Log a warning where most particles of a group weigh nothing."""
-    if "effective_size" in found and (mean := found["effective_size"]["mean"]) < COLLAPSED:
-        log.warning(COLLAPSE, name, 100 * mean, group)
+def warn_of_collapse(name: str, row: dict, group: int) -> None:
+    """Log a warning if most particles of a group have next to no weight."""
+    if "effective_size" in row and (mean := row["effective_size"]["mean"]) < COLLAPSED:
+        log.warning(
+            "%s: only %.1f %% of %d particles have weight at the worst step, so the density is not sampled: lower w or "
+            "raise T", name, 100 * mean, group,
+        )  # fmt: skip
 
 
 def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:
-    """Return the indices [rows, GRID_COLUMNS] of the first images of the first classes, a row for each.
+    """Return the indices [rows, GRID_COLUMNS] of the first images of the first classes, one row for each class.
 
-    Classes with fewer images are left out, unless all have fewer.
+    Classes with fewer images are left out, unless all classes have fewer.
     """
     rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:max_classes]]
     full = [row for row in rows if len(row) == GRID_COLUMNS] or [rows[0]]
@@ -123,11 +122,11 @@ def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:
 
 
 class Scorer:
-    """Scores values that are in no config, such as a rule of your own, as a sweep does."""
+    """Score rules and samplers that are in no config, such as a rule that you wrote, as a sweep does."""
 
     @pinned.pinned()
     def __init__(self, run: str | Path, directory: str | Path, num_steps: int | None = None, **evaluation) -> None:
-        """Keep a feature network and a reference in `directory`; `evaluation` are fields of config.eval."""
+        """Load a run, and keep a feature network and a reference in `directory`. evaluation: fields of config.eval."""
         self.model = models.load(run)
         source, self.config = sources.load(self.model.config)
         self.config.eval.update(evaluation)
@@ -140,11 +139,11 @@ class Scorer:
 
     @pinned.pinned()
     def __call__(self, rule, sampler=None, guides: models.Guides | None = None) -> dict:
-        """Return a row as a sweep writes it, without what names its cell."""
+        """Return a row as a sweep writes it, without the fields that name its cell."""
         guides, walk = guides or models.Guides(), build.walk(self.config, value=sampler)
         checks.sampling(self.config, sampler, rule)
         section = self.config.guidance.copy_and_resolve_references()
         section.name, w = models.direction_of(rule, self.model.image_shape)
         guides.check(self.model, np.unique(w), section=section)
-        found, _ = score(self.model, self.config, guides.beside(rule, section), walk, self.against)
-        return found | {"seed": self.config.eval.seed}
+        row, _ = score(self.model, self.config, guides.beside(rule, section), walk, self.against)
+        return row | {"seed": self.config.eval.seed}

@@ -64,7 +64,7 @@ def test_one_seed_that_disagrees_decides_nothing():
 
 def test_a_score_at_an_is_is_between_its_points():
     rows = BASE["a"]
-    value, drawn = frontier.at_level("fid", 6.25)(rows)
+    value, drawn = frontier.at_level(rows, "fid", 6.25)
     assert value == pytest.approx(6.25)
     wanted = 0.75 * np.array(claims.resamples(rows[1], "fid")) + 0.25 * np.array(claims.resamples(rows[2], "fid"))
     np.testing.assert_allclose(drawn, wanted)
@@ -90,16 +90,10 @@ def model(tiny, tmp_path):
 
 
 def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
-    scorer = Scorer(
-        model, tmp_path / "features", 2, num_images=40, batch_size=40, splits=2, bootstrap=5, neighbours=100
-    )
-    row = scorer(ClassifierFree(np.float32(1.0)))
-    assert row["passes"] == 4 and {name.split("_")[0] for name in row["resampled"]} >= {
-        "fid",
-        "is",
-        "recall",
-        "variety",
-    }
+    evaluation = {"num_images": 40, "batch_size": 40, "splits": 2, "bootstrap": 5, "neighbours": 100}
+    row = Scorer(model, tmp_path / "features", 2, **evaluation)(ClassifierFree(np.float32(1.0)))
+    assert row["passes"] == 4
+    assert {name.split("_")[0] for name in row["resampled"]} >= {"fid", "is", "recall", "variety"}
 
 
 def test_the_command_and_its_page(model, tmp_path, browser):
@@ -118,7 +112,7 @@ def test_the_command_and_its_page(model, tmp_path, browser):
     assert [row["w"] for row in found["interval"]["untrained.safetensors, seed 1"]] == [0.0, 1.0, 2.0]
     assert len(list((tmp_path / "f" / "cells").glob("*.json"))) == 2 * (3 + 2 + 2 + 5 + 2)
     again = run("frontier", *args)
-    assert again.returncode == 0 and "seconds" not in again.stdout and "3 of 3 cells are done" in again.stderr
+    assert again.returncode == 0 and "seconds" not in again.stdout and "6 of 6 cells are done" in again.stderr
     assert "</text>" in (tmp_path / "f" / "frontier.svg").read_text()
     text = (tmp_path / "f" / "frontier.html").read_text()
     assert "<b>mine" not in text.replace("\\u003cb\\u003emine", "") and not re.search(r'(src|href)="(https?:)?//', text)
@@ -147,9 +141,9 @@ def test_the_command_and_its_page(model, tmp_path, browser):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--rules=interva"], "--rules=interva is unknown: did you mean interval"),
-        (["--guides=a,b"], "--guides names 2 for 1 --runs"),
-        (["--classifiers=a,b"], "--classifiers names 2 for 1 --runs"),
+        (["--rules=interva"], "--rules='interva' is unknown: did you mean interval"),
+        (["--guides=a,b"], "the curve autoguidance has 2 of guide for 1 --runs: give one"),
+        (["--classifiers=a,b"], "the curve classifier has 2 of classifier for 1 --runs: give one"),
         (["--w=1,2,3"], "--w=1,2,3 makes no curve: give three strengths or more, and 0 among them"),
         (["--curve=mine"], "--curve=mine: give "),
         (["--curve=mine: guidance.rescal=1"], "did you mean guidance.rescale"),

@@ -31,7 +31,7 @@ TARGETS = flags.DEFINE_multi_string("target", None, f"what to compile for, as {t
 PARTS = flags.DEFINE_multi_enum("program", ["training", "sampling"], PROGRAMS, "what to compile; may be repeated")
 FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images a device in a call of Inception", lower_bound=1)
 FIT = flags.DEFINE_bool("fit", False, "look for settings that fit, and for the largest batch that does")
-OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON beside it")
+OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON of the same name")
 TEXT = flags.DEFINE_string("text", None, "a folder to write the compiled programs' text to")
 flags.mark_flags_as_required(["config", "target"])
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""How far our Inception network and scores are from torch-fidelity's and from scipy's plain formulas, as a table.
+"""Compare our Inception network and scores with torch-fidelity's and with plain formulas by scipy, as a table.
 
 python -m pip install torch torchvision torch-fidelity
 python -m experiments.bench.parity --out=docs/parity.md

@@ -1,8 +1,6 @@
-"""What the studies of the plane draw with: panels, arrows, paths, points and contours. Not a command."""
+"""The drawing of the studies of the plane: panels, arrows, paths, points and contours. Not a command."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,50 +19,40 @@ COLORS = (*plots.COLORS[:2], plots.COLORS[-1])  # class 0, class 1, no class
 EXACT = "0.65"
 SIDE = 2.9
 Points = Float[np.ndarray | Array, "n 2"]
+Steps = Float[np.ndarray, "t n 2"]
 
 
-def _guided(model: Any, w: Array, in_one_pass: bool) -> Callable:
-    return plane.velocity(model.replace(w=w)) if in_one_pass else plane.velocity(model, w)
+@jax.jit
+def _velocity(model: Any, z: Array, t: Array, c: Array, w: Array) -> Array:
+    return plane.velocity(model, w)(z, t, c)
 
 
-@partial(jax.jit, static_argnames="in_one_pass")
-def _velocity(model: Any, z: Array, t: Array, c: Array, w: Array, in_one_pass: bool) -> Array:
-    return _guided(model, w, in_one_pass)(z, t, c)
-
-
-@partial(jax.jit, static_argnames="in_one_pass")
-def _path(model: Any, z: Array, c: Array, w: Array, g: Array, times: Array, in_one_pass: bool) -> Array:
-    velocity = _guided(model, w, in_one_pass)
+@jax.jit
+def _path(model: Any, z: Array, c: Array, w: Array, g: Array, times: Array) -> Array:
+    velocity = plane.velocity(model, w)
     return flow.euler(lambda z, t, c: g * velocity(z, t, c), z, c, times)
 
 
 @dataclass(frozen=True)
 class Walker:
-    """A law or a field that is walked along. It is guided by two passes, or takes w as an input, in one pass.
-
-    One compiled program serves every w, and every law and field of one shape.
-    """
+    """A law or a field that is walked along. One program serves every w, and every law and field of one shape."""
 
     model: Any
     num_steps: int
-    in_one_pass: bool = False
 
     @property
     def times(self) -> Float[np.ndarray, " t"]:
         return np.linspace(0, 1, self.num_steps + 1)
 
     def velocity(self, z: Points, t: float, c: ArrayLike, w: float = 0.0) -> Points:
-        c = np.broadcast_to(c, len(z))
-        return np.asarray(_velocity(self.model, z, np.float32(t), c, np.float32(w), self.in_one_pass))
+        return np.asarray(_velocity(self.model, z, np.float32(t), np.broadcast_to(c, len(z)), np.float32(w)))
 
-    def path(
-        self, z: Points, c: ArrayLike, w: float = 0.0, g: float = 1.0, times: np.ndarray | None = None
-    ) -> Float[np.ndarray, "t n 2"]:
+    def path(self, z: Points, c: ArrayLike, w: float = 0.0, g: float = 1.0, times: Any = None) -> Steps:
         """Return the points of Euler's steps along g times the velocity."""
         times, c = self.times if times is None else times, np.broadcast_to(c, len(z))
-        return np.asarray(_path(self.model, z, c, np.float32(w), np.float32(g), times, self.in_one_pass))
+        return np.asarray(_path(self.model, z, c, np.float32(w), np.float32(g), times))
 
-    def at(self, path: Float[np.ndarray, "t n 2"], t: float) -> Points:
+    def at(self, path: Steps, t: float) -> Points:
         return path[np.abs(self.times - t).argmin()]
 
 
@@ -72,7 +60,7 @@ def rms(a: np.ndarray, b: np.ndarray | float = 0.0) -> float:
     return float(np.sqrt(np.square(a - b).mean()))
 
 
-def panels(rows: Sequence[str], columns: Sequence[str], about: str, width: float = 9.5) -> tuple[Figure, Any]:
+def panels(rows: list[str], columns: list[str], about: str, width: float = 9.5) -> tuple[Figure, Any]:
     """Return a figure and its axes [rows, columns], all of the same square of the plane."""
     figure = Figure(figsize=(width, (width - 0.3) / len(columns) * len(rows) + 0.6))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -104,11 +92,9 @@ def density(law: Mixture, t: float, c: int, w: float = 0.0, num: int = 80) -> Fl
     return np.asarray(_tilted(law, mesh(num), np.float32(t), np.int32(c), np.float32(w)))
 
 
-def contours(
-    ax: Axes, law: Mixture, t: float, c: int, w: float = 0.0, masses: Sequence[float] = (0.9, 0.5), color: str = "k"
-) -> None:
-    """Draw lines around these shares of the density's mass."""
-    num = 80
+def contours(ax: Axes, law: Mixture, t: float, c: int, w: float = 0.0, *masses: float, color: str = "k") -> None:
+    """Draw lines around these shares of the density's mass; by default around 90 % and a half."""
+    num, masses = 80, masses or (0.9, 0.5)
     values = density(law, t, c, w, num)
     ordered = np.sort(values)[::-1]
     levels = [ordered[np.searchsorted(ordered.cumsum(), mass)] for mass in masses]
@@ -120,7 +106,7 @@ def points(ax: Axes, z: Points, color: str, num: int = 800) -> None:
     ax.scatter(*z[:num].T, s=2, color=color, alpha=0.5, lw=0)
 
 
-def paths(ax: Axes, path: Float[np.ndarray, "t n 2"], color: str, num: int = 40, lw: float = 0.7) -> None:
+def paths(ax: Axes, path: Steps, color: str, num: int = 40, lw: float = 0.7) -> None:
     ax.plot(*path[:, :num].transpose(2, 0, 1), color=color, lw=lw, alpha=0.8)
     ax.scatter(*path[-1, :num].T, s=5, color=color, zorder=3, lw=0)
 

@@ -246,7 +246,7 @@ def check_config_flags(argv: list[str], default: str | None) -> None:
     path = given("config", argv) or default
     if not path:
         return
-    if not Path(path).is_file():  # config_flags' own message is a page
+    if not Path(path).is_file():  # config_flags' message is a page long
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*configs.flat(runpy.run_path(path)["get_config"]())]

@@ -61,9 +61,7 @@ def error(values: Any) -> Any:
     return np.std(values, ddof=1) / np.sqrt(len(values))
 
 
-def drawn(
-    model: Any, rule: Any, sampler: Any, logsnrs: np.ndarray, num: int, dim: int = 1, c: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def drawn(model: Any, rule: Any, sampler: Any, logsnrs: Any, num: int, dim: int = 1, c: int = 0) -> list[np.ndarray]:
     """Return samples x [num, dim] of class c of a law whose eps is exact, and what Walk.weighed adds. The seed is 0."""
 
     @jax.jit
@@ -72,8 +70,7 @@ def drawn(
         whole = guidance.Guidance(rule)
         return walk.weighed(keys, whole.on(model), z, jnp.full(num, c), whole.init(keys, z))
 
-    x, effective = run(rule, samplers.Walk(sampler, logsnrs))
-    return np.asarray(x), np.asarray(effective)
+    return [*map(np.asarray, run(rule, samplers.Walk(sampler, logsnrs)))]
 
 
 def load(run: str, ws: Iterable[float] = (), params: str | float = "ema") -> Model:
@@ -114,7 +111,7 @@ def fids(rows: Iterable[dict]) -> list[float]:
     return [claims.score(row, "fid") for row in rows]
 
 
-def said(row: dict, kind: str = "fid", digits: int = 2) -> str:
+def shown(row: dict, kind: str = "fid", digits: int = 2) -> str:
     """Return a score and its bootstrap standard error over images: "9.57 ± 0.84"."""
     return f"{claims.score(row, kind):.{digits}f} ± {claims.spread(row, kind):.{digits}f}"
 
@@ -129,6 +126,16 @@ def subplots(columns: int = 1, size: tuple[float, float] | None = None, sharey: 
     """Return a figure and the axes of its one row. size: in inches."""
     figure = Figure(figsize=size)
     return figure, figure.subplots(1, columns, squeeze=False, sharey=sharey)[0]
+
+
+def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str, **labels: str) -> Figure:
+    """Return a figure of one plot, with a line for each name. labels: of the axes, and their scales."""
+    figure, [axes] = subplots()
+    for name, y in lines.items():
+        axes.plot(x, y, "o-", label=name)
+    axes.set(title=title, **labels)
+    axes.legend()
+    return figure
 
 
 def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:

@@ -1,8 +1,8 @@
-"""How the Frechet distance and IS of a data set's own held-out pictures depend on how many are taken: a plot.
+"""Plot how the Frechet distance and IS of a data set's held-out pictures depend on how many are taken.
 
 python -m experiments.studies.bias --config=configs/fashion_mnist.py --config.eval.features=classifier
 
-Held-out pictures are as good as samples can be, so what the distance adds at small N is bias, not quality.
+Held-out pictures are as good as samples can be, so a larger distance at small N is bias, not worse quality.
 """
 
 from pathlib import Path

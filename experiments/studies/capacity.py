@@ -1,4 +1,4 @@
-"""What label dropout costs: p_uncond against the network's width, and fine-tuning with it against training with it.
+"""Measure what label dropout costs: p_uncond against the network's width, and fine-tuning against training with it.
 
 It trains every model, or goes on from what is there.
 
@@ -56,7 +56,7 @@ def main() -> None:
     for i, (width, name, cells) in enumerate(rows):
         curve = claims.Curve([row for w, row in cells.items() if w >= 0])
         least = min(curve.rows, key=lambda row: claims.score(row, "fid"))
-        fids = [gallery.said(row) if row else "" for row in (cells[0.0], cells.get(-1.0), least)]
+        fids = [gallery.shown(row) if row else "" for row in (cells[0.0], cells.get(-1.0), least)]
         lines.append([name, *fids, f"{least['w']:g}", f"{claims.score(least, 'is'):.3f}"])
         style = {"linestyle": "-" if width == widths[0] else "--", "marker": "o"}
         style["color"] = f"C{i % (len(rows) // len(widths))}"  # the same of a model at either width

@@ -1,4 +1,4 @@
-"""Whether a model's guidance is the gradient of a classifier: the antisymmetric share of its Jacobian. Claim 7.
+"""Test whether a model's guidance is the gradient of a classifier: the antisymmetric share of its Jacobian. Claim 7.
 
 eps(z, c) - eps(z) would be -sigma grad_z log p(c | z) of an implicit classifier, and a gradient's Jacobian is
 symmetric; a network is not bound to that. The share is |J - J^T| / 2|J| in Frobenius norms: 0 for a gradient, as for

@@ -1,6 +1,6 @@
 """Guidance in many dimensions: how far it moves and narrows a class, over the dimension and the number of classes.
 
-Classes are N(m_k, I) with m_k uniform on {-1, 1}^D, so that they part as D grows. The mean is along the class's own m
+Classes are N(m_k, I) with m_k uniform on {-1, 1}^D, so that they part as D grows. The mean is along the class's m
 (1 is undistorted), the standard deviation along it as well. Pavasovic et al. 2025 have the distortion vanish with D;
 where the number of classes grows exponentially with D it need not.
 
@@ -32,7 +32,7 @@ KINDS = {
 
 
 def drawn(dim: int, num_classes: int) -> tuple[float, float]:
-    """Return mean and standard deviation along the class's own mean, shares of those without distortion."""
+    """Return mean and standard deviation along the class's mean, as shares of those without distortion."""
     rng = np.random.default_rng(0)
     means = rng.choice(np.float32([-1, 1]), (num_classes, dim))
     if dim <= 10:  # so few that two might be one
@@ -48,17 +48,17 @@ def drawn(dim: int, num_classes: int) -> tuple[float, float]:
 def main() -> None:
     checks.finite(W.value, "--w")
     rows = [["D", *(f"{kind}: {measure}" for kind in KINDS for measure in ("mean", "std"))]]
-    moved = []
+    moved = {kind: [] for kind in KINDS}
     for dim in D.value:
-        counts = [classes(dim) for classes in KINDS.values()]
-        values = [drawn(dim, n) if 2 <= n <= min(MOST, 2**dim) else (np.nan, np.nan) for n in counts]
-        moved.append([mean - 1 for mean, _ in values])
-        rows.append([str(dim), *(f"{value:.3f}" if np.isfinite(value) else "" for value in np.ravel(values))])
-    figure, [axes] = gallery.subplots()
-    axes.plot(D.value, moved, "o-", label=[*KINDS])
-    axes.set(xscale="log", xlabel="D", ylabel="mean along the class, less 1")
-    axes.set_title(f"Gaussians: w = {W.value:g}, T = {NUM_STEPS.value}, N = {NUM_SAMPLES.value:,}, seed 0")
-    axes.legend()
+        row = [str(dim)]
+        for kind, classes in KINDS.items():
+            count = classes(dim)
+            mean, std = drawn(dim, count) if 2 <= count <= min(MOST, 2**dim) else (np.nan, np.nan)
+            moved[kind].append(mean - 1)
+            row += ["", ""] if np.isnan(mean) else [f"{mean:.3f}", f"{std:.3f}"]
+        rows.append(row)
+    title = f"Gaussians: w = {W.value:g}, T = {NUM_STEPS.value}, N = {NUM_SAMPLES.value:,}, seed 0"
+    figure = gallery.curves(D.value, moved, title, xscale="log", xlabel="D", ylabel="mean along the class, less 1")
     samples = f"w = {W.value:g}, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples of one class"
     table = gallery.table(rows, ())
     gallery.write(OUT.value, "dimension", figure, table, f"{samples}; std is a share of the class's.")

@@ -1,4 +1,4 @@
-"""Where the guided ODE ends: at the edge of the support, and with an error in the score beyond it.
+"""Show where the guided ODE ends: at the edge of the support, and with an error in the score beyond it.
 
 Two uniforms, class 0 on [-1, 0] and class 1 on [0, 1], whose diffused scores are differences of Gaussian densities over
 differences of error functions. Chidambaram et al. 2024.
@@ -26,7 +26,7 @@ CLEAN = 12.0  # log-SNR of the last step: above it float32 does not resolve an e
 
 
 class Wrong(Uniforms):
-    """With an error of eps: alpha times a fixed function of z, another one for each label."""
+    """Has an error of eps: alpha times a fixed function of z, another one for each label."""
 
     def __init__(self, error: float) -> None:
         self.error = error

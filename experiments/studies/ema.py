@@ -1,4 +1,4 @@
-"""How long the average of the parameters should be, at each w: post-hoc EMA (Karras et al. 2024, EDM2).
+"""Measure how long the average of the parameters should be, at each w: post-hoc EMA (Karras et al. 2024, EDM2).
 
 It needs a run with averages in its checkpoints, from which averages of other lengths are made:
 
@@ -36,19 +36,17 @@ def main() -> None:
     least = {w: min(lengths, key=lambda length, w=w: claims.score(means[length, w], "fid")) for w in ws}
     lines = [["length", *(f"w = {w:g}" for w in ws)]]
     for length in lengths:
-        cells = {w: gallery.said(means[length, w]) for w in ws}
+        cells = {w: gallery.shown(means[length, w]) for w in ws}
         lines.append([f"{length:g}", *(f"**{cell}**" if least[w] == length else cell for w, cell in cells.items())])
-    figure, [axes] = gallery.subplots()
-    for w in ws:
-        axes.plot(lengths, gallery.fids(means[length, w] for length in lengths), "o-", label=f"w = {w:g}")
-    name = claims.score_name(means[lengths[0], ws[0]], "fid")
-    axes.set(xlabel="length of the average", ylabel=name, xscale="log", yscale="log")
-    axes.set_xticks(lengths, map(str, lengths), minor=False)
-    axes.set_title(
-        f"{scorer.config.data.name}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} images a point, "
-        f"T = {NUM_STEPS.value}, seed 0"
+    name, data = claims.score_name(means[lengths[0], ws[0]], "fid"), scorer.config.data.name
+    title = (
+        f"{data}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} images a point, T = {NUM_STEPS.value}, "
+        "seed 0"
     )
-    axes.legend()
+    fids = {f"w = {w:g}": gallery.fids(means[length, w] for length in lengths) for w in ws}
+    labels = {"xlabel": "length of the average", "ylabel": name, "xscale": "log", "yscale": "log"}
+    figure = gallery.curves(lengths, fids, title, **labels)
+    figure.axes[0].set_xticks(lengths, map(str, lengths), minor=False)
     first, last = (
         ws[0],
         ws[-1],
@@ -60,7 +58,7 @@ def main() -> None:
         f"w = {first:g}, is {', '.join(gaps)}. "
         "Bold is the least of a column, ± the bootstrap standard error over images."
     )
-    gallery.write(OUT.value, "ema", figure, gallery.table(lines, ()), about, scorer.config.data.name)
+    gallery.write(OUT.value, "ema", figure, gallery.table(lines, ()), about, data)
 
 
 if __name__ == "__main__":

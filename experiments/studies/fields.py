@@ -1,4 +1,4 @@
-"""Whether a vector field is the gradient of a function."""
+"""Test whether a vector field is the gradient of a function."""
 
 from collections.abc import Callable
 

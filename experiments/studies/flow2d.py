@@ -5,7 +5,7 @@ Two classes, rings apart and linked: samples, one pass, the field, paths, densit
 python -m experiments.studies.flow2d --out=runs/studies
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -34,9 +34,8 @@ NULL, CLASSES, KINDS = 2, (0, 1), ("exact", "learned")
 TIMES_SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)
 COOLED = {"unguided": {}, "velocity x 1.25": {"g": 1.25}, "noise variance x 1/4": {"spread": 0.5}}
 OVER = "Thin and coloured: learned. Thick and grey: exact."
+LINES = "Points: the flow. Lines: half and 90 % of p(z_t | c)^s p(z_t)^(1 - s), which the guided flow does not sample."
 Rows = list[list[str]]
-
-
 log_prob = jax.jit(Mixture.log_prob)
 
 
@@ -51,7 +50,7 @@ class Studied:
         self.path = cache(self._path)
 
     def _path(self, kind: str, c: int, w: float = 0.0, g: float = 1.0, spread: float = 1.0) -> np.ndarray:
-        """[T, N, 2]; kind: exact, learned, or other, which is exact from other noise."""
+        """Return the points [T, N, 2]. kind: exact, learned, or other, which is exact from other noise."""
         walker = self.learned if kind == "learned" else self.exact
         return walker.path(spread * (self.other if kind == "other" else self.noise), c, w, g)
 
@@ -60,7 +59,7 @@ class Studied:
         return compared(*(self.path(kind, c, **how)[-1] for kind in ("learned", "exact", "other")))
 
     def velocity_off(self, c: int, w: float = 0.0) -> list[str]:
-        """The learned velocity's error over the diffused data of class c, a share of the velocity's RMS."""
+        """Return the learned velocity's error over the diffused data of class c, a share of the velocity's RMS."""
         shares = []
         for t in (0.1, 0.5, 0.9):
             z, classes = plane.diffused(self.law, jax.random.key(2), 4000, t)
@@ -70,7 +69,7 @@ class Studied:
         return shares
 
     def classified(self, kind: str, c: int, **how: float) -> str:
-        """The mean of p(c | x) at the ends."""
+        """Return the mean of p(c | x) at the ends."""
         x = self.path(kind, c, **how)[-1]
         p = np.exp(log_prob(self.law, x, np.full(len(x), 20, np.float32), np.full(len(x), c)))
         return f"{float(p.mean()):.3f}"
@@ -127,7 +126,7 @@ def one_pass(studied: list[Studied], c: int, at: float = 0.4) -> Figure:
     for one, (first, second, *rest) in zip(studied, axes, strict=True):
         z, classes = (np.asarray(a) for a in plane.diffused(one.law, jax.random.key(4), 80, at))
         some = np.flatnonzero((classes == c) | (c == NULL))[:16]
-        canvas.contours(first, one.law, 1.0, c, masses=[0.9], color="0.8")
+        canvas.contours(first, one.law, 1.0, c, 0.0, 0.9, color="0.8")
         exact, learned = ((1 - at) * walker.velocity(z, at, c)[some] for walker in (one.exact, one.learned))
         canvas.both_arrows(first, z[some], exact, learned, c)
         first.scatter(*z[some].T, s=6, color="k", zorder=3, lw=0)
@@ -138,7 +137,7 @@ def one_pass(studied: list[Studied], c: int, at: float = 0.4) -> Figure:
 
 
 def over_scales(studied: list[Studied], scales: list[float], draw: Callable, about: str) -> Figure:
-    """draw(law, ax, label, w): a row for each law and class, a column for no class and each scale."""
+    """Call draw(law, ax, label, w): a row for each law and class, a column for no class and each scale."""
     rows = [(one, c) for one in studied for c in CLASSES]
     titles = ["unconditional", *(f"s = {s:g}" for s in scales)]
     figure, axes = canvas.panels([f"{one.name}, class {c}" for one, c in rows], titles, about, 8.5)
@@ -153,10 +152,7 @@ def probability_path(one: Studied, s: float) -> Figure:
     """Draw the learned flow's points over the exact density at five times; guided over the tilted one, both flows'."""
     rows = [("learned", c, 1.0) for c in CLASSES] + [(kind, c, s) for c in CLASSES for kind in KINDS]
     labels = [f"class {c}, s = {scale:g}\n{kind} flow" for kind, c, scale in rows]
-    about = (
-        "Points: the flow. Lines: half and 90 % of p(z_t | c)^s p(z_t)^(1 - s), which the guided flow does not sample."
-    )
-    figure, axes = canvas.panels(labels, [f"{one.name}, t = {t:g}" for t in TIMES_SHOWN], about, 8.5)
+    figure, axes = canvas.panels(labels, [f"{one.name}, t = {t:g}" for t in TIMES_SHOWN], LINES, 8.5)
     for (kind, c, scale), row in zip(rows, axes, strict=True):
         for ax, t in zip(row, TIMES_SHOWN, strict=True):
             canvas.points(ax, one.exact.at(one.path(kind, c, w=scale - 1), t), canvas.COLORS[c])
@@ -181,7 +177,7 @@ def temperature(studied: list[Studied], scales: list[float]) -> tuple[Figure, Ro
             for kind, ax in zip(KINDS, column, strict=True):
                 for c in CLASSES:
                     canvas.points(ax, one.path(kind, c, **how)[-1], canvas.COLORS[c], 500)
-                    canvas.contours(ax, one.law, 1.0, c, masses=[0.9])
+                    canvas.contours(ax, one.law, 1.0, c, 0.0, 0.9)
     return figure, rows
 
 
@@ -206,16 +202,14 @@ def by_classifier(studied: list[Studied], w: float = 1.0) -> tuple[Figure, Rows]
 
 
 @jax.jit
-def classifier_path(
-    law: Mixture, model: plane.Field, z: Float[Array, "n 2"], label: int, scale: float, times: Array
-) -> Float[Array, "t n 2"]:
+def classifier_path(law: Mixture, model: plane.Field, z: Array, label: int, scale: float, times: Array) -> Array:
     """Walk by Euler's steps, guided by scale times the exact classifier's gradient to class 0 from eps at a label."""
     eps_fn = guidance.guided_by_classifier(plane.labelled(model, label), law.log_prob, scale)
     return flow.euler(flow.velocity_fn(eps_fn), z, jnp.zeros(len(z), int), times)
 
 
 @jax.jit
-def identity(law: Mixture, label: int, scale: float, w: float) -> Float[Array, ""]:
+def identity(law: Mixture, label: int, scale: float, w: float) -> Array:
     """Return the greatest difference of a classifier's guided eps and Equation 6, over noised data."""
     z, logsnr = plane.diffused(law, jax.random.key(5), 1000, 0.5)[0], jnp.linspace(-6, 6, 1000)
     c = jnp.zeros(1000, int)
@@ -225,7 +219,7 @@ def identity(law: Mixture, label: int, scale: float, w: float) -> Float[Array, "
 
 @gallery.styled
 def main() -> None:
-    scales: Sequence[float] = S.value
+    scales = S.value
     studied = [Studied(name) for name in plane.RINGS]
     cooled, cooled_rows = temperature(studied, scales)
     classified, classified_rows = by_classifier(studied)

@@ -62,7 +62,7 @@ def main() -> None:
     out, ws, num, steps = Path(OUT.value), W.value, NUM_SAMPLES.value, NUM_STEPS.value
     for kind in (".png", ".json"):
         check_output(out / f"gaussians{kind}", kind)
-    require(num % GROUPS == 0, f"--num_samples={num} is no multiple of the {GROUPS} groups of particles: take one")
+    require(num % GROUPS == 0, f"--num_samples={num} must be a multiple of {GROUPS}, the groups of particles")
     mixture = three_gaussians()
     figure = Figure(figsize=(2.1 * len(ws), 6.7))
     axes = figure.subplots(3, len(ws), squeeze=False)

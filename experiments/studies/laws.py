@@ -1,4 +1,4 @@
-"""Three laws of one guided eps: what the ODE, Algorithm 2 and weighted particles sample of two exact Gaussians.
+"""Compare three laws of one guided eps: what the ODE, Algorithm 2 and weighted particles sample of two exact Gaussians.
 
 p(x | c) = N(0, 1) and p(x) = N(0, 2). Lines are the laws of cfg_jax/diffusion/exact.py, points are our samplers'.
 

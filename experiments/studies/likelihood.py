@@ -1,7 +1,7 @@
-"""log p(x) and log p(x | c) of real and of guided images, by a model's own probability-flow ODE. Claim 5.
+"""Compute log p(x) and log p(x | c) of real and guided images by a model's probability-flow ODE. Claim 5.
 
-The trace is exact up to 64 dimensions, above it is Hutchinson's with its standard error. Bits per dimension are of
-uint8 values: uniform noise of one level is added first. The bound is the variational one.
+The trace is exact up to 64 dimensions. Above that it is Hutchinson's, with its standard error. Bits per dimension are
+of uint8 values: uniform noise of one level is added first. The bound is the variational one.
 
 python -m experiments.studies.likelihood --out=runs/studies --run=runs/digits-p0.1
 """

@@ -1,4 +1,4 @@
-"""The paper's objective, v-prediction and flow matching, of one network at equal steps, seeds and passes.
+"""Compare the paper's objective, v-prediction and flow matching for one network at equal steps, seeds and passes.
 
 It trains every model, or goes on from what is there.
 
@@ -51,7 +51,7 @@ def main() -> None:
         for ax, (walk, (each, fields)) in zip(axes, WALKS.items(), strict=True):
             num_steps = PASSES.value // each
             cells = [gallery.over_runs(scorer, models[name], w, num_steps=num_steps, **fields) for w in ws]
-            lines.append([name, walk, *map(gallery.said, cells)])
+            lines.append([name, walk, *map(gallery.shown, cells)])
             ax.plot(ws, gallery.fids(cells), "o-", label=name)
             ax.set(title=walk, xlabel="w", yscale="log")
             rows += cells

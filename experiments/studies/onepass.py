@@ -41,10 +41,10 @@ def main() -> None:
     curves |= {("halved", n): [scores(n, w, n, "shifted") for w in ws] for n in halved}
     lines = [["", "T", "passes", *(f"w = {w:g}" for w in ws)]]
     for (name, n), rows in curves.items():
-        lines.append([name, str(n), str(rows[-1]["passes"]), *map(gallery.said, rows)])
+        lines.append([name, str(n), str(rows[-1]["passes"]), *map(gallery.shown, rows)])
     if OMEGA.value:
         row = scores("omega", 0.0, steps[-1])
-        cells = [gallery.said(row) if abs(w - distill.fixed_point(OMEGA.value)) < 1e-6 else "" for w in ws]
+        cells = [gallery.shown(row) if abs(w - distill.fixed_point(OMEGA.value)) < 1e-6 else "" for w in ws]
         lines.append([f"model guidance, omega = {OMEGA.value:g}", str(steps[-1]), str(row["passes"]), *cells])
     baseline = curves["teacher", steps[-1]]
     fid = claims.score_name(baseline[0], "fid")

@@ -1,4 +1,4 @@
-"""What fewer passes cost: each sampler's error over T, on laws whose eps is exact, as tables.
+"""Measure what fewer passes cost: each sampler's error over T, on laws whose eps is exact, as tables.
 
 python -m experiments.studies.passes --out=runs/passes.md
 

@@ -33,7 +33,7 @@ def rings(name: str, num: int = 12, std: float = 0.2) -> Mixture:
 
 
 class MLP(nn.Module):
-    """The velocity at z, log-SNR, label c (num_classes is the null label) and weight w."""
+    """Predicts the velocity at z, log-SNR, label c (num_classes is the null label) and weight w."""
 
     num_classes: int = 2
     width: int = 96
@@ -55,11 +55,12 @@ class MLP(nn.Module):
 
 @flax.struct.dataclass
 class Field:
-    """A network of the velocity with its parameters. w: the guidance weight given to a distilled one, scalar or [B]."""
+    """A network of the velocity with its parameters. w: the guidance weight of one that takes w, scalar or [B]."""
 
     params: Any
     net: MLP = flax.struct.field(pytree_node=False)
     w: Any = 0.0
+    takes_w: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def null(self) -> int:
@@ -130,7 +131,9 @@ def teacher_loss(law: Mixture, teacher: Field, w_max: float, field: Field, key: 
 
 
 def velocity(model: Any, w: Any = 0.0) -> Callable:
-    """Return the guided velocity of a law or a field: (z_t, t, c) -> [B, D]."""
+    """Return the guided velocity of a law or a field: (z_t, t, c) -> [B, D]. One that takes w needs one pass."""
+    if getattr(model, "takes_w", False):
+        model, w = model.replace(w=w), 0.0
     return flow.velocity_fn(guidance.guided(model.eps_fn, w, model.null))
 
 

@@ -1,4 +1,4 @@
-"""What bfloat16 costs a model when it is sampled: its eps, its x and its images against float32's, as a table.
+"""Measure what bfloat16 costs in sampling: a model's eps, x and images against float32's, as a table.
 
 python -m experiments.studies.precision --run=experiments/results/fashion_mnist_16/model.safetensors
 

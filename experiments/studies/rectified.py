@@ -1,4 +1,4 @@
-"""Rectified flow of a trained model: straightness and distance against passes, before and after; guided, and of guided.
+"""Rectify trained models: straightness and distance against passes, before and after, guided or on guided pairs.
 
 It makes a rectified run and one rectified at w from every run, as experiments.reflow does, or goes on from what is
 there.
@@ -40,7 +40,7 @@ def main() -> None:
 
     @cache  # for the table and the figure
     def straightness(name: str, at: float) -> float:
-        """The mean over training seeds and 200 paths."""
+        """Return the mean over training seeds and 200 paths."""
         labels = draw.labels_by_rule("balanced", 200, flows[0].config.data.num_classes, 0)
         return float(np.mean([ode.straightness(model, labels, at) for model in families[name]]))
 
@@ -52,7 +52,7 @@ def main() -> None:
     figure, (left, right) = gallery.subplots(2, (9, 3.8))
     for label, (name, at) in curves.items():
         rows = [gallery.over_runs(scorer, families[name], at, name="ddim", grid="t", num_steps=n) for n in steps]
-        lines.append([label, f"{straightness(name, at):.3f}", *map(gallery.said, rows)])
+        lines.append([label, f"{straightness(name, at):.3f}", *map(gallery.shown, rows)])
         left.plot(steps, gallery.fids(rows), "--" if "w =" in label else "-", marker="o", label=label)
     fid = claims.score_name(rows[0], "fid")
     left.set(xlabel="T, Euler's steps", ylabel=fid, xscale="log", yscale="log")

@@ -1,6 +1,6 @@
-"""Straight paths and guidance in the plane: reflow, guidance of what was rectified, and both of its remedies.
+"""Straight paths and guidance in the plane: reflow, guidance of a rectified flow, and two remedies.
 
-A flow is rectified on pairs of its own noise and end. Guidance bends it again. So the pairs are made with guidance
+A flow is rectified on pairs of its noise and its end. Guidance bends it again. So the pairs are made with guidance
 (rectified CFG), or the guided velocity is distilled into a network that takes w. Liu et al. 2023; Meng et al. 2023.
 
 python -m experiments.studies.rectified2d --out=runs/studies
@@ -45,10 +45,8 @@ class Studied:
         rectified = self.fit(keys[1], self.pairs(keys[2], [0.0], 3), teacher)
         guided = self.fit(keys[3], self.pairs(keys[4], W.value, 2), teacher)
         distilled = self.fit(keys[5], Partial(plane.teacher_loss, self.law, teacher, W_MAX), teacher)
-        self.rectified = Walker(rectified, NUM_STEPS.value)
-        self.guided, self.distilled = (
-            Walker(field, NUM_STEPS.value, in_one_pass=True) for field in (guided, distilled)
-        )
+        fields = rectified, guided.replace(takes_w=True), distilled.replace(takes_w=True)
+        self.rectified, self.guided, self.distilled = (Walker(field, NUM_STEPS.value) for field in fields)
         self.noise, self.other = jax.random.normal(keys[6], (2, NUM_SAMPLES.value, 2))
         self.c = np.arange(NUM_SAMPLES.value) % 2
 
@@ -56,7 +54,7 @@ class Studied:
         return plane.fit(key, loss_fn, TRAIN_STEPS.value, start)
 
     def pairs(self, key: jax.Array, ws: list[float], labels: int) -> Partial:
-        """Return the loss on the teacher's own pairs, of the first so many labels."""
+        """Return the loss on the teacher's pairs. labels: how many labels take turns."""
         eps = jax.random.normal(key, (len(ws), NUM_PAIRS.value, 2))
         c = jnp.arange(NUM_PAIRS.value) % labels
         x = np.concatenate([self.teacher.path(z, c, w)[-1] for z, w in zip(eps, ws, strict=True)])
@@ -74,7 +72,7 @@ class Studied:
 
 
 def reflow(studied: list[Studied]) -> tuple[Figure, Rows, Rows]:
-    """Before and after: straightness, what few steps cost, and how guidance bends either. A figure and two tables."""
+    """Compare before and after: straightness, the error of few steps, and bending. A figure and two tables."""
     rows = [["classes", "flow", "straightness", *(f"ends off at {n}" for n in STEPS), "energy distance at 1",
              f"at {REFERENCE}", "its floor"]]  # fmt: skip
     bent = [["classes", "flow", *(f"straightness, w = {w:g}" for w in BENT)]]

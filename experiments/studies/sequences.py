@@ -26,12 +26,8 @@ def main() -> None:
         curves[f"{name}: temperature"] = [
             laws.distance(laws.tempered_by_token(log_p, s), laws.normalised(s * log_p)) for s in S.value
         ]
-    figure, [axes] = gallery.subplots()
-    for name, distances in curves.items():
-        axes.plot(S.value, distances, "o-", label=name)
-    axes.set(xlabel="s = 1 + w, or the power of a temperature", ylabel="total variation, by token against joint")
-    axes.set_title("Sequences of known law, by enumeration: nothing is drawn")
-    axes.legend()
+    labels = {"xlabel": "s = 1 + w, or the power of a temperature", "ylabel": "total variation, by token against joint"}
+    figure = gallery.curves(S.value, curves, "Sequences of known law, by enumeration: nothing is drawn", **labels)
     rows = [["s = 1 + w", *curves]]
     for s, *distances in zip(S.value, *curves.values(), strict=True):
         rows.append([f"{s:g}", *(f"{distance:.4f}" for distance in distances)])

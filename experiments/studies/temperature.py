@@ -39,21 +39,19 @@ PLAIN = guidance.Unguided(), samplers.Ancestral(0.3)
 
 @flax.struct.dataclass
 class Scaled(Stateless):
-    """The conditional score times g, one pass."""
+    """Multiplies the conditional score by g, in one pass."""
 
     g: Any
 
     passes: ClassVar = 1
 
-    def __call__(
-        self, halves: guidance.Halves, z: jax.Array, logsnr: jax.Array, c: jax.Array, state: Any
-    ) -> tuple[Guided, Any]:
+    def __call__(self, halves: guidance.Halves, z: Any, logsnr: Any, c: Any, state: Any) -> tuple[Guided, Any]:
         return Guided.of(self.g * halves.cond(z, logsnr, c)), state
 
 
 @flax.struct.dataclass
 class Cooled(samplers.Ancestral):
-    """Algorithm 2 with the variance of its noise times tau."""
+    """Algorithm 2, with the variance of its noise multiplied by tau."""
 
     tau: Any = 1.0
 
@@ -113,7 +111,7 @@ def of_run() -> tuple[str, str, Figure, str]:
             row = plain = plain or scorer(*PLAIN)
         else:
             row = scorer(rule, sampler)
-        cells.append([NAMES[letter], f"{value:g}", gallery.said(row), gallery.said(row, "is", 3)])
+        cells.append([NAMES[letter], f"{value:g}", gallery.shown(row), gallery.shown(row, "is", 3)])
         curves[letter].append([f(row, name) for f in (claims.score, claims.spread) for name in ("is", "fid")])
     fid, inception = claims.score_name(row, "fid"), claims.score_name(row, "is")
     figure, [axes] = gallery.subplots()

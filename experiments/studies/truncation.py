@@ -1,4 +1,4 @@
-"""What Algorithm 2's own steps take away: its variance over T, v and w where eps is exact, against many steps.
+"""Compute how much variance Algorithm 2 loses by few steps: over T, v and w, where eps is exact.
 
 Two Gaussians, p(x | c) = N(0, 1) and p(x) = N(0, 2); no sample is drawn (cfg_jax/diffusion/exact.py). The distance is
 Wasserstein-1 between Gaussians, in standard deviations of p(x | c).

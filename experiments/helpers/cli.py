@@ -70,7 +70,7 @@ def define_numbers(
 
     class Numbers(flags.ArgumentParser):
         def parse(self, argument: str) -> list[Any]:
-            values = numbers(argument, kind, name)
+            values = finite_numbers(argument, kind)
             for value in values:
                 if not low <= value <= high:
                     raise ValueError(f"{value} is {f'below {low:g}' if value < low else f'above {high:g}'}")
@@ -269,11 +269,19 @@ def number(text: str) -> int | float | tuple[float, ...]:
 def numbers(text: str, kind: type, flag: str) -> list[Any]:
     """Read a flag's numbers: "0,0.1,4" -> [0.0, 0.1, 4.0]; with kind=tuple, "0:2,1:1" -> [(0.0, 2.0), (1.0, 1.0)]."""
     try:
+        return finite_numbers(text, kind)
+    except ValueError as error:
+        fail(f"--{flag}={text}: {error}")
+
+
+def finite_numbers(text: str, kind: type) -> list[Any]:
+    """Read numbers as `numbers` does. Raise ValueError with what is wrong."""
+    try:
         values = [tuple(map(float, part.split(":"))) if kind is tuple else kind(part) for part in text.split(",")]
     except ValueError:
-        fail(f"--{flag}={text}: give numbers with commas between them, such as 0,1,4")
+        raise ValueError("give numbers with commas between them, such as 0,1,4") from None
     if bad := [value for value in values if kind is not str and not math.isfinite(sum(np.atleast_1d(value)))]:
-        fail(f"--{flag}={text}: {bad[0]} is no finite number")
+        raise ValueError(f"{bad[0]} is no finite number")
     return values
 
 

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -86,8 +87,7 @@ def name_points(names: Mapping[Line2D, Sequence[str]]) -> None:
 
     A name that would cover another or leave the axes is left out. Call this last, since it reads where the points lie.
     """
-    axes = next(iter(names)).axes
-    assert axes and axes.figure
+    axes: Any = next(iter(names)).axes
     axes.figure.draw_without_rendering()
     pixel = axes.figure.dpi / 72
     bars = [path for c in axes.collections if isinstance(c, LineCollection) for path in c.get_segments() if len(path)]

@@ -15,34 +15,30 @@ from cfg_jax.store import weights
 from cfg_jax.training import students, trainer
 from experiments.helpers import cli
 
-RUN = flags.DEFINE_string("run", None, "the teacher: run directory or export")
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of the student; with --steps, the beginning of their names")
+RUN = flags.DEFINE_string("run", None, "the teacher: run directory or export", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "the student's directory; of several, how names begin", required=True)
 W = flags.DEFINE_string("w", None, "default 0:4: the lowest and the highest w that the student is to take")
-STEPS = flags.DEFINE_string("steps", None, "numbers of steps, each half of the one before; the first may be any")
-TRAINING = cli.define_training()
+STEPS = cli.define_numbers("steps", None, "numbers of steps, each half of the one before; the first may be any", int)
+cli.define_training()
 cli.define_hosts()
-flags.mark_flags_as_required(["run", "workdir"])
 
 
-def main():
-    if not STEPS.value:
+def main() -> None:
+    run, steps = RUN.value, STEPS.value
+    if not steps:
         bounds = [bound for part in cli.numbers(W.value or "0:4", tuple, "w") for bound in part]
         require(len(bounds) == 2, f"--w={W.value}: give the lowest and the highest w, such as 0:4")
-        config, _, _ = weights.read(RUN.value)
-        student = cli.training(students.distilled(config, RUN.value, *bounds), TRAINING)
-        trainer.train(student, WORKDIR.value)
+        config, _, _ = weights.read(run)
+        trainer.train(cli.training(students.distilled(config, run, *bounds)), WORKDIR.value)
         return print(f"{WORKDIR.value} takes w from {bounds[0]:g} to {bounds[1]:g}, one pass a step")
     require(W.value is None, f"--w={W.value} goes without --steps: halved students take the w of their teacher")
-    steps = cli.numbers(STEPS.value, int, "steps")
     students.check_halvings(steps)
-    run = RUN.value
     for num_steps in steps:
         config, _, _ = weights.read(run)
-        student = cli.training(students.halved(config, run, num_steps), TRAINING)
+        student = cli.training(students.halved(config, run, num_steps))
         run = f"{WORKDIR.value}-{num_steps}"
         trainer.train(student, run)
         print(f"{run} takes {num_steps} steps of one pass")
-    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What would stop a run of a config on this machine, or slow it: a line for each check, pass or what to do; status 1.
+"""Check what would stop a run of a config on this machine, or slow it: a line for each check, pass or what to do.
+
+The status is 1 where a check fails.
 
 python -m experiments.doctor --config=configs/digits.py --workdir=runs/digits-p0.1
 """
@@ -13,52 +15,53 @@ import tomllib
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 from packaging.requirements import Requirement
 
 from cfg_jax import meshes
 
-# what imports flax is imported inside the checks: where it does not go together with jax, `versions` still says so
+# modules that import flax are imported inside the checks: `versions` reports a flax that does not fit jax
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import references
 from cfg_jax.files import only_one, write_atomic
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
+CONFIG = cli.define_config(required=True)
 WORKDIR = flags.DEFINE_string("workdir", "runs", "where the run will write")
 cli.define_hosts()
-flags.mark_flags_as_required(["config"])
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 ACCELERATORS = {"cuda13": ("/dev/nvidia0", "nvidia-smi"), "tpu": ("/dev/accel0", "/dev/vfio/0")}  # extra of jax: signs
 SKEW, GIB = 5, 2**30  # seconds, bytes
 
 
-def main():
+def main() -> None:
     failed = False
     for check in CHECKS:
         try:
             outcome, line = "pass", check(CONFIG.value)
         except InputError as error:
             outcome, line = "FAIL", " ".join(str(error).split())
-        except Exception as error:  # the rest is looked at all the same
+        except Exception as error:  # the other checks follow all the same
             outcome, line = "FAIL", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         print(f"{outcome}  {check.__name__.replace('_', ' '):17} {line}", flush=True)
         failed |= outcome == "FAIL"
     sys.exit(int(failed))
 
 
-def versions(_):
+def versions(_: ConfigDict) -> str:
     """The dependencies in pyproject.toml, and theirs, are installed in the versions that are asked for."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     asked, installed, wrong = list(project["dependencies"]), {}, []
-    for requirement in map(Requirement, asked):  # which grows
+    for requirement in map(Requirement, asked):  # the list grows
         name = requirement.name
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -67,16 +70,16 @@ def versions(_):
                 installed[name] = metadata.version(name)
                 asked += metadata.requires(name) or []
             except metadata.PackageNotFoundError:
-                installed[name] = "missing"
+                installed[name] = None
                 wrong.append(f"{name} is missing")
-        if installed[name] != "missing" and not requirement.specifier.contains(installed[name], prereleases=True):
+        if installed[name] and not requirement.specifier.contains(installed[name], prereleases=True):
             wrong.append(f"{name} {installed[name]} is not {requirement.specifier}")
     if wrong:
         raise InputError(f"{'; '.join(wrong)}: python -m pip install -r requirements.txt")
     return f"Python {platform.python_version()}, " + ", ".join(f"{name} {installed[name]}" for name in SHOWN)
 
 
-def settings(config):
+def settings(config: ConfigDict) -> str:
     from cfg_jax import checks
 
     checks.everything(config)
@@ -85,11 +88,11 @@ def settings(config):
     return batch + (f" in {config.train.accumulate} parts" if config.train.accumulate > 1 else "")
 
 
-def devices(_):
+def devices(_: ConfigDict) -> str:
     remedy = 'unset JAX_PLATFORMS, or python -m pip install -c requirements.txt "jax[{}]" (README.md)'
     try:
         backend = jax.default_backend()
-    except Exception as error:  # also an AssertionError without a word
+    except Exception as error:  # some have no text
         why = str(error) or type(error).__name__
         raise InputError(f"jax finds no devices ({why}): {remedy.format('cuda13')}") from error
     for extra, signs in ACCELERATORS.items():
@@ -100,8 +103,8 @@ def devices(_):
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}, {here}"
 
 
-def all_reduce(config):
-    """Ones summed over all devices, as many as the gradient has numbers."""
+def all_reduce(config: ConfigDict) -> str:
+    """Ones are summed over all devices, as many as the gradient has numbers."""
     from cfg_jax.perf import cost, kernels
 
     mesh, size = meshes.data_mesh(jax.devices()), cost.num_parameters(config)
@@ -121,22 +124,22 @@ def all_reduce(config):
     return f"{mib:,.1f} MiB over {mesh.size} devices in {took * 1e3:,.2f} ms, {speed:.3g} GB/s"
 
 
-def convolution(config):
+def convolution(config: ConfigDict) -> str:
     from cfg_jax.perf import kernels
 
     return kernels.convolution(config)
 
 
-def attention(config):
+def attention(config: ConfigDict) -> str:
     from cfg_jax.perf import kernels
 
     return kernels.attention(config)
 
 
-def memory(config):
-    """State and activations against the device's memory; the devices of a CPU share the machine's.
+def memory(config: ConfigDict) -> str:
+    """State and activations fit the device's memory; the devices of a CPU share the machine's.
 
-    An accelerator's compiler fuses most activations: there they are said, and not held against its memory.
+    An accelerator's compiler fuses most activations. There they are printed, and not counted against its memory.
     """
     from cfg_jax.perf import cost
 
@@ -152,7 +155,7 @@ def memory(config):
     about = "about" if here else "before its compiler fuses them"
     needs = f"{state / GIB:,.2f} GiB of state and {about} {activations / GIB:,.2f} for {part:,} images on a device"
     if not limit:
-        return f"{needs}; it does not say how much it has"
+        return f"{needs}; the device does not report its memory"
     if state + activations * here > limit:
         raise InputError(
             f"{needs}, which has {limit / GIB:,.2f}: a smaller config.train.batch_size, a larger "
@@ -161,31 +164,31 @@ def memory(config):
     return f"{needs}, which has {limit / GIB:,.2f}"
 
 
-def data(config):
+def data(config: ConfigDict) -> str:
     source, _ = sources.load(config)
     return f"{source.card.name}: {len(source):,} images of {source.images.shape[1:]}, card {source.card.digest}"
 
 
-def reference(config):
-    path, of = config.eval.reference, config.data
+def reference(config: ConfigDict) -> str:
+    path, section = config.eval.reference, config.data
     if not path:
         return "of the training images, taken by the first sweep"
-    found = references.read(path)
-    references.check_shape(found, path, (of.image_size, of.image_size, of.channels))
-    return f"{path}: {', '.join(found.moments)}"
+    statistics = references.read(path)
+    references.check_shape(statistics, path, (section.image_size, section.image_size, section.channels))
+    return f"{path}: {', '.join(statistics.moments)}"
 
 
-def features(config):
+def features(config: ConfigDict) -> str:
     from cfg_jax.models import inception
 
     if config.eval.features != "inception":
-        return "of a classifier of the data, trained by the first sweep"
+        return "of a feature classifier of the data, trained by the first sweep"
     sha256 = inception.load(config.eval.inception)[2]
     return f"{config.eval.inception}: Inception, sha256 {sha256[:12]}"
 
 
-def disk(config):
-    """Room for the checkpoints to be kept and the one being written; what those there already take is theirs."""
+def disk(config: ConfigDict) -> str:
+    """There is room for the checkpoints to be kept and the one being written. Those there already are counted."""
     from cfg_jax.perf import cost
 
     train, workdir = config.train, Path(WORKDIR.value)
@@ -200,13 +203,13 @@ def disk(config):
     return line
 
 
-def write_permission(_):
+def write_permission(_: ConfigDict) -> str:
     try_writing(WORKDIR.value, "choose a --workdir that can be written and locked")
     return f"{existing(WORKDIR.value)}: writes, renames, locks"
 
 
-def try_writing(directory, remedy):
-    """Make a directory in it or its nearest parent, in that a lock and a file; nothing is left of them."""
+def try_writing(directory: str, remedy: str) -> None:
+    """Raise InputError if no directory can be made, locked and written there, or in its nearest parent."""
     place = existing(directory)
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".doctor-") as inside, only_one(inside):
@@ -215,16 +218,16 @@ def try_writing(directory, remedy):
         raise InputError(f"{place}: {error.strerror or error}: {remedy}") from error
 
 
-def existing(path):
-    """`path`, or the nearest of its parents that is there."""
+def existing(path: str | Path) -> Path:
+    """Return `path`, or the nearest of its parents that exists."""
     path = Path(path).absolute()
     return next(p for p in (path, *path.parents) if os.path.exists(p))
 
 
-def clock_skew(_):
+def clock_skew(_: ConfigDict) -> str:
     if jax.process_count() == 1:
         return "one host"
-    multihost_utils.sync_global_devices("look at the clocks")
+    multihost_utils.sync_global_devices("read the clocks")
     now = time.time()
     parts = np.array([now // 60, now % 60 * 1000], np.int32)  # minutes and ms: jax takes 32 bits
     clocks = np.asarray(multihost_utils.process_allgather(parts)) @ np.array([60, 0.001])
@@ -234,8 +237,9 @@ def clock_skew(_):
     return f"{skew:.2f} s at most between {len(clocks)} processes"
 
 
-def compile_cache(_):
-    directory, remedy = jax.config.jax_compilation_cache_dir, "set JAX_COMPILATION_CACHE_DIR to one that can be written"
+def compile_cache(_: ConfigDict) -> str:
+    settings: Any = jax.config
+    directory, remedy = settings.jax_compilation_cache_dir, "set JAX_COMPILATION_CACHE_DIR to one that can be written"
     if not directory:
         raise InputError(f"no directory keeps compiled programs: {remedy}")
     if "://" in directory:

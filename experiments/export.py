@@ -1,4 +1,4 @@
-"""A run's EMA weights and config in one .safetensors file, with a model card in the hub's format beside it.
+"""Write a run's EMA weights and config to one .safetensors file, and a model card in the hub's format.
 
 python -m experiments.export --run=runs/digits-p0.1 --out=model.safetensors --scores=runs/digits-sweep
 hf upload OWNER/NAME model.safetensors && hf upload OWNER/NAME model.md README.md
@@ -17,24 +17,21 @@ from cfg_jax.files import check_output, read_json, write_atomic
 from cfg_jax.store import weights
 from experiments.helpers import cli, model_card
 
-RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
+RUN = cli.define_run()
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 EMA = cli.define_ema()
-OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md")
+OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md", required=True)
 DTYPE = flags.DEFINE_enum("dtype", "float32", checks.DTYPES, "of the parameters in the file; bfloat16 halves it")
 LICENSE = flags.DEFINE_string("license", None, "of the weights, as the hub names it; default: that of the data")
 DATASETS = flags.DEFINE_list("datasets", [], "what they were trained on, as the hub names it")
-SCORES = flags.DEFINE_string(
-    "scores", None, "workdir of a sweep that scored these weights, or a copy of its results.csv"
-)
-flags.mark_flags_as_required(["run", "out"])
+SCORES = flags.DEFINE_string("scores", None, "directory with the results.csv of a sweep that scored these weights")
 
 IMPORTED = """
 - From {checkpoint} (sha256 {sha256}), read as {as}:
   attention order {attention_order}, noise schedule {noise_schedule}."""
 
 
-def main():
+def main() -> None:
     out = Path(OUT.value)
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out} must end in .safetensors")
@@ -54,8 +51,8 @@ def main():
     print(f"{out}: step {step}; {out.with_suffix('.md')}: its card")
 
 
-def origin(path):
-    """What the card says of an imported model, "" of a trained one."""
+def origin(path: Path) -> str:
+    """Return what the card says about the checkpoint of an imported model; "" for a trained one."""
     try:
         return IMPORTED.format(**read_json(path)) if path.exists() else ""
     except (ValueError, KeyError, TypeError) as error:

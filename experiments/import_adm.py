@@ -1,10 +1,11 @@
-"""A published ADM checkpoint as a run directory that sample, sweep and config.init_from take; of a classifier, one
-that sample takes as --classifier_run.
+"""Turn a published ADM checkpoint into a run directory that sample, sweep and config.init_from take.
+
+A noisy-image classifier becomes one that sample takes as --classifier_run.
 
 python -m experiments.import_adm --checkpoint=64x64_diffusion.pt --out=runs/adm64
 
-Of another size than the published: --model says which one it is like, --config.model.FIELD what differs, and
---attention_order and --noise_schedule how it was trained, which its weights do not show.
+For a model of another size than the published ones, --model names the most similar one, --config.model.FIELD sets what
+differs, and --attention_order and --noise_schedule say how it was trained, which its weights do not show.
 """
 
 from pathlib import Path
@@ -22,33 +23,30 @@ from cfg_jax.store import checkpoint
 from experiments.helpers import cli
 
 CONFIG = cli.define_config("configs/imagenet64.py")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "the published .pt file; nothing in it is executed")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "the published .pt file; nothing in it is executed", required=True)
 MODEL = flags.DEFINE_enum("model", None, sorted(adm.PUBLISHED), "default: by the checkpoint's file name")
 ORDER = flags.DEFINE_enum(
     "attention_order", None, ["new", "legacy"], "ADM's use_new_attention_order True or False; default: the published"
 )
 SCHEDULE = flags.DEFINE_enum("noise_schedule", None, ["cosine", "linear"], "ADM's own flag; default: the published")
-OUT = flags.DEFINE_string("out", None, "run directory to write")
-flags.mark_flags_as_required(["checkpoint", "out"])
+OUT = flags.DEFINE_string("out", None, "run directory to write", required=True)
 
 
-def main():
+def main() -> None:
     path, out = Path(CHECKPOINT.value), Path(OUT.value)
     name = MODEL.value or path.stem
     if name not in adm.PUBLISHED:
-        raise InputError(
-            f"{path.name} is the name of no published model: say which with --model={'|'.join(adm.PUBLISHED)}"
-        )
+        choices = "|".join(adm.PUBLISHED)
+        raise InputError(f"{path.name} is the name of no published model: name a similar one with --model={choices}")
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
     check_directory(out, "run")
     orders = adm.published_orders(name) if path.stem == name else {}
-    said = {"attention_order": ORDER.value, "noise_schedule": SCHEDULE.value}
-    orders |= {field: value for field, value in said.items() if value}
-    if lacks := [f"--{field}" for field in said if field not in orders]:
+    given = {"attention_order": ORDER.value, "noise_schedule": SCHEDULE.value}
+    orders |= {field: value for field, value in given.items() if value}
+    if missing := " and ".join(f"--{field}" for field in given if field not in orders):
         raise InputError(
-            f"{path.name} is not the published {name}, and its weights do not show all of how it was trained: say "
-            f"{' and '.join(lacks)}"
+            f"{path.name} is not the published {name}, and its weights do not show how it was trained: give {missing}"
         )
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     if "model.time" in overrides:

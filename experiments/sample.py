@@ -1,7 +1,9 @@
-"""Images of a run at given labels: a PNG grid, a row for each label in the order given, and an npz if asked.
+"""Sample images of a run at given labels: a PNG grid, a row for each label in the order given, and an npz if asked.
 
 python -m experiments.sample --run=runs/digits-p0.1 --labels=3,3,7 --w=1.0 --seed=0 --out=grid.png
 """
+
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -13,67 +15,57 @@ from cfg_jax.files import check_output, write_npz
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments.helpers import cli
 
-RUN = flags.DEFINE_string("run", None, "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME")
-LABELS = flags.DEFINE_string("labels", None, "classes, with commas between them; default: each class once")
+RUN = cli.define_run()
+LABELS = cli.define_numbers("labels", None, "classes, with commas between them; default: each class once", int)
 UNLABELLED = 8  # images of a model without classes
-W = flags.DEFINE_string(
-    "w", "0", "guidance weight w of the paper (s = 1 + w); -1 is the unconditional model; several: a column each"
-)
-SEED = flags.DEFINE_integer(
-    "seed", 0, "image i is a function of (seed, i), its label and w", lower_bound=0, upper_bound=2**31 - 1
-)
+W = cli.define_numbers("w", "0", "guidance weight of the paper (s = 1 + w); -1: unconditional; several: a column each")
+SEED = cli.define_seed("image i is a function of (seed, i), its label and w")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
 EMA = cli.define_ema()
 DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the network's body; default: what it was trained in")
 GUIDE = cli.define_guide()
-CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "an imported ADM classifier, to guide by its gradient")
+CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "a noisy-image classifier's run, to guide by its gradient")
 SET = flags.DEFINE_multi_string(
     "set", [], "FIELD=VALUE of the sampler or the guidance, such as sampler=ddim, v=0.1, guidance=apg; may be repeated"
 )
 CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "how many times the gradient is added")
 OUT = flags.DEFINE_string("out", "samples.png", "PNG to write")
-NPZ = flags.DEFINE_string(
-    "npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels), as ADM's evaluator reads"
-)
-flags.mark_flags_as_required(["run"])
+NPZ = flags.DEFINE_string("npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels) for ADM's evaluator")
 
 
-def main():
+def main() -> None:
     check_output(OUT.value, ".png")
     if NPZ.value:
         check_output(NPZ.value, ".npz", flag="--npz", reads=[OUT.value])
-    ws = cli.numbers(W.value, float, "w")
+    ws = W.value
     checks.finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
     classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes
-    labels = cli.numbers(LABELS.value, int, "labels") if LABELS.value else [*range(num_classes)] or [0] * UNLABELLED
-    require(
-        num_classes or not any(labels),
-        f"--labels={LABELS.value}: the model was trained without classes: leave --labels out for {UNLABELLED} images, "
-        "or give a 0 for each",
-    )
+    labels = LABELS.value or [*range(num_classes)] or [0] * UNLABELLED
+    remedy = f"leave --labels out for {UNLABELLED} images, or give a 0 for each"
+    text = f"--labels={','.join(map(str, labels))}"
+    require(num_classes or not any(labels), f"{text}: the model was trained without classes: {remedy}")
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
     uncond = cfg_jax.load(*run_and_step(GUIDE.value), dtype=DTYPE.value) if GUIDE.value else None
     guides = Guides(uncond, classifier, CLASSIFIER_SCALE.value)
     settings = dict(map(setting, SET.value))
     columns = [model.sample(labels, w, NUM_STEPS.value, SEED.value, guides=guides, **settings) for w in ws]
-    images.save_png(
-        OUT.value, images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), columns=len(ws))
-    )
+    rows = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
+    images.save_png(OUT.value, images.grid(rows, columns=len(ws)))
     scale = f", classifier scale {CLASSIFIER_SCALE.value:g}" if classifier else ""
-    rows = f"a row for each of labels {labels}" if num_classes else f"{len(labels)} rows, without labels"
-    print(f"{OUT.value}: {rows}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
+    about = f"a row for each of labels {labels}" if num_classes else f"{len(labels)} rows, without labels"
+    print(f"{OUT.value}: {about}, columns w = {ws} (s = {[1 + w for w in ws]}){scale}")
     if NPZ.value:
         write_npz(NPZ.value, {"arr_0": columns[0], "arr_1": np.asarray(labels, np.int64)}, mark=True)
         print(f"{NPZ.value}: arr_0 {columns[0].shape}, arr_1 {len(labels)} labels")
 
 
-def setting(text):
-    """ "v=0.1" -> ("v", 0.1), "sampler=ddim" -> ("sampler", "ddim")."""
+def setting(text: str) -> tuple[str, Any]:
+    """Read FIELD=VALUE: "v=0.1" -> ("v", 0.1), "sampler=ddim" -> ("sampler", "ddim")."""
     name, equals, value = text.partition("=")
     if not (equals and name.isidentifier() and value):
         raise InputError(f"--set={text}: give FIELD=VALUE, such as sampler=ddim")

@@ -2,8 +2,8 @@
 
 python -m experiments.train --config=configs/digits.py --workdir=runs/digits-p0.1 --config.p_uncond=0.1
 
-Ended by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU it saves first, and its status is 0. experiments/launch/
-has it on many machines.
+It saves when Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU ends it, and its status is 0. experiments/launch/
+starts it on many machines.
 """
 
 from absl import flags
@@ -11,14 +11,13 @@ from absl import flags
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl, samples/")
+CONFIG = cli.define_config(required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory, with checkpoints/, metrics.jsonl", required=True)
 WANDB = flags.DEFINE_string("wandb", None, "project of Weights & Biases to log to as well, by the extra cfg_jax[wandb]")
 cli.define_hosts()
-flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main():
+def main() -> None:
     trainer.train(CONFIG.value, WORKDIR.value, WANDB.value)
 
 

@@ -1,8 +1,8 @@
-"""Train a classifier of noisy images to guide by: the encoder half of a config's network, as experiments.train a model.
+"""Train a noisy-image classifier that guides: the encoder half of a config's network.
 
 python -m experiments.train_classifier --config=configs/digits.py --workdir=runs/digits-classifier
 
-It has the same promises. --config.logsnr_min=15 trains it on images as good as clean: a noise-free classifier.
+It stops, saves and continues as experiments.train does. --config.logsnr_min=15 trains it on nearly noise-free images.
 """
 
 from absl import flags
@@ -11,13 +11,12 @@ from cfg_jax.models.unet import Encoder
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl")
+CONFIG = cli.define_config(required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl", required=True)
 cli.define_hosts()
-flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main():
+def main() -> None:
     trainer.train(Encoder.config_of(CONFIG.value), WORKDIR.value)
 
 

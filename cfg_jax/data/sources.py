@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -29,7 +30,7 @@ def digits() -> Source:
     """Return scikit-learn's 1,797 handwritten digits of 8x8 (UCI, 43 writers), 17 grey levels stretched to 0..255."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]
     origin = "scikit-learn: UCI optical recognition of handwritten digits, its test set"
     return in_memory("digits", images, data.target, map(str, data.target_names), source=origin, licence="CC BY 4.0")

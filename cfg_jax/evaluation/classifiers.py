@@ -145,7 +145,8 @@ class DataClassifier:
     def shapes(self) -> dict:
         """Return {parameter: shape}."""
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), to_float(self.source.images[:1]))
-        return {k: a.shape for k, a in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+        flat: dict = flax.traverse_util.flatten_dict(shapes, sep="/")
+        return {name: a.shape for name, a in flat.items()}
 
 
 class Probe:

@@ -97,7 +97,8 @@ class Features:
     @property
     def accuracy(self) -> float | None:
         """The accuracy, 0..1, on held-out pictures, of the classifier that was trained here; None without one."""
-        return next((e.accuracy for e in self.extractors if hasattr(e, "accuracy")), None)
+        known = (getattr(extractor, "accuracy", None) for extractor in self.extractors)
+        return next((accuracy for accuracy in known if accuracy is not None), None)
 
     def __call__(self, images: np.ndarray, classify: bool = True) -> Extracted:
         """Extract from images uint8 [N, H, W, C]. classify=False runs only the extractors that have a distance."""

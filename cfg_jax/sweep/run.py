@@ -4,6 +4,7 @@ A cell is done if its file says that it was made from the same weights, settings
 twice: several jobs may work on one directory, and each claims a cell before it makes it.
 """
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
@@ -175,5 +176,6 @@ def guidance_of(cell: Cell, guides: models.Guides) -> Guidance:
     """Return the guidance of a cell: its config's rule at w, or a classifier with w as its scale."""
     w, section = cell.row["w"], cell.config.guidance
     if guides.classifier:
-        return guides.beside(cell.model.rule(section, 0.0, classifier=True), section).replace(classifier_scale=w)
+        guided = guides.beside(cell.model.rule(section, 0.0, classifier=True), section)
+        return dataclasses.replace(guided, classifier_scale=w)
     return guides.beside(cell.model.rule(section, np.full(cell.config.eval.num_images, w, np.float32)), section)

@@ -1,4 +1,4 @@
-"""Compile a config's programs for a TPU or a GPU that is not there: what they need, and how long they are said to take.
+"""Compile a config's programs for a TPU or a GPU that is not there: what they need, and the compilers' time estimates.
 
 python -m experiments.bench.compile --config=configs/imagenet64.py --target=v5e:4x4 --target=h100:8
 
@@ -8,10 +8,13 @@ Training is a step of the whole batch, sampling a batch of guided images at T, f
 
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
 
 from cfg_jax import checks, meshes
 from cfg_jax import config as configs
@@ -28,21 +31,22 @@ TARGETS = flags.DEFINE_multi_string("target", None, f"what to compile for, as {t
 PARTS = flags.DEFINE_multi_enum("program", ["training", "sampling"], PROGRAMS, "what to compile; may be repeated")
 FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images a device in a call of Inception", lower_bound=1)
 FIT = flags.DEFINE_bool("fit", False, "look for settings that fit, and for the largest batch that does")
-OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON beside it")
+OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON of the same name")
 TEXT = flags.DEFINE_string("text", None, "a folder to write the compiled programs' text to")
 flags.mark_flags_as_required(["config", "target"])
 log = logging.getLogger(__name__)
-STEP, NEAR, TRIES = 8, 1 / 16, 6  # the largest batch a device is a multiple, found so nearly, in so many tries
+STEP, NEAR, TRIES = 8, 1 / 16, 6  # of the largest batch a device: what it is a multiple of, its precision, and tries
+Row = dict[str, Any]
 
 
-def main():
+def main() -> None:
     out, config = Path(OUT.value), CONFIG.value
     check_output(out, ".md")
     check_output(out.with_suffix(".json"), ".json", page=out)
     checks.everything(config)
     if config.teacher.how:
         raise InputError(f"config.teacher.how={config.teacher.how}: compile the config of the teacher")
-    jax.config.update("jax_enable_compilation_cache", False)  # a program from there says no time of compiling
+    jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache has no compile time
     rows = []
     for target in [targets.target(name) for name in dict.fromkeys(TARGETS.value)]:
         for part in dict.fromkeys(PARTS.value):
@@ -53,10 +57,10 @@ def main():
     print(out.read_text())
 
 
-def compiled(config, part, target):
-    """A row of the table: a program of the config compiled for a target."""
+def compiled(config: ConfigDict, part: str, target: targets.Target) -> Row:
+    """Return a row of the table: a program of the config compiled for a target."""
     count = len(target.devices)
-    settings = {name: config[group][name] for group, name in SETTINGS[part]}
+    settings = {name: getattr(config, group)[name] for group, name in SETTINGS[part]}
     log.info("compiling %s for %s: %s", part, target.name, written(settings))
     with target.told():
         if part == "training":
@@ -82,7 +86,7 @@ def compiled(config, part, target):
     return row | vars(found) | {"sent": sent, "fits": found.fits}
 
 
-# of each program, (group, field) of the config on which its memory depends
+# the fields (group, field) of the config on which a program's memory depends
 SETTINGS = {
     "training": [("train", "batch_size"), ("model", "remat"), ("train", "fsdp"), ("train", "accumulate")],
     "sampling": [("eval", "batch_size"), ("sampler", "num_steps")],
@@ -90,7 +94,7 @@ SETTINGS = {
 }
 
 
-def fitted(config, part, target):
+def fitted(config: ConfigDict, part: str, target: targets.Target) -> Iterator[Row]:
     """Yield rows: of the config, of settings that need less memory in turn until one fits, and of its largest batch."""
     row = compiled(config, part, target)
     yield row
@@ -115,7 +119,7 @@ def fitted(config, part, target):
         fits, too_many = (row, too_many) if row["fits"] else (fits, images)
 
 
-def smaller(config, part, group, count):
+def smaller(config: ConfigDict, part: str, group: str, count: int) -> Iterator[dict[str, Any]]:
     """Yield changes of a config, each of which makes it need less memory than with those before."""
     batch_size, parts, share = config[group].batch_size, config.train.accumulate, min(count, targets.HOST)
     if part == "training":
@@ -131,18 +135,18 @@ def smaller(config, part, group, count):
         yield from ({"eval.batch_size": size} for size in halves(batch_size, count))
 
 
-def halves(batch_size, count):
+def halves(batch_size: int, count: int) -> Iterator[int]:
     while batch_size % (2 * count) == 0:
         batch_size //= 2
         yield batch_size
 
 
-def about(config):
+def about(config: ConfigDict) -> dict[str, Any]:
     return {"command": cli.command_line("bench.compile"), "jax": jax.__version__, "config": configs.to_json(config)}
 
 
-def page(config, rows):
-    """The Markdown of all rows."""
+def page(config: ConfigDict, rows: list[Row]) -> str:
+    """Return the Markdown of all rows."""
     head = ["", "images a device", "settings", "arguments, GiB", "temporaries", "of", "fits", "TFLOP", "GB moved"]
     head += ["kernels", "compile s", "images/s", "of the peak"]
     lines = [head, ["---"] * len(head)]
@@ -174,8 +178,8 @@ def page(config, rows):
     return "\n\n".join(parts) + "\n"
 
 
-def numbers(row):
-    """The cells of a row that its compiler gave."""
+def numbers(row: Row) -> list[str]:
+    """Return the cells that the compiler gave."""
     if "refused" in row:
         return ["", "", "", "no", *[""] * 6]
     work = [f"{row['flops'] / 1e12:.3g}" if row["flops"] else "", f"{row['bytes'] / 1e9:.3g}" if row["bytes"] else ""]
@@ -187,8 +191,8 @@ def numbers(row):
     ]  # fmt: skip
 
 
-def remedy(row):
-    """What a program lacks, and the settings that would mend it."""
+def remedy(row: Row) -> str:
+    """Return what a program lacks, and the settings that would help."""
     if "refused" in row:
         lacks = row["refused"].rstrip(".")
     else:
@@ -204,12 +208,12 @@ def remedy(row):
     return f"{lacks}. Set {', '.join(ways[:-1])} or {ways[-1]}, or let --fit find it."
 
 
-def written(settings):
+def written(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def details(row):
-    """What takes the time, and what is sent."""
+def details(row: Row) -> str:
+    """Return what takes the time, and what is sent between devices."""
     total = row["seconds"]
     kinds = [["kind", "ms", "share"], ["---", "---:", "---:"]]
     kinds += [[name, f"{1e3 * s:.3g}", f"{s / total:.1%}"] for name, s in row["kinds"].items() if s > 0.005 * total]

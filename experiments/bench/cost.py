@@ -1,4 +1,4 @@
-"""What a config will cost: parameters and FLOP, and device-hours by the estimates of experiments.bench.compile.
+"""Print what a config will cost: parameters and FLOP, and device-hours by the estimates of experiments.bench.compile.
 
 python -m experiments.bench.cost --config=configs/imagenet64.py --compiled=runs/compile.json
 
@@ -14,14 +14,13 @@ from cfg_jax.perf import cost, estimate
 from cfg_jax.text import markdown
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
+CONFIG = cli.define_config(required=True)
 COMPILED = flags.DEFINE_multi_string("compiled", [], "JSON of experiments.bench.compile; may be repeated")
 MODELS = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
 PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
-flags.mark_flags_as_required(["config"])
 
 
-def main():
+def main() -> None:
     config = CONFIG.value
     checks.everything(config)
     if PARAMETERS.value:
@@ -44,20 +43,16 @@ def main():
         print(f"{name:16} {value}")
     if not rates:
         return
-    print(
-        "\ndevice-hours by the compilers' estimates, without what is sent between devices and without FID's network\n"
-    )
+    omitted = "without what is sent between devices and without FID's network"
+    print(f"\ndevice-hours by the compilers' estimates, {omitted}\n")
     lines = [["", "share of the peak", "training a model", "one cell", "the table", "models and table"], ["---"] * 6]
-    for target, of in rates.items():
-        require(
-            {"training", "sampling"} <= of.keys(),
-            f"--compiled has no training or no sampling for {target}: compile both",
-        )
-        hours = [flop / of[part]["flops_per_s"] / 3600 for flop, part in
-                 ((training, "training"), (cell, "sampling"), (table, "sampling"))]  # fmt: skip
+    for target, parts in rates.items():
+        both = {"training", "sampling"} <= parts.keys()
+        require(both, f"--compiled has no training or no sampling for {target}: compile both")
+        fit, draw = parts["training"], parts["sampling"]
+        hours = [f / part["flops_per_s"] / 3600 for f, part in ((training, fit), (cell, draw), (table, draw))]
         hours.append(MODELS.value * hours[0] + hours[2])
-        shares = f"{of['training']['share']:.0%}, {of['sampling']['share']:.0%}"
-        lines.append([target, shares, *map(cost.written, hours)])
+        lines.append([target, f"{fit['share']:.0%}, {draw['share']:.0%}", *map(cost.written, hours)])
     print(markdown(lines))
 
 

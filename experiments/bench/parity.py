@@ -1,4 +1,4 @@
-"""How far our Inception network and scores are from torch-fidelity's and from scipy's plain formulas, as a table.
+"""Compare our Inception network and scores with torch-fidelity's and with plain formulas by scipy, as a table.
 
 python -m pip install torch torchvision torch-fidelity
 python -m experiments.bench.parity --out=docs/parity.md
@@ -10,7 +10,9 @@ square root, IS over consecutive parts, precision and recall by all pairs of dis
 # pyright: reportMissingImports=false
 import importlib.util
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,9 +37,10 @@ OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
 WEIGHTS = flags.DEFINE_string("weights", None, "the published .pth; default: random ones")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 240, "a set, end to end", lower_bound=20)
 SIZE = flags.DEFINE_integer("size", 32, "side of the images, end to end", lower_bound=8)
+PEER, PLAIN = "torch-fidelity", "ADM's formula by scipy"
 
 
-def main():
+def main() -> None:
     check_output(OUT.value, ".md")
     if importlib.util.find_spec("torch_fidelity") is None:
         raise InputError("torch-fidelity is not installed: python -m pip install torch torchvision torch-fidelity")
@@ -55,9 +58,6 @@ def main():
         ours = InceptionFeatures(npz)
         rows = [*stages(ours, FeatureExtractorInceptionV3, pth), *formulas(), *end_to_end(ours, pth)]
     head = ["what", "against", "ours", "theirs", "difference, relative"]
-    lines = [head, ["---", "---", "---:", "---:", "---:"]]
-    lines += [[what, against, *(f"{v:.8g}" for v in values), f"{error:.1e}"] for what, against, values, error in rows]
-    lines = [[cell.replace("nan", "") for cell in line] for line in lines]
     weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
     command = f"python -m experiments.bench.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}"
     about = (
@@ -66,26 +66,32 @@ def main():
         f"torch-fidelity {torch_fidelity.__version__}, torch {torch.__version__}. Arrays differ by "
         "relative L2, numbers by their relative difference."
     )
+    lines = [head, ["---", "---", "---:", "---:", "---:"], *rows]
     text = f"# Parity of the evaluation\n\n{about}\n\n{markdown(lines)}"
     write_atomic(OUT.value, text)
     print(text)
 
 
-def relative(a, b):
-    return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
+def of_arrays(what: str, against: str, ours: np.ndarray, theirs: np.ndarray) -> list[str]:
+    difference = np.linalg.norm(np.asarray(ours, np.float64) - theirs) / np.linalg.norm(theirs)
+    return [what, against, "", "", f"{float(difference):.1e}"]
 
 
-def stages(ours, network, pth):
-    """Stage by stage on the same images, and ours alone and in a batch."""
+def of_numbers(what: str, against: str, ours: float, theirs: float) -> list[str]:
+    return [what, against, f"{ours:.8g}", f"{theirs:.8g}", f"{abs(ours / theirs - 1):.1e}"]
+
+
+def stages(ours: InceptionFeatures, network: Any, pth: Path) -> Iterator[list[str]]:
+    """Yield rows of each stage on the same images, and of ours alone and in a batch."""
     import torch
 
     names = ["768", "2048", "logits_unbiased", "logits"]
     net = network("stages", names, feature_extractor_weights_path=str(pth))
     inside = {}
 
-    def keep(module, name, of):
-        def hook(_, given, out):
-            inside[name] = of(given[0], out).numpy()  # what a hook returns would replace the output
+    def keep(module: Any, name: str, chosen: Callable) -> None:
+        def hook(_: Any, given: tuple, out: Any) -> None:
+            inside[name] = chosen(given[0], out).numpy()
 
         module.register_forward_hook(hook)
 
@@ -97,23 +103,19 @@ def stages(ours, network, pth):
         _, pool_3, logits, biased = (a.numpy() for a in net(torch.tensor(images.transpose(0, 3, 1, 2).copy())))
     got = ours.stages(images)
     resized = (np.asarray(inception.resize(images.astype(np.float32), 299)) - 128) / 128
-    pairs = {
-        "resize to 299 (TF1 bilinear)": (resized, inside["resize"].transpose(0, 2, 3, 1)),
-        "mixed_6, first 7 channels (sFID)": (got["mixed_6_conv"], inside["mixed_6"].transpose(0, 2, 3, 1)[..., :7]),
-        "mixed_8, averaged": (got["mixed_8"], inside["mixed_8"]),
-        "pool_3 (FID)": (got["pool_3"], pool_3),
-        "logits without bias": (got["logits"], logits),
-        "logits with bias": (got["logits"] + ours.bias, biased),
-    }
-    none = (float("nan"), float("nan"))
-    for what, (a, b) in pairs.items():
-        yield what, "torch-fidelity", none, relative(a, b)
+    mixed_6 = inside["mixed_6"].transpose(0, 2, 3, 1)[..., :7]
+    yield of_arrays("resize to 299 (TF1 bilinear)", PEER, resized, inside["resize"].transpose(0, 2, 3, 1))
+    yield of_arrays("mixed_6, first 7 channels (sFID)", PEER, got["mixed_6_conv"], mixed_6)
+    yield of_arrays("mixed_8, averaged", PEER, got["mixed_8"], inside["mixed_8"])
+    yield of_arrays("pool_3 (FID)", PEER, got["pool_3"], pool_3)
+    yield of_arrays("logits without bias", PEER, got["logits"], logits)
+    yield of_arrays("logits with bias", PEER, got["logits"] + ours.bias, biased)
     alone = np.concatenate([ours.stages(images[i : i + 1])["pool_3"] for i in range(len(images))])
-    yield "pool_3, one image at a time", "ours, eight at once", none, relative(alone, got["pool_3"])
+    yield of_arrays("pool_3, one image at a time", "ours, eight at once", alone, got["pool_3"])
 
 
-def formulas():
-    """On features given: random, of unequal spread, fewer dimensions than images."""
+def formulas() -> Iterator[list[str]]:
+    """Yield rows on given features: random, of unequal spread, fewer dimensions than images."""
     import torch
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
@@ -126,12 +128,12 @@ def formulas():
     fake *= 0.9  # or precision and recall would be alike
     real, fake = real.astype(np.float32), fake.astype(np.float32)
     logits = (3 * rng.standard_normal((1200, 1008))).astype(np.float32)
-    of_real = Moments.of(real)
-    counted = measure.Tally(len(fake), None, "x", splits=10, neighbours=True)
+    moments = Moments.of(real)
+    tally = measure.Tally(len(fake), None, "x", splits=10, neighbours=True)
     extracted = Extracted({"fid_x": fake}, {"is_x": logits, "isc_x": logits}, {})
-    counted.add(np.zeros((len(fake), 1, 1, 1), np.uint8), extracted)
-    reference = Reference({"fid_x": (of_real.mean, of_real.cov)}, np.zeros((0, 0, 0, 0)), None, "")
-    measured, spreads = counted.scores(reference, real)
+    tally.add(np.zeros((len(fake), 1, 1, 1), np.uint8), extracted)
+    reference = Reference({"fid_x": (moments.mean, moments.cov)}, np.zeros((0, 0, 0, 0)), None, "")
+    measured, spreads = tally.scores(reference, real)
     ours = {Name.parse(name).measure: float(value[0]) for name, value in measured.items()}
 
     a, b, given = torch.tensor(fake), torch.tensor(real), torch.tensor(logits)
@@ -140,86 +142,75 @@ def formulas():
         a.double(), b.double(), kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly",
         kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False,
     )  # fmt: skip
-    prc = prc_features_to_metric(
-        a, b, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False
-    )  # fmt: skip
-    shuffled = isc_features_to_metric(given, splits=10, shuffle=True, rng_seed=2020)
-    theirs = {
-        "fid": ("torch-fidelity", fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]),
-        "isc": ("torch-fidelity", shuffled["inception_score_mean"]),
-        "kid": ("torch-fidelity", kid["kernel_inception_distance_mean"]),
-        "precision": ("torch-fidelity", prc["precision"]),
-        "recall": ("torch-fidelity", prc["recall"]),
-    }
-    words = {"fid": "FID", "isc": "IS shuffled", "kid": "KID", "precision": "precision", "recall": "recall"}
-    for name, (against, value) in theirs.items():
-        yield f"{words[name]}, features given", against, (ours[name], float(value)), abs(ours[name] / float(value) - 1)
+    theirs = fid_statistics_to_metric(*statistics, False)
+    theirs |= isc_features_to_metric(given, splits=10, shuffle=True, rng_seed=2020) | kid
+    theirs |= prc_features_to_metric(a, b, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False)
+    names = {
+        "FID": ("fid", "frechet_inception_distance"), "IS shuffled": ("isc", "inception_score_mean"),
+        "KID": ("kid", "kernel_inception_distance_mean"), "precision": ("precision", "precision"),
+        "recall": ("recall", "recall"),
+    }  # fmt: skip
+    for what, (mine, other) in names.items():
+        yield of_numbers(f"{what}, features given", PEER, ours[mine], float(theirs[other]))
     spread = float(kid["kernel_inception_distance_std"])
-    yield (
-        "KID's spread, features given",
-        "torch-fidelity",
-        (spreads["kid_x@1200"], spread),
-        abs(spreads["kid_x@1200"] / spread - 1),
-    )
+    yield of_numbers("KID's spread, features given", PEER, spreads["kid_x@1200"], spread)
     for name, value in plain(fake.astype(np.float64), real.astype(np.float64), logits.astype(np.float64)).items():
-        words = {"fid": "FID", "is": "IS consecutive"}.get(name, name)
-        yield f"{words}, features given", "ADM's formula by scipy", (ours[name], value), abs(ours[name] / value - 1)
+        what = {"fid": "FID", "is": "IS consecutive"}.get(name, name)
+        yield of_numbers(f"{what}, features given", PLAIN, ours[name], value)
 
 
-def plain(fake, real, logits):
-    """ADM's scores as they are defined, nothing shared with this project."""
+def plain(fake: np.ndarray, real: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Return ADM's scores as they are defined. Nothing is shared with this project."""
     cov_a, cov_b = np.cov(fake.T), np.cov(real.T)
-    cross = linalg.sqrtm(cov_a @ cov_b).real
-    fid = np.square(fake.mean(0) - real.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * cross)
+    cross: Any = linalg.sqrtm(cov_a @ cov_b)
+    fid = np.square(fake.mean(0) - real.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * cross.real)
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     parts = np.split(p, 10)
-    inception_score = np.mean([np.exp((q * (np.log(q) - np.log(q.mean(0)))).sum(1).mean()) for q in parts])
+    inception_score = float(np.mean([np.exp((q * (np.log(q) - np.log(q.mean(0)))).sum(1).mean()) for q in parts]))
 
-    def covered(points, centres):
+    def covered(points: np.ndarray, centres: np.ndarray) -> float:
         radii = np.sort(cdist(centres, centres), axis=1)[:, 3]
         return (cdist(points, centres) <= radii).any(1).mean()
 
     return {"fid": fid, "is": inception_score, "precision": covered(fake, real), "recall": covered(real, fake)}
 
 
-def end_to_end(ours, pth):
-    """Two sets of images through the whole of torch-fidelity, and through the whole of ours."""
+def end_to_end(ours: InceptionFeatures, pth: Path) -> Iterator[list[str]]:
+    """Yield rows of two sets of images through the whole of torch-fidelity, and through the whole of ours."""
     import torch
     from torch_fidelity import calculate_metrics
 
     class Pictures(torch.utils.data.Dataset):
-        def __init__(self, images):
+        def __init__(self, images: np.ndarray) -> None:
             self.images = torch.tensor(images.transpose(0, 3, 1, 2).copy())
 
-        def __len__(self):
+        def __len__(self) -> int:
             return len(self.images)
 
-        def __getitem__(self, i):
+        def __getitem__(self, i: int) -> Any:
             return self.images[i]
 
     count, size = NUM_IMAGES.value, SIZE.value
     fake, real = images_of(1, count, size), images_of(0, count, size)
+    common = {
+        "input1": Pictures(fake), "cuda": False, "isc": True, "verbose": False, "save_cpu_ram": True, "cache": False,
+        "feature_extractor": "inception-v3-compat", "feature_extractor_weights_path": str(pth),
+    }  # fmt: skip
     theirs = calculate_metrics(
-        input1=Pictures(fake), input2=Pictures(real),
-        cuda=False, isc=True, fid=True, kid=True, prc=True, kid_subset_size=min(1000, count), verbose=False,
-        feature_extractor="inception-v3-compat", feature_layer_prc="2048", feature_extractor_weights_path=str(pth),
-        cache=False, save_cpu_ram=True,
+        input2=Pictures(real), fid=True, kid=True, prc=True, kid_subset_size=min(1000, count),
+        feature_layer_prc="2048", **common,
     )  # fmt: skip
+    theirs["biased"] = calculate_metrics(feature_layer_isc="logits", **common)["inception_score_mean"]
     features = Features(ours)
     extracted = features(real)
     moments = {name: Moments.of(f) for name, f in extracted.distances.items()}
     reference = Reference({k: (m.mean, m.cov) for k, m in moments.items()}, real, None, "")
-    counted = measure.Tally(count, None, "x", splits=10, neighbours=True)
+    tally = measure.Tally(count, None, "x", splits=10, neighbours=True)
     for begin in range(0, count, 100):
-        counted.add(fake[begin : begin + 100], features(fake[begin : begin + 100]))
-    measured, _ = counted.scores(reference, extracted.distances["fid_inception"])
+        tally.add(fake[begin : begin + 100], features(fake[begin : begin + 100]))
+    measured, _ = tally.scores(reference, extracted.distances["fid_inception"])
     values = {name.partition("@")[0]: float(value[0]) for name, value in measured.items()}
-    biased = calculate_metrics(
-        input1=Pictures(fake), cuda=False, isc=True, feature_layer_isc="logits", verbose=False, save_cpu_ram=True,
-        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(pth), cache=False,
-    )  # fmt: skip
-    theirs["biased"] = biased["inception_score_mean"]
     names = {
         "FID": ("fid_inception", "frechet_inception_distance"),
         "IS shuffled, without bias (its default)": ("isc_inception", "inception_score_mean"),
@@ -229,8 +220,8 @@ def end_to_end(ours, pth):
         "recall": ("recall_inception", "recall"),
     }
     for what, (mine, other) in names.items():
-        pair = values[mine], float(theirs[other])
-        yield f"{what}, {count} images of {size}x{size} end to end", "torch-fidelity", pair, abs(pair[0] / pair[1] - 1)
+        where = f"{count} images of {size}x{size} end to end"
+        yield of_numbers(f"{what}, {where}", PEER, values[mine], float(theirs[other]))
 
 
 if __name__ == "__main__":

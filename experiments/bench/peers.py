@@ -5,12 +5,12 @@ git clone https://github.com/NVlabs/edm
 python -m pip install torch torchvision torch-fidelity
 python -m experiments.bench.peers --config=configs/imagenet64.py --guided_diffusion=guided-diffusion --edm=edm
 
-Ours is timed first, by experiments.bench.speed in a process of its own; --ours=FILE takes what it wrote earlier. The
-code in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config; a
-step of training is the squared error, clipping of the gradient, Adam and the EMA. bfloat16 is torch.autocast's for
-guided-diffusion, which computes its attention again in the backward pass, and edm's own cast for edm. cuDNN may search
-its algorithms and float32 products may be TF32, as XLA does both. --tuned turns on channels last and torch.compile,
-which those repositories do not.
+Ours is timed first, by experiments.bench.speed in a separate process; --ours=FILE takes what it wrote earlier. The code
+in those folders is executed. Each network has the width, blocks, attention, dropout and batch of our config. A step of
+training is the squared error, clipping of the gradient, Adam and the EMA. bfloat16 is torch.autocast's for
+guided-diffusion, which computes its attention again in the backward pass, and edm's cast for edm. As in XLA, cuDNN may
+search its algorithms and float32 products may be TF32. --tuned turns on channels last and torch.compile, which those
+repositories do not.
 """
 
 # pyright: reportMissingImports=false
@@ -19,10 +19,13 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, require
@@ -33,7 +36,7 @@ from experiments.helpers import cli
 
 CONFIG = cli.define_config()
 OURS = flags.DEFINE_string("ours", None, "in place of --config: what experiments.bench.speed wrote of one")
-OUT = flags.DEFINE_string("out", "runs/benchmark-peers.json", "JSON to write; the table stands beside it, .md")
+OUT = flags.DEFINE_string("out", "runs/benchmark-peers.json", "JSON to write; the table is the same name's .md")
 GUIDED_DIFFUSION = flags.DEFINE_string("guided_diffusion", None, "a clone of openai/guided-diffusion")
 EDM = flags.DEFINE_string("edm", None, "a clone of NVlabs/edm")
 TUNED = flags.DEFINE_bool("tuned", False, "channels last and torch.compile")
@@ -41,9 +44,10 @@ REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lowe
 FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
 
 
-def main():
-    for end, kind in ((".json", ".json"), (".md", ".md"), *([] if OURS.value else [(".ours.json", ".json")])):
-        check_output(Path(OUT.value).with_suffix(end) if end != ".json" else OUT.value, kind, reads=[OURS.value])
+def main() -> None:
+    out = Path(OUT.value)
+    for path in (out, out.with_suffix(".md"), *([] if OURS.value else [out.with_suffix(".ours.json")])):
+        check_output(path, ".md" if path.suffix == ".md" else ".json", reads=[OURS.value])
     if importlib.util.find_spec("torch") is None:
         raise InputError("torch is not installed: python -m pip install torch torchvision torch-fidelity")
     import torch
@@ -55,7 +59,7 @@ def main():
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     folders = {"guided-diffusion": (GUIDED_DIFFUSION, guided_diffusion), "edm": (EDM, edm)}
-    nets = {}  # all are built before one is timed
+    nets = {}  # all are built before the first is timed
     for name, (flag, build) in folders.items():
         if flag.value:
             sys.path.insert(0, flag.value)
@@ -77,28 +81,28 @@ def main():
     }
     for name in [*nets]:
         result[name] = time_network(nets.pop(name).to(device), config)
-        write_json(OUT.value, MARKED | result)
+        write_json(out, MARKED | result)
     if importlib.util.find_spec("torch_fidelity"):
         result["torch-fidelity"] = {"features": time_features(config, ours["features"]["batch_size"], device)}
-        write_json(OUT.value, MARKED | result)
+        write_json(out, MARKED | result)
     text = table(ours, result)
-    write_atomic(Path(OUT.value).with_suffix(".md"), f"    {cli.command_line('bench.peers')}\n\n{text}")
+    write_atomic(out.with_suffix(".md"), f"    {cli.command_line('bench.peers')}\n\n{text}")
     print(text)
 
 
-def time_ours():
-    """Time ours in a process of its own, which gives an accelerator's memory back, and return the file."""
+def time_ours() -> Path:
+    """Time ours in a separate process, which gives an accelerator's memory back, and return the file."""
     file = Path(OUT.value).with_suffix(".ours.json")
     config = [f"--config={cli.given('config')}", *(a for a in sys.argv if a.startswith("--config."))]
     sizes = f"--repeats={REPEATS.value}", f"--features_batch={FEATURES_BATCH.value}", f"--out={file}"
     ended = subprocess.run([sys.executable, "-m", "experiments.bench.speed", *config, *sizes])
     if ended.returncode:
-        sys.exit(ended.returncode)  # it has said why
+        sys.exit(ended.returncode)  # it has printed why
     return file
 
 
-def check(config):
-    """The peers have no more than ADM's network and one batch a step."""
+def check(config: ConfigDict) -> None:
+    """Check that the config asks for no more than the peers have: ADM's network and one batch a step."""
     wanted = {
         "data.num_classes": config.data.num_classes > 0,
         "model.null_label": config.model.null_label,
@@ -110,11 +114,11 @@ def check(config):
         require(same, f"config.{field}={configs.flat(config)[field]} is not what the peers do: time ours without")
 
 
-def guided_diffusion(config):
+def guided_diffusion(config: ConfigDict) -> Any:
     import torch
     from guided_diffusion import unet
 
-    def checkpoint(run, inputs, _, flag):  # theirs loses autocast in the backward pass
+    def checkpoint(run: Callable, inputs: tuple, _: Any, flag: bool) -> Any:  # theirs loses autocast going backward
         return torch.utils.checkpoint.checkpoint(run, *inputs, use_reentrant=False) if flag else run(*inputs)
 
     unet.checkpoint = checkpoint
@@ -129,7 +133,7 @@ def guided_diffusion(config):
     return net
 
 
-def edm(config):
+def edm(config: ConfigDict) -> Any:
     import torch
     from training.networks import DhariwalUNet
 
@@ -139,7 +143,7 @@ def edm(config):
     class Network(DhariwalUNet):
         autocast = False
 
-        def forward(self, z, t, c):  # its layers take the type of what comes in, its labels are one-hot
+        def forward(self, z: Any, t: Any, c: Any) -> Any:  # its layers take the type of z, its labels are one-hot
             c = torch.nn.functional.one_hot(c, data.num_classes + 1).to(z.dtype)
             return super().forward(z.to(getattr(torch, model.dtype)), t, c)
 
@@ -150,8 +154,8 @@ def edm(config):
     )  # fmt: skip
 
 
-def time_network(net, config):
-    """Rates of a step of training and of guided sampling, for the batches and T of our own."""
+def time_network(net: Any, config: ConfigDict) -> dict[str, Any]:
+    """Return the rates of a step of training and of guided sampling, for the batches and T of our config."""
     import torch
 
     params = list(net.parameters())
@@ -162,13 +166,13 @@ def time_network(net, config):
     ema = [p.detach().clone() for p in params]
     adam = torch.optim.Adam(params, lr=config.train.learning_rate, fused=device.type == "cuda")
 
-    def batch(count):
+    def batch(count: int) -> tuple[Any, Any, Any]:
         data, random = config.data, torch.Generator(device).manual_seed(0)
         z = torch.randn(count, data.channels, data.image_size, data.image_size, generator=random, device=device)
         z = z.to(memory_format=torch.channels_last) if TUNED.value else z
         return z, torch.rand(count, device=device), torch.arange(count, device=device) % data.num_classes
 
-    def step():
+    def step() -> None:
         z, t, c = batch(config.train.batch_size)
         with autocast:
             out = net(z, t, c)
@@ -180,7 +184,7 @@ def time_network(net, config):
             torch._foreach_lerp_(ema, params, 1 - config.train.ema_decay)
 
     @torch.inference_mode()
-    def sample():
+    def sample() -> None:
         z, t, c = batch(config.eval.batch_size)
         both, w = torch.cat([c, torch.full_like(c, config.data.num_classes)]), 1.0
         for _ in range(config.sampler.num_steps):
@@ -188,22 +192,18 @@ def time_network(net, config):
                 cond, uncond = net(torch.cat([z, z]), torch.cat([t, t]), both).float().chunk(2)
             z = 0.9 * z - 0.1 * ((1 + w) * cond - w * uncond) + 0.1 * torch.randn_like(z)
 
-    training = rates(step, config.train.batch_size)
+    result = {"parameters": sum(p.numel() for p in params), "training": rates(step, config.train.batch_size)}
     net.train(False)
-    return {
-        "parameters": sum(p.numel() for p in params),
-        "training": training,
-        "sampling": rates(sample, config.eval.batch_size),
-    }
+    return result | {"sampling": rates(sample, config.eval.batch_size)}
 
 
-def time_features(config, batch_size, device):
-    """torch-fidelity's Inception network up to its logits on images of our size; float32, random weights."""
+def time_features(config: ConfigDict, batch_size: int, device: Any) -> dict[str, Any]:
+    """Time torch-fidelity's Inception network up to its logits on images of our size; float32, random weights."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Untrained(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_):  # of a file of its own, which is not needed
+        def load_state_dict(self, *_: Any) -> None:  # the published weights are not needed
             pass
 
     with tempfile.NamedTemporaryFile() as file:
@@ -215,7 +215,7 @@ def time_features(config, batch_size, device):
         return rates(lambda: net(images), len(images))
 
 
-def rates(run, images):
+def rates(run: Callable, images: int) -> dict[str, Any]:
     import torch
 
     if not torch.cuda.is_available():
@@ -225,25 +225,22 @@ def rates(run, images):
     return measured | {"peak_bytes": torch.cuda.max_memory_allocated()}
 
 
-def table(ours, theirs):
-    """Images/s of each, and ours over theirs."""
+def table(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Return images/s of each, and ours over theirs."""
     kinds = ("training", "sampling", "features")
     rows = [["", "parameters", *(f"{kind}, images/s" for kind in kinds)], ["---", *["---:"] * 4]]
     named = {f"cfg_jax, jax {ours['jax']}": ours}
     named |= {f"{k}, torch {theirs['torch']}": v for k, v in theirs.items() if isinstance(v, dict) and k != "config"}
-    for name, found in named.items():
-        speeds = [found[kind]["images_per_s"] if kind in found else None for kind in kinds]
-        over = [
-            ours[kind]["images_per_s"] / speed if speed else None for kind, speed in zip(kinds, speeds, strict=True)
-        ]
-        cells = [
-            f"{speed:.4g}" + (f" (ours {ratio:.2f} times)" if found is not ours else "") if speed else ""
-            for speed, ratio in zip(speeds, over, strict=True)
-        ]
-        if found is ours:
-            expected = [ours.get(kind, {}).get("estimated_images_per_s") for kind in kinds]
-            cells = [cell + (f" ({e:.4g} estimated)" if e else "") for cell, e in zip(cells, expected, strict=True)]
-        rows.append([name, f"{found['parameters']:,}" if "parameters" in found else "", *cells])
+    for name, result in named.items():
+        cells = [f"{result['parameters']:,}" if "parameters" in result else ""]
+        for kind in kinds:
+            speed, remark = result.get(kind, {}).get("images_per_s"), ""
+            if result is not ours and speed:
+                remark = f" (ours {ours[kind]['images_per_s'] / speed:.2f} times)"
+            elif estimated := result.get(kind, {}).get("estimated_images_per_s"):
+                remark = f" ({estimated:.4g} estimated)"
+            cells.append(f"{speed:.4g}{remark}" if speed else "")
+        rows.append([name, *cells])
     training, sampling = ours["training"], ours["sampling"]
     about = (
         f"{ours['device']}; {theirs['device']} for torch{', channels last and compiled' if theirs['tuned'] else ''}. "

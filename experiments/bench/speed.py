@@ -2,7 +2,7 @@
 
 python -m experiments.bench.speed --config=configs/digits.py --out=runs/benchmark.json
 
-Each part is written as soon as it is timed: a batch too large for the memory loses none of those before it.
+Each part is written as soon as it is timed: where a batch is too large for the memory, the earlier parts are kept.
 """
 
 import jax
@@ -14,24 +14,23 @@ from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.perf import cost, estimate, timing
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
+CONFIG = cli.define_config(required=True)
 OUT = flags.DEFINE_string("out", "runs/benchmark.json", "JSON to write")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
 FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
 PEAK = flags.DEFINE_float("peak_tflops", None, "of one device, for MFU; default: the vendor's bf16 figure if known")
-PARTS = flags.DEFINE_multi_enum("part", ["training", "sampling", "features"], ["training", "sampling", "features"],
-                                "what to time; may be repeated")  # fmt: skip
+KINDS = ["training", "sampling", "features"]
+PARTS = flags.DEFINE_multi_enum("part", KINDS, KINDS, "what to time; may be repeated")
 KEPT = flags.DEFINE_bool("keep_compiled", False, "for the commands that follow; compile_s may then be a read from disk")
-COMPILED = flags.DEFINE_string("compiled", None, "JSON of experiments.bench.compile, to print its estimate beside")
-flags.mark_flags_as_required(["config"])
+COMPILED = flags.DEFINE_string("compiled", None, "JSON of experiments.bench.compile, to print its estimate as well")
 
 
-def main():
+def main() -> None:
     check_output(OUT.value, ".json")
     config = CONFIG.value
     checks.everything(config)
     estimates = estimate.rows_of(COMPILED.value) if COMPILED.value else []
-    jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is to be no read from disk
+    jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is not to be a read from disk
     peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else meshes.peak_flops()
     result = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

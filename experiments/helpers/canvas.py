@@ -1,73 +1,68 @@
-"""What the studies of the plane draw with: panels, arrows, paths, points and contours. Not a command."""
+"""The drawing of the studies of the plane: panels, arrows, paths, points and contours. Not a command."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from cfg_jax import plots
 from cfg_jax.diffusion import flow
+from cfg_jax.models.mixture import Mixture
 from experiments.studies import plane
 
 COLORS = (*plots.COLORS[:2], plots.COLORS[-1])  # class 0, class 1, no class
 EXACT = "0.65"
 SIDE = 2.9
+Points = Float[np.ndarray | Array, "n 2"]
+Steps = Float[np.ndarray, "t n 2"]
 
 
-def _guided(model, w, told):
-    return plane.velocity(model.replace(w=w)) if told else plane.velocity(model, w)
+@jax.jit
+def _velocity(model: Any, z: Array, t: Array, c: Array, w: Array) -> Array:
+    return plane.velocity(model, w)(z, t, c)
 
 
-@partial(jax.jit, static_argnames="told")
-def _velocity(model, z, t, c, w, told):
-    return _guided(model, w, told)(z, t, c)
-
-
-@partial(jax.jit, static_argnames="told")
-def _path(model, z, c, w, g, times, told):
-    velocity = _guided(model, w, told)
+@jax.jit
+def _path(model: Any, z: Array, c: Array, w: Array, g: Array, times: Array) -> Array:
+    velocity = plane.velocity(model, w)
     return flow.euler(lambda z, t, c: g * velocity(z, t, c), z, c, times)
 
 
 @dataclass(frozen=True)
 class Walker:
-    """A law or a field, guided or, where it is told w, asked for it. Arrays out are numpy's.
-
-    What is compiled serves every w, and every law and field of one shape.
-    """
+    """A law or a field that is walked along. One program serves every w, and every law and field of one shape."""
 
     model: Any
     num_steps: int
-    told: bool = False
 
     @property
-    def times(self):
+    def times(self) -> Float[np.ndarray, " t"]:
         return np.linspace(0, 1, self.num_steps + 1)
 
-    def velocity(self, z, t, c, w=0.0):
-        c = np.broadcast_to(c, len(z))
-        return np.asarray(_velocity(self.model, z, np.float32(t), c, np.float32(w), self.told))
+    def velocity(self, z: Points, t: float, c: ArrayLike, w: float = 0.0) -> Points:
+        return np.asarray(_velocity(self.model, z, np.float32(t), np.broadcast_to(c, len(z)), np.float32(w)))
 
-    def path(self, z, c, w=0.0, g=1.0, times=None):
-        """[T, B, 2], by Euler's steps along g times the velocity."""
+    def path(self, z: Points, c: ArrayLike, w: float = 0.0, g: float = 1.0, times: Any = None) -> Steps:
+        """Return the points of Euler's steps along g times the velocity."""
         times, c = self.times if times is None else times, np.broadcast_to(c, len(z))
-        return np.asarray(_path(self.model, z, c, np.float32(w), np.float32(g), times, self.told))
+        return np.asarray(_path(self.model, z, c, np.float32(w), np.float32(g), times))
 
-    def at(self, path, t):
+    def at(self, path: Steps, t: float) -> Points:
         return path[np.abs(self.times - t).argmin()]
 
 
-def rms(a, b=0.0):
+def rms(a: np.ndarray, b: np.ndarray | float = 0.0) -> float:
     return float(np.sqrt(np.square(a - b).mean()))
 
 
-def panels(rows, columns, about, width=9.5):
-    """A figure and its axes [rows, columns], all of the same square of the plane."""
-    side = (width - 0.3) / len(columns)
-    figure = Figure(figsize=(width, side * len(rows) + 0.6))
+def panels(rows: list[str], columns: list[str], about: str, width: float = 9.5) -> tuple[Figure, Any]:
+    """Return a figure and its axes [rows, columns], all of the same square of the plane."""
+    figure = Figure(figsize=(width, (width - 0.3) / len(columns) * len(rows) + 0.6))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for ax in axes.flat:
         square(ax)
@@ -79,13 +74,12 @@ def panels(rows, columns, about, width=9.5):
     return figure, axes
 
 
-def square(ax):
+def square(ax: Axes) -> None:
     ax.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(True)
 
 
-def mesh(num):
-    """[num^2, 2]"""
+def mesh(num: int) -> Float[np.ndarray, "n 2"]:
     line = np.linspace(-SIDE, SIDE, num, dtype=np.float32)
     return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
 
@@ -93,41 +87,47 @@ def mesh(num):
 _tilted = jax.jit(plane.tilted)
 
 
-def density(law, t, c, w=0.0, num=80):
-    """p(z_t | c)^(1 + w) p(z_t)^-w on a mesh, [num^2]."""
+def density(law: Mixture, t: float, c: int, w: float = 0.0, num: int = 80) -> Float[np.ndarray, " n"]:
+    """Return p(z_t | c)^(1 + w) p(z_t)^-w on a mesh."""
     return np.asarray(_tilted(law, mesh(num), np.float32(t), np.int32(c), np.float32(w)))
 
 
-def contours(ax, law, t, c, w=0.0, masses=(0.9, 0.5), num=80, **style):
-    """Lines around these shares of the density's mass."""
+def contours(ax: Axes, law: Mixture, t: float, c: int, w: float = 0.0, *masses: float, color: str = "k") -> None:
+    """Draw lines around these shares of the density's mass; by default around 90 % and a half."""
+    num, masses = 80, masses or (0.9, 0.5)
     values = density(law, t, c, w, num)
     ordered = np.sort(values)[::-1]
     levels = [ordered[np.searchsorted(ordered.cumsum(), mass)] for mass in masses]
     x = np.linspace(-SIDE, SIDE, num)
-    ax.contour(x, x, values.reshape(num, num), levels, **{"colors": "k", "linewidths": 0.7} | style)
+    ax.contour(x, x, values.reshape(num, num), levels, colors=color, linewidths=0.7)
 
 
-def points(ax, z, color, num=800):
+def points(ax: Axes, z: Points, color: str, num: int = 800) -> None:
     ax.scatter(*z[:num].T, s=2, color=color, alpha=0.5, lw=0)
 
 
-def paths(ax, path, color, num=40, lw=0.7):
+def paths(ax: Axes, path: Steps, color: str, num: int = 40, lw: float = 0.7) -> None:
     ax.plot(*path[:, :num].transpose(2, 0, 1), color=color, lw=lw, alpha=0.8)
     ax.scatter(*path[-1, :num].T, s=5, color=color, zorder=3, lw=0)
 
 
-def arrows(ax, at, by, color, width=0.006):
+def arrows(ax: Axes, at: Points, by: Points, color: str, width: float) -> None:
     ax.quiver(*at.T, *by.T, color=color, angles="xy", scale_units="xy", scale=1, width=width, headwidth=3, headlength=4)
 
 
-def field(ax, exact, learned, t, c, w=0.0, length=None):
-    """Both velocities on a mesh, where class c has some of its mass: what nobody is, no network has learned.
+def both_arrows(ax: Axes, at: Points, exact: Points, learned: Points, c: int) -> None:
+    """Draw learned arrows thin and in the class's colour over exact ones, thick and grey."""
+    arrows(ax, at, exact, EXACT, 0.014)
+    arrows(ax, at, learned, COLORS[c], 0.006)
 
-    length: of a velocity of 1; else the longest arrow is as long as the mesh is wide.
+
+def field(ax: Axes, exact: Walker, learned: Walker, t: float, c: int, w: float = 0.0, length: float = 0.0) -> None:
+    """Draw both velocities on a mesh, where class c has some of its mass: elsewhere the network has learned nothing.
+
+    length: of a velocity of 1; 0 makes the longest exact arrow as long as the mesh is wide.
     """
     at, mass = mesh(15), density(exact.model, t, c, num=15)
     some = mass > 1e-3 * mass.max()
-    found = [walker.velocity(at, t, c, w)[some] for walker in (exact, learned)]
-    length = length or 2 * SIDE / 14 / np.linalg.norm(found[0], axis=1).max()
-    for velocity, color, width in zip(found, (EXACT, COLORS[c]), (0.014, 0.006), strict=True):
-        arrows(ax, at[some], length * velocity, color, width)
+    right, ours = (walker.velocity(at, t, c, w)[some] for walker in (exact, learned))
+    length = length or 2 * SIDE / 14 / np.linalg.norm(right, axis=1).max()
+    both_arrows(ax, at[some], length * right, length * ours, c)

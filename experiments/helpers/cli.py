@@ -1,4 +1,4 @@
-"""What the commands share: flags, devices, log lines, and a sentence instead of a traceback for bad input."""
+"""What the commands share: flags, devices, log lines, and one line instead of a traceback for bad input."""
 
 import difflib
 import logging
@@ -12,15 +12,17 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 import absl.logging
 import jax
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from cfg_jax import config as configs
@@ -29,97 +31,119 @@ from cfg_jax.errors import InputError
 from cfg_jax.training import hosts, stop
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here is the command's own, to --help
+flags.disclaim_key_flags()  # --help shows flags defined here as the command's
 GO_ON = "the same command goes on from here"
 
 
-def define_config(default=None):
-    """--config=FILE and --config.FIELD=VALUE. Looked at here, since config_flags itself reads sys.argv here."""
+def define_config(default: str | None = None, required: bool = False) -> flags.FlagHolder:
+    """Define --config=FILE and --config.FIELD=VALUE. They are checked here, where config_flags reads sys.argv."""
     try:
         check_config_flags(sys.argv, default)
-        return config_flags.DEFINE_config_file(
-            "config", default, "a file under configs/; --config.FIELD=VALUE sets a field"
-        )
+        words = "a file under configs/; --config.FIELD=VALUE sets a field"
+        config = config_flags.DEFINE_config_file("config", default, words)
+        if required:
+            flags.mark_flag_as_required("config")
+        return config
     except BaseException:
         forget_flags()
         raise
 
 
-def given(name, argv=None):
-    """The last --name=VALUE or --name VALUE on the command line, before the flags are parsed; "" if there is none."""
-    argv = argv or sys.argv
-    values = [""]
-    for i, argument in enumerate(argv):
-        if found := re.match(rf"--?{name}(?:=(.*))?$", argument, re.DOTALL):
-            values.append("".join(argv[i + 1 : i + 2]) if found[1] is None else found[1])
-    return values[-1]
+def given(name: str, argv: Sequence[str] | None = None) -> str:
+    """Return the last --name=VALUE or --name VALUE of a command line not yet parsed; "" if there is none."""
+    argv, value = argv or sys.argv, ""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if match := re.match(rf"--?{name}(?:=(.*))?$", argument, re.DOTALL):
+            value = following if match[1] is None else match[1]
+    return value
 
 
-def command_line(name):
-    """The command line of a module of experiments, as it was given."""
+def command_line(name: str) -> str:
+    """Return the command line that started a module of experiments."""
     return " ".join([f"python -m experiments.{name}", *map(shlex.quote, sys.argv[1:])])
 
 
-def define_guide():
-    """--guide, and its older name."""
+def define_numbers(
+    name: str, default: str | None, help: str, kind: type = float, low: float = -1e6, high: float = 1e6
+) -> flags.FlagHolder:
+    """Define a flag of numbers with commas between them. Its value is a list; each number lies in [low, high]."""
+
+    class Numbers(flags.ArgumentParser):
+        def parse(self, argument: str) -> list[Any]:
+            values = finite_numbers(argument, kind)
+            for value in values:
+                if not low <= value <= high:
+                    raise ValueError(f"{value} is {f'below {low:g}' if value < low else f'above {high:g}'}")
+            return values
+
+    return flags.DEFINE(Numbers(), name, default, help, serializer=flags.CsvListSerializer(","))
+
+
+def define_run() -> flags.FlagHolder:
+    words = "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME"
+    return flags.DEFINE_string("run", None, words, required=True)
+
+
+def define_seed(about: str) -> flags.FlagHolder:
+    return flags.DEFINE_integer("seed", 0, about, lower_bound=0, upper_bound=2**31 - 1)
+
+
+def define_guide() -> flags.FlagHolder:
+    """Define --guide, and --uncond_run, its older name."""
     guide = flags.DEFINE_string("guide", None, "another run to take the unconditional eps from, RUN or RUN@STEP")
     flags.DEFINE_alias("uncond_run", "guide")
     return guide
 
 
-def define_ema():
-    return flags.DEFINE_float(
-        "ema", None, "length of an EMA, as a share of the steps, made of config.train.averages", lower_bound=0.01
-    )
+def define_ema() -> flags.FlagHolder:
+    words = "length of an EMA, as a share of the steps, made of config.train.averages"
+    return flags.DEFINE_float("ema", None, words, lower_bound=0.01)
 
 
-def define_training():
-    """--train_steps and --learning_rate of a run whose config is another run's, for `training`."""
-    return (
-        flags.DEFINE_integer("train_steps", None, "default: as many as the run's own", lower_bound=1),
-        flags.DEFINE_float("learning_rate", None, "default: the run's own"),
-    )
+def define_training() -> None:
+    """Define --train_steps and --learning_rate of a run whose config is another run's, for `training`."""
+    flags.DEFINE_integer("train_steps", None, "default: as many as that run", lower_bound=1)
+    flags.DEFINE_float("learning_rate", None, "default: that run's")
 
 
-def training(config, given):
-    """The config with what the flags of define_training set."""
-    for field, flag in zip(("num_steps", "learning_rate"), given, strict=True):
-        if flag.value is not None:
-            config.train[field] = flag.value
+def training(config: ConfigDict) -> ConfigDict:
+    """Return the config with what the flags of define_training set."""
+    changes = {"num_steps": FLAGS.train_steps, "learning_rate": FLAGS.learning_rate}
+    config.train.update({field: value for field, value in changes.items() if value is not None})
     return config
 
 
-def define_hosts():
-    """The flags by which a command's processes find each other where no cluster says it."""
+def define_hosts() -> None:
+    """Define the flags by which a command's processes find each other where no cluster tells them."""
     flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Kubernetes, TPU pods need none of these")
     flags.DEFINE_integer("num_processes", None, "how many there are", lower_bound=1)
     flags.DEFINE_integer("process_id", None, "which this one is, from 0", lower_bound=0)
     flags.DEFINE_integer("init_timeout", 300, "seconds to wait for the others", lower_bound=1)
-    flags.DEFINE_integer("lost_after", 60, "seconds of silence that make a process a lost one", lower_bound=2)
+    flags.DEFINE_integer("lost_after", 60, "seconds of silence after which a process counts as lost", lower_bound=2)
 
 
-def run(main, stopped=130):
-    """main() under absl's flags: bad input ends in one line and status 1, a stop in one line and status `stopped`.
+def run(main: Callable[[], object], stopped: int = 130) -> None:
+    """Call main under absl's flags. Bad input ends in one line and status 1, a stop in one line and status `stopped`.
 
-    Where the process goes on after it, as in a notebook, it raises SystemExit and leaves the process as it was.
+    Where the process goes on afterwards, as in a notebook, raise SystemExit and leave the process as it was.
     """
-    own = owns_process(sys._getframe(1))
-    leave = os._exit if own else sys.exit  # at once: all is closed by now, and orbax's threads would print tracebacks
+    alone = owns_process(sys._getframe(1))
+    leave = os._exit if alone else sys.exit  # at once: all is closed by now, and orbax's threads would print tracebacks
 
-    def end(message, status) -> NoReturn:
-        with suppress(OSError):  # of a terminal that is gone
+    def end(message: str, status: int) -> NoReturn:
+        with suppress(OSError):  # the terminal is gone
             print(message, file=sys.stderr, flush=True)
             sys.stdout.flush()
         leave(status)
 
-    def unraisable(error):
+    def unraisable(error: Any) -> None:
         if error.exc_type is KeyboardInterrupt:
             end(f"stopped; {GO_ON}", stopped)
 
-    def guarded(_):
+    def guarded(_: list[str]) -> None:
         stop.hear(signal.default_int_handler)
         start_logging()
-        if own:
+        if alone:
             sys.unraisablehook = unraisable
         try:
             start_jax()
@@ -133,12 +157,12 @@ def run(main, stopped=130):
         except BrokenPipeError:  # the reader of a pipe has seen enough
             leave(128 + signal.SIGPIPE)
         except OSError as error:
-            named = error.filename2 or error.filename  # the second is what a temporary file was to become
-            place = f"{named}: " if named else ""
+            path = error.filename2 or error.filename  # the second is what a temporary file was to become
+            place = f"{path}: " if path else ""
             remedy = "mend that and run the same command: what was written is kept"
             end(f"error: {place}{error.strerror or error}; {remedy}", 1)
         except MemoryError as error:
-            end(f"error: more memory is asked for than there is ({error or 'of Python'}): take smaller sizes", 1)
+            end(f"error: not enough memory ({error or 'of Python'}): take smaller sizes", 1)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or hosts.watching():
                 raise
@@ -152,16 +176,16 @@ def run(main, stopped=130):
             if not hosts.watching():
                 raise
             traceback.print_exc()
-            logging.getLogger("cfg_jax").warning("%s: looking who is lost", type(error).__name__)
+            logging.getLogger("cfg_jax").warning("%s: looking which process is lost", type(error).__name__)
             time.sleep(2 * FLAGS.lost_after)  # ends sooner, in a line that names it
             raise
 
-    with pinned.pinned(), nullcontext() if own else as_it_was():
+    with pinned.pinned(), nullcontext() if alone else as_it_was():
         app.run(guarded, flags_parser=parse)
 
 
-def owns_process(caller):
-    """Whether nothing goes on after the command: the interpreter itself runs the module of `caller`, a frame.
+def owns_process(caller: FrameType) -> bool:
+    """Return whether the process ends with the command: the interpreter runs the module of this frame and no more.
 
     A notebook, an interactive interpreter, a debugger or a script that runs the module goes on.
     """
@@ -172,7 +196,7 @@ def owns_process(caller):
 
 
 @contextmanager
-def as_it_was():
+def as_it_was() -> Iterator[None]:
     """Put back at the end what a command sets in its process: signals, hooks, log lines and flags."""
     signals = {number: signal.getsignal(number) for number in stop.asking()}
     loggers = [logging.getLogger(name) for name in (None, "absl", "cfg_jax")]
@@ -191,14 +215,14 @@ def as_it_was():
         stop.put_back(signals)
 
 
-def forget_flags():
-    """Take back what the command has defined: when it is run again in this process, it defines them anew."""
-    own = {flag.name for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], ())}
-    for name in [name for name in FLAGS if name in own or name.startswith("config.")]:
+def forget_flags() -> None:
+    """Remove the flags that the command has defined. It defines them again when it runs again in this process."""
+    defined = {flag.name for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], ())}
+    for name in [name for name in FLAGS if name in defined or name.startswith("config.")]:
         delattr(FLAGS, name)
 
 
-def parse(argv):
+def parse(argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(argv)
     except flags.IllegalFlagValueError as error:
@@ -209,20 +233,20 @@ def parse(argv):
     except SystemExit:  # absl's --help ends with status 1
         sys.exit(0)
     for argument in argv[1:]:
-        if empty := re.match(r"--?(\w+)=$", argument):  # a path of no letters would be the directory one is in
+        if empty := re.match(r"--?(\w+)=$", argument):  # an empty path would be the current directory
             fail(f"--{empty[1]} is empty: give it a value or leave it out")
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}: flags are given as --name=value")
     return rest
 
 
-def check_config_flags(argv, default):
-    """A config file that is not there, or a field that is not in it, is an error that names the near misses."""
+def check_config_flags(argv: list[str], default: str | None) -> None:
+    """End with an error that names the near ones for a config file that is missing, or a field that it has not."""
     fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in argv) if m]
     path = given("config", argv) or default
     if not path:
         return
-    if not Path(path).is_file():  # config_flags' own message is a page
+    if not Path(path).is_file():  # config_flags' message is a page long
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*configs.flat(runpy.run_path(path)["get_config"]())]
@@ -235,34 +259,42 @@ def check_config_flags(argv, default):
             fail(f"--config.{field} is no field of {path}: did you mean {' or '.join(close or siblings)}?")
 
 
-def number(text):
-    """ "1.5" -> 1.5, "2" -> 2, a whole number, and "0:2" -> (0.0, 2.0)."""
+def number(text: str) -> int | float | tuple[float, ...]:
+    """Read a number: "1.5" -> 1.5, "2" -> 2, a whole number, and "0:2" -> (0.0, 2.0)."""
     if ":" in text:
         return tuple(map(float, text.split(":")))
     return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
-def numbers(text, kind, flag):
-    """ "0,0.1,4" -> [0.0, 0.1, 4.0]; of the kind tuple, "0:2,1:1" -> [(0.0, 2.0), (1.0, 1.0)]."""
+def numbers(text: str, kind: type, flag: str) -> list[Any]:
+    """Read a flag's numbers: "0,0.1,4" -> [0.0, 0.1, 4.0]; with kind=tuple, "0:2,1:1" -> [(0.0, 2.0), (1.0, 1.0)]."""
+    try:
+        return finite_numbers(text, kind)
+    except ValueError as error:
+        fail(f"--{flag}={text}: {error}")
+
+
+def finite_numbers(text: str, kind: type) -> list[Any]:
+    """Read numbers as `numbers` does. Raise ValueError with what is wrong."""
     try:
         values = [tuple(map(float, part.split(":"))) if kind is tuple else kind(part) for part in text.split(",")]
     except ValueError:
-        fail(f"--{flag}={text}: give numbers with commas between them, such as 0,1,4")
+        raise ValueError("give numbers with commas between them, such as 0,1,4") from None
     if bad := [value for value in values if kind is not str and not math.isfinite(sum(np.atleast_1d(value)))]:
-        fail(f"--{flag}={text}: {bad[0]} is no finite number")
+        raise ValueError(f"{bad[0]} is no finite number")
     return values
 
 
-def fail(message) -> NoReturn:
+def fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 
 
-def start_jax():
-    """Split a CPU by image, one XLA device a core (a power of two, to divide batches); keep compiled programs; meet."""
+def start_jax() -> None:
+    """Make a CPU's cores XLA devices, a power of two to divide batches; keep compiled programs; join the processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        with suppress(RuntimeError):  # of a notebook in which jax has begun
+        with suppress(RuntimeError):  # a notebook has used jax before
             jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/cfg_jax/xla").expanduser()))
@@ -271,20 +303,20 @@ def start_jax():
         at = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
         hosts.join(*at, timeout=FLAGS.init_timeout, lost_after=FLAGS.lost_after)
         hosts.agree(given_to_all())
-        if jax.distributed.is_initialized() and jax.process_index() > 0:  # the first one speaks for all
+        if jax.distributed.is_initialized() and jax.process_index() > 0:  # the first one writes the log
             logging.getLogger("cfg_jax").setLevel(logging.WARNING)
 
 
-def given_to_all():
-    """The flags that all processes of a run must have alike, a config by its fields."""
-    own = ("coordinator", "process_id", "init_timeout", "lost_after", "config")
-    given = {f"--{name}": FLAGS[name].value for name in FLAGS if name not in own and "." not in name}
+def given_to_all() -> dict[str, Any]:
+    """Return the flags that must be the same in all processes of a run, a config by its fields."""
+    differing = ("coordinator", "process_id", "init_timeout", "lost_after", "config")
+    values = {f"--{name}": FLAGS[name].value for name in FLAGS if name not in differing and "." not in name}
     fields = configs.flat(FLAGS.config) if "config" in FLAGS and FLAGS.config else {}
-    return given | {f"--config.{field}": value for field, value in fields.items()}
+    return values | {f"--config.{field}": value for field, value in fields.items()}
 
 
 def print_failure(failed: threading.ExceptHookArgs) -> None:
-    """Print the traceback of a thread that failed, but none of orbax's, whose errors the main thread raises."""
+    """Print the traceback of a thread that failed, except orbax's, whose errors the main thread raises."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(failed.exc_traceback))
     of_thread = next((name for name in modules if name != "threading"), "")
     if of_thread.partition(".")[0] != "orbax":
@@ -292,19 +324,19 @@ def print_failure(failed: threading.ExceptHookArgs) -> None:
 
 
 class Lines(logging.Handler):
-    """A line for each record on stderr. A warning is marked, on a terminal in colour unless NO_COLOR is set."""
+    """Writes a line for each record to stderr. A warning is marked, on a terminal in colour unless NO_COLOR is set."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         terminal = sys.stderr.isatty()
         mark = "warning: " if record.levelno >= logging.WARNING else ""
         if mark and terminal and not os.environ.get("NO_COLOR"):
             mark = f"\033[1;33m{mark}\033[0m"
-        write = tqdm.write if terminal else print  # above the bar, where there is one
-        with suppress(OSError):  # a terminal or a pipe that is gone: a run goes on to its save
+        write = tqdm.write if terminal else print  # above a progress bar
+        with suppress(OSError):  # the terminal or the pipe is gone: a run goes on to its save
             write(f"{time.strftime('%H:%M:%S')} {mark}{record.getMessage()}", file=sys.stderr)
 
 
-def start_logging():
+def start_logging() -> None:
     threading.excepthook = print_failure
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs every file it writes
     logger = logging.getLogger("cfg_jax")

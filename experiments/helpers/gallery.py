@@ -1,38 +1,51 @@
-"""What the studies share: where they write, and the page of all of them.
+"""What the studies share: flags, samples of exact laws, scores of trained models, figures, tables and pages.
 
 Not a command. A study writes NAME.png, NAME.svg and NAME.md, the table with its command, into one directory.
 """
 
 import io
 import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 from PIL import Image
 
+import cfg_jax
 from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, particles, samplers
-from cfg_jax.errors import require
 from cfg_jax.files import check_output, write_atomic
+from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
+from cfg_jax.text import markdown
+from cfg_jax.training import trainer
 from experiments.helpers import cli
 
+flags.disclaim_key_flags()  # --help shows flags defined here as the study's
 BEGAN = time.perf_counter()
+styled = plots.styled
 
 
-def define_out(study):
-    """--out of a study, in which nothing of its names may be another's: looked at as the flags are read."""
+def define_out(study: str) -> flags.FlagHolder:
+    """Define --out of a study. What is there under the study's names is checked as the flags are read."""
     out = flags.DEFINE_string("out", "runs/studies", "directory for the study's picture and table")
     flags.register_validator(out, lambda directory: directory is None or check_names(Path(directory), study))
     return out
 
 
-def check_names(out, study):
-    """Raise InputError for a page or picture of the study's names that this code did not write."""
+def define_runs(about: str) -> flags.FlagHolder:
+    return flags.DEFINE_list("runs", None, f"training seeds of one {about}", required=True)
+
+
+def check_names(out: Path, study: str) -> bool:
+    """Raise InputError for a page or picture of the study's names that this code did not write, else return True."""
     there = [path for path in out.glob(f"{study}*") if path.stem == study or path.stem.startswith(f"{study}_")]
     pages = [path for path in there if path.suffix == ".md"]
     for path in pages:
@@ -43,87 +56,49 @@ def check_names(out, study):
     return True
 
 
-def weights(text, flag="w"):
-    """ "0,1,4" -> guidance weights, each checked."""
-    ws = cli.numbers(text, float, flag)
-    for w in ws:
-        checks.finite(w, f"--{flag}")
-    return ws
-
-
-def positive(text, flag, low=1, kind=int):
-    """ "4,8" -> numbers of at least `low`."""
-    values = cli.numbers(text, kind, flag)
-    for value in values:
-        require(value >= low, f"--{flag}={text}: {value} is below {low}")
-    return values
-
-
-def error(values):
-    """The standard error of a mean."""
+def error(values: Any) -> Any:
+    """Return the standard error of a mean."""
     return np.std(values, ddof=1) / np.sqrt(len(values))
 
 
-def write(out, study, figure, table, about, of="", more=None):
-    """Save the plot, and print and save the table with its command and seconds. of: the data, in the names.
-
-    more: {NAME: a further picture}, saved beside it with NAME at the end of its name.
-    """
-    out, name = Path(out), f"{study}_{of}" if of else study
-    out.mkdir(parents=True, exist_ok=True)
-    if figure is not None:
-        plots.save(out / name, figure)
-    for last, further in (more or {}).items():
-        png = io.BytesIO(plots.image(further, "png"))
-        few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
-        few.save(out / f"{name}_{last}.png", optimize=True)
-    seconds = time.perf_counter() - BEGAN
-    title = f"{study}, {of}" if of else study
-    text = f"# {title}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
-    write_atomic(out / f"{name}.md", text + "\n")
-    print(text)
-    print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))
-
-
-def drawn(model, rule, sampler, logsnrs, num, dim=1, c=0):
-    """Samples x [num, dim] of class c of a law whose eps is exact, and each group's effective size. Seed 0."""
+def drawn(model: Any, rule: Any, sampler: Any, logsnrs: Any, num: int, dim: int = 1, c: int = 0) -> list[np.ndarray]:
+    """Return samples x [num, dim] of class c of a law whose eps is exact, and effective sizes. The seed is 0."""
 
     @jax.jit
-    def run(rule, walk):
+    def run(rule: Any, walk: samplers.Walk) -> tuple[jax.Array, jax.Array]:
         keys, z = samplers.start(0, jnp.arange(num), (dim,))
         whole = guidance.Guidance(rule)
         return walk.weighed(keys, whole.on(model), z, jnp.full(num, c), whole.init(keys, z))
 
-    x, effective = run(rule, particles.walk(sampler, logsnrs))
-    return np.asarray(x), np.asarray(effective)
+    return [*map(np.asarray, run(rule, particles.walk(sampler, logsnrs)))]
 
 
-class Scored:
-    """Frechet distance and IS of what a trained model samples, as a sweep takes them, with bootstrap errors."""
-
-    def __init__(self, run, num_images, num_steps, out, bootstrap=20):
-        self.scorer = scorer(run, out, num_images, num_steps, bootstrap=bootstrap, splits=1)
-        self.name, num_classes = self.scorer.config.data.name, self.scorer.config.data.num_classes
-        require(num_classes > 1, f"--run={run} has no classes to guide to")
-        self.names = {}
-
-    def __call__(self, rule, sampler):
-        """{"fid": (value, standard error), "is": the same}; `names` has what they are called."""
-        row = self.scorer(rule, sampler)
-        self.names = {kind: claims.score_name(row, kind) for kind in ("fid", "is")}
-        return {kind: (claims.score(row, kind), claims.spread(row, kind)) for kind in self.names}
+def load(run: str, ws: Iterable[float] = (), params: str | float = "ema") -> Model:
+    """Load a run, and check that it takes these guidance weights."""
+    model = cfg_jax.load(run, params=params)
+    for w in ws:
+        checks.guidance_weight(w, model.config, "--w")
+    return model
 
 
-def scorer(run, out, num_images, num_steps=None, *, bootstrap=100, splits=10):
-    """A Scorer of classes in turn for models that share a run's data, with its feature network kept under `out`."""
+def trained(config: ConfigDict, workdir: str | Path) -> Model:
+    """Train a model, or go on from what is there, and load it."""
+    trainer.train(config, workdir)
+    return cfg_jax.load(workdir)
+
+
+def scorer(
+    run: str | Path, out: str, num_images: int, num_steps: int | None = None, *, bootstrap: int = 100, splits: int = 10
+) -> Scorer:
+    """Return a Scorer of classes in turn for models that share a run's data. It keeps its networks under `out`."""
     return Scorer(
         run, Path(out) / f"features-{Path(run).name}", num_steps, num_images=num_images, labels="balanced",
         batch_size=min(num_images, 256), splits=splits, bootstrap=bootstrap, neighbours=0, reference=None, seed=0,
     )  # fmt: skip
 
 
-def over_runs(scorer, models, w, **sampler):
-    """One row of the mean scores of several training seeds' models at w, drawn by these fields of config.sampler."""
+def over_runs(scorer: Scorer, models: Iterable[Model], w: float, **sampler: Any) -> dict:
+    """Return one row of the mean scores of several training seeds' models at w. sampler: fields of config.sampler."""
     scorer.config.sampler.update(sampler)
     rows = []
     for model in models:
@@ -132,12 +107,62 @@ def over_runs(scorer, models, w, **sampler):
     return claims.over_seeds(rows)
 
 
-def said(row, kind="fid"):
-    """ "9.57 ± 0.84", with the bootstrap standard error over images."""
-    return f"{claims.score(row, kind):.2f} ± {claims.spread(row, kind):.2f}"
+def fids(rows: Iterable[dict]) -> list[float]:
+    return [claims.score(row, "fid") for row in rows]
 
 
-def gap(row, other, kind="fid"):
-    """ "+1.20 ± 0.30": a row's score less another's of the same noise, and its error over the same resamples."""
-    drawn = np.subtract(claims.resamples(row, kind), claims.resamples(other, kind))
-    return f"{claims.score(row, kind) - claims.score(other, kind):+.2f} ± {np.std(drawn, ddof=1):.2f}"
+def shown(row: dict, kind: str = "fid", digits: int = 2) -> str:
+    """Return a score and its bootstrap standard error over images: "9.57 ± 0.84"."""
+    return f"{claims.score(row, kind):.{digits}f} ± {claims.spread(row, kind):.{digits}f}"
+
+
+def gap(row: dict, other: dict, kind: str = "fid") -> str:
+    """Return a row's score less another's of the same noise, and its error over the same resamples: "+1.20 ± 0.30"."""
+    differences = np.subtract(claims.resamples(row, kind), claims.resamples(other, kind))
+    return f"{claims.score(row, kind) - claims.score(other, kind):+.2f} ± {np.std(differences, ddof=1):.2f}"
+
+
+def subplots(columns: int = 1, size: tuple[float, float] | None = None, sharey: bool = False) -> tuple[Figure, Any]:
+    """Return a figure and the axes of its one row. size: in inches."""
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(1, columns, squeeze=False, sharey=sharey)[0]
+
+
+def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str, **labels: str) -> Figure:
+    """Return a figure of one plot, with a line for each name. labels: of the axes, and their scales."""
+    figure, [axes] = subplots()
+    for name, y in lines.items():
+        axes.plot(x, y, "o-", label=name)
+    axes.set(title=title, **labels)
+    axes.legend()
+    return figure
+
+
+def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Return a Markdown table whose first row is its head. left: the columns that are not numbers."""
+    head, *cells = map(list, rows)
+    return markdown([head, ["---" if i in left else "---:" for i in range(len(head))], *cells])
+
+
+def write(
+    out: str, study: str, figure: Figure | None, table: str, about: str, data: str = "",
+    more: Mapping[str, Figure] | None = None,
+) -> None:  # fmt: skip
+    """Save the plot, and print and save the table with its command and seconds.
+
+    data: the name of the data, for the names of the files. more: {NAME: a further picture}, saved with NAME at the end
+    of its name.
+    """
+    directory, name = Path(out), f"{study}_{data}" if data else study
+    directory.mkdir(parents=True, exist_ok=True)
+    if figure is not None:
+        plots.save(directory / name, figure)
+    for last, further in (more or {}).items():
+        png = io.BytesIO(plots.image(further, "png"))
+        few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
+        few.save(directory / f"{name}_{last}.png", optimize=True)
+    title, seconds = f"{study}, {data}" if data else study, time.perf_counter() - BEGAN
+    text = f"# {title}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
+    write_atomic(directory / f"{name}.md", text + "\n")
+    print(text)
+    print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))

@@ -1,10 +1,13 @@
 """A model's card as the hub reads it: YAML for its index, then text for people."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import yaml
+from ml_collections import ConfigDict
 
 from cfg_jax import __version__
 from cfg_jax import config as configs
@@ -14,10 +17,11 @@ from cfg_jax.models import build
 from cfg_jax.store import weights
 from cfg_jax.text import markdown
 
-LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # of a data card, as the hub names them
+LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # a data card's name: the hub's name
 TAGS = ["diffusion", "classifier-free-guidance", "image-generation", "jax", "flax"]
-# of a score, beside w
+# with what, in addition to w, a score was measured
 SETTINGS = ("N", "T", "sampler", "v", "threshold", "grid", "guidance", "labels", "seed", "weights", "reference_N")
+Row = dict[str, str]  # of results.csv
 
 TEXT = """
 # {name}
@@ -43,13 +47,14 @@ UNSCORED = "Not measured here. Score it with experiments.sweep before quoting an
 
 
 def card(
-    path: Path, config, step: int, params, *, dtype: str, data: cards.Card | None = None, license: str | None = None,
-    datasets=(), rows=(), rounded=False, length="", made="trained", more="",
+    path: Path, config: ConfigDict, step: int, params: Any, *, dtype: str, data: cards.Card | None = None,
+    license: str | None = None, datasets: Sequence[str] = (), rows: Sequence[Row] = (), rounded: bool = False,
+    length: str = "", made: str = "trained", more: str = "",
 ) -> str:  # fmt: skip
-    """The card of the weights in `path`.
+    """Return the card of the weights in `path`.
 
-    data is the card of what they were trained on, where it is known. license and datasets are names of the hub. Without
-    a license it is that of the data. rows are what scores() read, rounded whether the weights were rounded since.
+    data: the card of what they were trained on, where it is known. license and datasets: names of the hub; the license
+    is by default that of the data. rows: what scores() read. rounded: whether the weights were rounded since.
     """
     size = config.data.image_size
     guidance, w, labels = "w > 0 guides it.", 1.0, [0, int(config.data.num_classes > 1)]
@@ -75,14 +80,14 @@ def card(
     if rows:
         kind = "class-conditional" if config.data.num_classes else "unconditional"
         task = {"type": "other", "name": f"{kind} image generation"}
-        of = {"type": (*datasets, config.data.name)[0], "name": f"{config.data.name}, {size}x{size}", "split": "train"}
-        result = {"task": task, "dataset": of, "metrics": metrics(rows)}
+        named = {"type": (*datasets, config.data.name)[0], "name": f"{config.data.name}, {size}x{size}"}
+        result = {"task": task, "dataset": named | {"split": "train"}, "metrics": metrics(rows)}
         index["model-index"] = [{"name": path.stem, "results": [result]}]
     return f"---\n{yaml.safe_dump(index, sort_keys=False)}---\n{text}"
 
 
-def about(config, data, datasets):
-    """What the weights were trained on."""
+def about(config: ConfigDict, data: cards.Card | None, datasets: Sequence[str]) -> str:
+    """Return what the weights were trained on."""
     shape = f"{config.image_size}x{config.image_size}x{config.channels}, {config.num_classes or 'no'} classes"
     named = f"{config.name}{' of ' + ', '.join(datasets) if datasets else ''}, {shape}, card {config.card}"
     if data is None:
@@ -90,34 +95,34 @@ def about(config, data, datasets):
     return f"{named}: {data.source}, {data.counts['train']:,} pictures, resize {data.resize}. Licence: {data.licence}."
 
 
-def scores(directory: Path, params) -> list[dict[str, str]]:
-    """The rows of a sweep's results.csv that were measured with these very weights, in its order."""
+def scores(directory: Path, params: Any) -> list[Row]:
+    """Return the rows of a sweep's results.csv that were measured with these weights, in its order."""
     try:
         with open(directory / "results.csv", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise InputError(f"--scores={directory} has no results.csv: name what experiments.sweep wrote") from error
-    own = weights.digest_of(params)
-    if mine := [row for row in rows if row.get("parameters") == own]:
-        return mine
+    digest = weights.digest_of(params)
+    if measured := [row for row in rows if row.get("parameters") == digest]:
+        return measured
     seen = ", ".join(sorted({row.get("parameters", "") for row in rows})) or "none"
-    raise InputError(f"--scores={directory} has no scores of these weights, {own}, but of {seen}: sweep these")
+    raise InputError(f"--scores={directory} has no scores of these weights, {digest}, but of {seen}: sweep these")
 
 
-def columns(row):
+def columns(row: Row) -> list[str]:
     return [name for name in row if name.startswith(("fid_", "is_")) and not name.endswith(("_se", "_std"))]
 
 
-def metrics(rows):
-    """FID and IS where the first seed's FID is least, each with what it was measured with in its name."""
+def metrics(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return FID and IS where the first seed's FID is least. Their names have the settings."""
     of_seed = [row for row in rows if row["seed"] == rows[0]["seed"]]
     row = min(of_seed, key=lambda row: float(row[columns(row)[0]]))
     at = f"w={float(row['w']):g}, T={row['T']}, seed {row['seed']}"
     return [{"type": name, "name": f"{name} at {at}", "value": round(float(row[name]), 2)} for name in columns(row)]
 
 
-def table(rows):
-    """w down, then the settings that vary; FID and IS with the bootstrap's standard error. Below it what all share."""
+def table(rows: Sequence[Row]) -> str:
+    """Return a table of w, the settings that vary, FID and IS with standard errors, and the shared settings below."""
     settings = {name: list(dict.fromkeys(row[name] for row in rows)) for name in SETTINGS if rows[0].get(name)}
     varied = [name for name, values in settings.items() if len(values) > 1]
     lines = [["w", *varied, *columns(rows[0])]]

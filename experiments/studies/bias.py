@@ -1,15 +1,14 @@
-"""How the Frechet distance and IS of a data set's own held-out pictures depend on how many are taken: a plot.
+"""Plot how the Frechet distance and IS of a data set's held-out pictures depend on how many are taken.
 
 python -m experiments.studies.bias --config=configs/fashion_mnist.py --config.eval.features=classifier
 
-Held-out pictures are as good as samples can be, so what the distance adds at small N is bias, not quality.
+Held-out pictures are as good as samples can be, so a larger distance at small N is bias, not worse quality.
 """
 
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.data import sources
@@ -19,26 +18,25 @@ from cfg_jax.evaluation.classifiers import features_of
 from cfg_jax.evaluation.features import Extracted
 from cfg_jax.files import MARKED, check_output, write_json
 from cfg_jax.progress import progress
-from experiments.helpers import cli
+from experiments.helpers import cli, gallery
 
-CONFIG = cli.define_config()
-COUNTS = flags.DEFINE_string("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures")
+CONFIG = cli.define_config(required=True)
+COUNTS = cli.define_numbers("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures", int)
 DRAWS = flags.DEFINE_integer("draws", 5, "subsets of each number, for the spread", lower_bound=2)
 WORKDIR = flags.DEFINE_string("workdir", "runs/bias", "where the reference and the classifier are kept")
-OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write, and beside it the plot as SVG and the numbers as JSON")
-flags.mark_flags_as_required(["config"])
+OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write; the plot as SVG and the numbers as JSON get its name")
 
 
-@plots.styled
-def main():
+@gallery.styled
+def main() -> None:
+    out, counts = Path(OUT.value), COUNTS.value
     for kind in (".png", ".svg", ".json"):
-        check_output(Path(OUT.value).with_suffix(kind), kind)
+        check_output(out.with_suffix(kind), kind)
     source, config = sources.load(CONFIG.value)
     held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")
-    counts = cli.numbers(COUNTS.value, int, "counts")
-    most, splits = max(counts), config.eval.splits
-    require(most <= len(held_out), f"--counts={COUNTS.value}: {config.data.name} holds out {len(held_out)}")
-    require(min(counts) >= 2 * splits, f"--counts={COUNTS.value} has too few for config.eval.splits={splits}")
+    most, least, splits = max(counts), min(counts), config.eval.splits
+    require(most <= len(held_out), f"--counts={most}: {config.data.name} holds out {len(held_out)}")
+    require(least >= 2 * splits, f"--counts={least} is too few for config.eval.splits={splits}")
     features = features_of(config, source, WORKDIR.value)
     reference = references.of_config(config, features, source, WORKDIR.value)
     rng = np.random.default_rng(config.eval.seed)
@@ -55,11 +53,9 @@ def main():
             tally.add(images[drawn], Extracted(*fields))
             measured, _ = tally.scores(reference)
             rows.append({"N": count} | {name.partition("@")[0]: float(value[0]) for name, value in measured.items()})
-    main_distance = features.distances[0]
     inception_score = next(name for name in rows[0] if name.startswith("is_"))
-    figure = Figure(figsize=(8, 3.4))
-    axes = figure.subplots(1, 2)
-    for ax, name in zip(axes, (main_distance, inception_score), strict=True):
+    figure, axes = gallery.subplots(2, (8, 3.4))
+    for ax, name in zip(axes, (features.distances[0], inception_score), strict=True):
         mean, std = (np.array([f([r[name] for r in rows if r["N"] == n]) for n in counts]) for f in (np.mean, np.std))
         ax.errorbar(counts, mean, std, marker="o")
         ax.set(xscale="log", xlabel="N", ylabel=name)
@@ -71,9 +67,8 @@ def main():
         f"held-out {config.data.name} against {taken_from}; N of them {DRAWS.value} times, seed {config.eval.seed}, "
         "bars are ± the standard deviation"
     )
-    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    plots.save(Path(OUT.value).with_suffix(""), figure)
-    write_json(Path(OUT.value).with_suffix(".json"), MARKED | {"reference": reference.about, "rows": rows})
+    plots.save(out.with_suffix(""), figure)
+    write_json(out.with_suffix(".json"), MARKED | {"reference": reference.about, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether a vector field is the gradient of a function."""
+"""Test whether a vector field is the gradient of a function."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def antisymmetric(field: Callable, z: jax.Array, key: jax.Array, probes: int) ->
     directions u ~ N(0, I) estimate it: E |J u|^2 = |J|^2, and J^T u is a vector-Jacobian product.
     """
 
-    def probe(key):
+    def probe(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         u = jax.random.normal(key, z.shape)
         _, forward = jax.jvp(field, (z,), (u,))
         _, transpose = jax.vjp(field, z)

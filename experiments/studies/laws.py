@@ -1,26 +1,26 @@
-"""One guided eps, three answers: what the ODE, Algorithm 2 and weighted particles sample of two exact Gaussians.
+"""Compare three laws of one guided eps: what the ODE, Algorithm 2 and weighted particles sample of two exact Gaussians.
 
 p(x | c) = N(0, 1) and p(x) = N(0, 2). Lines are the laws of cfg_jax/diffusion/exact.py, points are our samplers'.
 
 python -m experiments.studies.laws --out=runs/studies
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.models.mixture import Gaussians
-from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("laws")
-W = flags.DEFINE_string("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights")
+W = cli.define_numbers("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights")
 NUM_STEPS = flags.DEFINE_integer("num_steps", 512, "T", lower_bound=2)
 PARTICLES = flags.DEFINE_integer("particles", 2000, "in a group", lower_bound=2)
-GROUPS = flags.DEFINE_integer("groups", 10, "of them", lower_bound=2)
+GROUPS = flags.DEFINE_integer("groups", 10, "of particles", lower_bound=2)
 
 LAWS = {
     "ODE, 2^-w": (exact.ode_variance, samplers.DDIM(0.0), "DDIM"),
@@ -29,40 +29,41 @@ LAWS = {
 }
 
 
-def drawn(sampler, w):
-    """The variance of each group's samples [GROUPS], and the groups' mean of the least effective size."""
+def drawn(sampler: Any, w: float) -> tuple[np.ndarray, float]:
+    """Return the variance of each group's samples [GROUPS], and the groups' mean of the least effective size."""
     model, num = Gaussians(jnp.zeros((2, 1)), jnp.sqrt(jnp.float32(exact.VARIANCES))), PARTICLES.value * GROUPS.value
-    grid = schedule.grid(NUM_STEPS.value)
-    x, effective = gallery.drawn(model, guidance.ClassifierFree(w), sampler, grid, num)
+    x, effective = gallery.drawn(model, guidance.ClassifierFree(w), sampler, schedule.grid(NUM_STEPS.value), num)
     return x.reshape(GROUPS.value, -1).var(1), float(effective.mean()) if len(effective) else 1.0
 
 
-@plots.styled
-def main():
-    ws = gallery.weights(W.value)
-    header = [f"{name}, {what}" for name in ("ODE", "Algorithm 2", "density") for what in ("law", "sampled")]
-    rows = [["w", *header, "least effective size"], ["---:"] * 8]
-    figure = Figure()
-    axes, line = figure.subplots(), np.linspace(min(ws), max(ws), 100)
-    cells = {w: [f"{w:g}"] for w in ws}
+@gallery.styled
+def main() -> None:
+    ws = W.value
+    rows = [["w"], *([f"{w:g}"] for w in ws)]
+    figure, [axes] = gallery.subplots()
+    line, effective = np.linspace(min(ws), max(ws), 100), ()
     for i, (label, (law, sampler, points)) in enumerate(LAWS.items()):
         sampler = sampler or samplers.Ancestral(0.3, PARTICLES.value)
-        found = {w: drawn(sampler, w) for w in ws}
+        sampled, effective = zip(*(drawn(sampler, w) for w in ws), strict=True)
+        mean, error = (np.array([*map(f, sampled)]) for f in (np.mean, gallery.error))
         axes.plot(line, law(line), color=f"C{i}", label=label)
-        mean, error = (np.array([f(variances) for variances, _ in found.values()]) for f in (np.mean, gallery.error))
         axes.errorbar(ws, mean, 2 * error, fmt=plots.MARKERS[i], color=f"C{i}", label=points)
-        for w, (variances, _) in found.items():
-            cells[w] += [f"{law(w):.3f}", f"{variances.mean():.3f} ± {gallery.error(variances):.3f}"]
-    for w, (_, effective) in found.items():
-        rows.append([*cells[w], f"{effective:.2f}"])
-    axes.set(xlabel="w", ylabel="variance")
-    axes.set_title(
+        name = label.partition(",")[0]
+        rows[0] += [f"{name}, law", f"{name}, sampled"]
+        for row, w, value, spread in zip(rows[1:], ws, mean, error, strict=True):
+            row += [f"{law(w):.3f}", f"{value:.3f} ± {spread:.3f}"]
+    for row, cell in zip(rows, ["least effective size", *(f"{size:.2f}" for size in effective)], strict=True):
+        row.append(cell)
+    title = (
         f"p(x | c) = N(0, 1), p(x) = N(0, 2): T = {NUM_STEPS.value}, seed 0, N = {GROUPS.value} groups of "
         f"{PARTICLES.value:,}\nlines are the laws, points ± two standard errors our samplers'"
     )
+    axes.set(xlabel="w", ylabel="variance", title=title)
     axes.legend()
-    gallery.write(OUT.value, "laws", figure, markdown(rows), f"T = {NUM_STEPS.value}, {GROUPS.value} groups of "
-                  f"{PARTICLES.value:,}; ± is the standard error over the groups.")  # fmt: skip
+    about = (
+        f"T = {NUM_STEPS.value}, {GROUPS.value} groups of {PARTICLES.value:,}; ± is the standard error over the groups."
+    )
+    gallery.write(OUT.value, "laws", figure, gallery.table(rows, ()), about)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""log p(x) and log p(x | c) of real and of guided images, by a model's own probability-flow ODE. Claim 5.
+"""Compute log p(x) and log p(x | c) of real and guided images by a model's probability-flow ODE. Claim 5.
 
-The trace is exact up to 64 dimensions, above it is Hutchinson's with its standard error. Bits per dimension are of
-uint8 values: uniform noise of one level is added first. The bound is the variational one.
+The trace is exact up to 64 dimensions. Above that it is Hutchinson's, with its standard error. Bits per dimension are
+of uint8 values: uniform noise of one level is added first. The bound is the variational one.
 
 python -m experiments.studies.likelihood --out=runs/studies --run=runs/digits-p0.1
 """
@@ -12,73 +12,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
-import cfg_jax
-from cfg_jax import checks, plots
 from cfg_jax.data import sources
 from cfg_jax.diffusion import likelihood, schedule
 from cfg_jax.errors import require
 from cfg_jax.images import to_float
-from cfg_jax.text import markdown
+from cfg_jax.sweep import claims
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("likelihood")
-RUN = flags.DEFINE_string("run", None, "run directory or exported file, with p_uncond above 0")
-W = flags.DEFINE_string("w", "0,0.5,1,2,4", "guidance weights of the samples")
+RUN = flags.DEFINE_string("run", None, "run directory or exported file, with p_uncond above 0", required=True)
+W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights of the samples")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "of each row", lower_bound=4)
 SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", 64, "T of the samples", lower_bound=2)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 24, "of the ODE, four evaluations each", lower_bound=4)
 PROBES = flags.DEFINE_integer("probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 8")
-flags.mark_flags_as_required(["run"])
 
 CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its range there
 
 
-@plots.styled
-def main():
-    model, ws = cfg_jax.load(RUN.value), gallery.weights(W.value)
-    for w in (*ws, 1.0):
-        checks.guidance_weight(w, model.config, "--w")
+@gallery.styled
+def main() -> None:
+    ws = W.value
+    model = gallery.load(RUN.value, [*ws, 1.0])
     require(model.config.data.num_classes > 1, f"--run={RUN.value} has no classes: name one with labels")
     source, _ = sources.load(model.config)
     dim, classes = math.prod(model.image_shape), model.config.data.num_classes
-    probes = PROBES.value if PROBES.value is not None else 0 if dim <= likelihood.EXACT_UP_TO else 8
-    exact = f"{dim} dimensions are more than the {likelihood.EXACT_UP_TO} of an exact trace: give --probes=8"
-    require(probes > 0 or dim <= likelihood.EXACT_UP_TO, exact)
+    most = likelihood.EXACT_UP_TO
+    probes = PROBES.value if PROBES.value is not None else 0 if dim <= most else 8
+    require(probes > 0 or dim <= most, f"{dim} dimensions are more than the {most} of an exact trace: give --probes=8")
     logsnrs = schedule.grid(NUM_STEPS.value, -12.0, CLEAN, "logsnr")
 
-    @jax.jit
-    def of(x, c, key):
-        return likelihood.log_likelihood(model.eps_fn, x, c, key, logsnrs, probes)
-
-    @jax.jit
-    def bound(x, c, key):
-        grid = schedule.grid(64, -12.0, CLEAN, "logsnr")
-        return likelihood.lower_bound(model.eps_fn, x, c, key, grid)
-
+    bound_logsnrs = schedule.grid(64, -12.0, CLEAN, "logsnr")
+    log_p = jax.jit(lambda x, c, key: likelihood.log_likelihood(model.eps_fn, x, c, key, logsnrs, probes))
+    bound = jax.jit(lambda x, c, key: likelihood.lower_bound(model.eps_fn, x, c, key, bound_logsnrs))
     c = jnp.arange(NUM_IMAGES.value) % classes
     index = [np.flatnonzero(source.labels == k)[i // classes] for i, k in enumerate(np.asarray(c))]
     sets = {"training images": source.images[np.array(index)]}
     sets |= {f"samples, w = {w:g}": model.sample(np.asarray(c), w, SAMPLE_STEPS.value) for w in ws}
-    rows = [["", "log p(x given c)", "log p(x)", "difference", "bits per dimension", "bound on log p(x given c)"],
-            ["---", *["---:"] * 5]]  # fmt: skip
-    found, worst = {}, 0.0
+    rows = [["", "log p(x given c)", "log p(x)", "difference", "bits per dimension", "bound on log p(x given c)"]]
+    both, worst = {}, 0.0
     for name, uint8 in sets.items():
         key = jax.random.key(0)  # the same noise for all
         x = to_float(uint8) + jax.random.uniform(key, uint8.shape, minval=-1, maxval=1) / 255
-        (given, error), (alone, _) = of(x, c, key), of(x, jnp.full_like(c, classes), key)
-        found[name], worst = (np.asarray(given), np.asarray(alone)), max(worst, float(error.mean()))
+        (given, error), (alone, _) = log_p(x, c, key), log_p(x, jnp.full_like(c, classes), key)
+        both[name], worst = (np.asarray(given), np.asarray(alone)), max(worst, float(error.mean()))
         bits = likelihood.bits_per_dimension(given, dim)
         columns = given, alone, given - alone, bits, bound(x, c, key)
         rows.append([name, *(f"{np.mean(a):.2f} ± {gallery.error(np.asarray(a)):.2f}" for a in columns)])
         print(rows[-1][0], rows[-1][1:], flush=True)
-    figure = Figure()
-    axes = figure.subplots()
+    figure, [axes] = gallery.subplots()
+    at_w = {w: both[f"samples, w = {w:g}"] for w in ws}
     for i, label in enumerate(("log p(x | c)", "log p(x)")):
-        of_w = [found[f"samples, w = {w:g}"][i] for w in ws]
-        axes.errorbar(ws, [a.mean() for a in of_w], [2 * gallery.error(a) for a in of_w], fmt="o-", label=label)
-        axes.axhline(found["training images"][i].mean(), color=f"C{i}", ls=":")
+        means, errors = zip(*((pair[i].mean(), 2 * gallery.error(pair[i])) for pair in at_w.values()), strict=True)
+        axes.errorbar([*at_w], means, errors, fmt="o-", label=label)
+        axes.axhline(both["training images"][i].mean(), color=f"C{i}", ls=":")
     axes.set(xlabel="w", ylabel="nats")
     axes.set_title(
         f"{model.config.data.name}: N = {NUM_IMAGES.value} images a point, T = {SAMPLE_STEPS.value}, seed 0\n"
@@ -90,24 +78,27 @@ def main():
     )
     about = (
         f"{RUN.value}, {NUM_IMAGES.value} images a row, samples at T = {SAMPLE_STEPS.value}, {NUM_STEPS.value} steps "
-        f"of the ODE from a log-SNR of {CLEAN:g}. {trace}; ± is the standard error over images. {verdict(found, ws)}"
+        f"of the ODE from a log-SNR of {CLEAN:g}. {trace}; ± is the standard error over images. {verdict(at_w)}"
     )
-    gallery.write(OUT.value, "likelihood", figure, markdown(rows), about, model.config.data.name)
+    gallery.write(OUT.value, "likelihood", figure, gallery.table(rows), about, model.config.data.name)
 
 
-def verdict(found, ws):
-    """Claim 5, by the pairs of images of one noise: the least w against every other."""
-    base = found[f"samples, w = {min(ws):g}"]
-    said, signs = [], []
-    for w in sorted(set(ws) - {min(ws)}):
-        changes = [after - before for before, after in zip(base, found[f"samples, w = {w:g}"], strict=True)]
+def verdict(at_w: dict[float, tuple[np.ndarray, np.ndarray]]) -> str:
+    """Judge claim 5 by the pairs of images of one noise: the least w against every other.
+
+    at_w: log p(x | c) and log p(x) of the images, by w.
+    """
+    (least, base), *others = sorted(at_w.items(), key=lambda item: item[0])
+    texts, signs = [], []
+    for w, pair in others:
+        changes = [after - before for before, after in zip(base, pair, strict=True)]
         (given, given_error), (alone, alone_error) = ((d.mean(), gallery.error(d)) for d in changes)
-        said.append(f"{given:+.2f} ± {given_error:.2f} and {alone:+.2f} ± {alone_error:.2f} at w = {w:g}")
+        texts.append(f"{given:+.2f} ± {given_error:.2f} and {alone:+.2f} ± {alone_error:.2f} at w = {w:g}")
         signs += [given / given_error, -alone / alone_error]
-    word = "supported" if min(signs) > 2 else "contradicted" if min(signs) < -2 else "undecided"
+    word = claims.SUPPORTED if min(signs) > 2 else claims.REFUTED if min(signs) < -2 else claims.OPEN
     return (
-        f"Claim 5, that guidance raises log p(x | c) and lowers log p(x), is {word}: from w = {min(ws):g} they "
-        f"change by {'; '.join(said)}."
+        f"Claim 5, that guidance raises log p(x | c) and lowers log p(x), is {word}: from w = {least:g} they "
+        f"change by {'; '.join(texts)}."
     )
 
 

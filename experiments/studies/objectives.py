@@ -1,6 +1,6 @@
-"""The paper's objective, v-prediction and flow matching, of one network at equal steps, seeds and passes.
+"""Compare the paper's objective, v-prediction and flow matching for one network at equal steps, seeds and passes.
 
-It trains every model, and goes on from what is there.
+It trains every model, or goes on from what is there.
 
 python -m experiments.studies.objectives --config=configs/digits.py --out=runs/studies
 """
@@ -8,22 +8,19 @@ python -m experiments.studies.objectives --config=configs/digits.py --out=runs/s
 from pathlib import Path
 
 from absl import flags
-from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
-import cfg_jax
-from cfg_jax import checks, plots
+from cfg_jax import checks
+from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
-from cfg_jax.text import markdown
-from cfg_jax.training import trainer
 from experiments.helpers import cli, gallery
 
-CONFIG = cli.define_config()
+CONFIG = cli.define_config(required=True)
 OUT = gallery.define_out("objectives")
-SEEDS = flags.DEFINE_string("seeds", "0,1", "of the training, a model each")
-W = flags.DEFINE_string("w", "0,0.5,1", "guidance weights")
+SEEDS = cli.define_numbers("seeds", "0,1", "of the training, a model each", int)
+W = cli.define_numbers("w", "0,0.5,1", "guidance weights")
 PASSES = flags.DEFINE_integer("passes", 32, "through one half of the network, for an image", lower_bound=4)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
-flags.mark_flag_as_required("config")
 
 OBJECTIVES = {
     "paper": {"predicts": "eps", "error": "eps", "density": "sech"},
@@ -39,55 +36,52 @@ WALKS = {
 }
 
 
-@plots.styled
-def main():
-    config, ws = CONFIG.value, gallery.weights(W.value)
+@gallery.styled
+def main() -> None:
+    config, ws, num_images = CONFIG.value, W.value, NUM_IMAGES.value
     for w in ws:
         checks.guidance_weight(w, config, "--w")
-    runs = {
-        name: [trained(config, name, seed) for seed in cli.numbers(SEEDS.value, int, "seeds")] for name in OBJECTIVES
-    }
-    scorer = gallery.scorer(runs["paper"][0], OUT.value, NUM_IMAGES.value)
-    lines = [["objective", "drawn by", *(f"w = {w:g}" for w in ws)], ["---", "---", *["---:"] * len(ws)]]
-    figure = Figure(figsize=(3 * len(WALKS), 3.2))
-    axes = dict(zip(WALKS, figure.subplots(1, len(WALKS), sharey=True), strict=True))
-    rows = {}
-    for name, of in runs.items():
-        models = [cfg_jax.load(run) for run in of]
-        for walk, (each, fields) in WALKS.items():
+    models = {name: [trained(config, name, seed) for seed in SEEDS.value] for name in OBJECTIVES}
+    scorer = gallery.scorer(workdir(config, "paper", SEEDS.value[0]), OUT.value, num_images)
+    lines = [["objective", "drawn by", *(f"w = {w:g}" for w in ws)]]
+    figure, axes = gallery.subplots(len(WALKS), (3 * len(WALKS), 3.2), sharey=True)
+    best = {}
+    for name in OBJECTIVES:
+        rows = []
+        for ax, (walk, (each, fields)) in zip(axes, WALKS.items(), strict=True):
             num_steps = PASSES.value // each
-            found = [gallery.over_runs(scorer, models, w, num_steps=num_steps, **fields) for w in ws]
-            rows[name, walk] = found
-            lines.append([name, walk, *map(gallery.said, found)])
-            axes[walk].plot(ws, [claims.score(row, "fid") for row in found], "o-", label=name)
-            axes[walk].set(title=walk, xlabel="w", yscale="log")
-    axes["Algorithm 2"].set_ylabel(claims.score_name(found[0], "fid"))
-    axes["Algorithm 2"].legend()
+            cells = [gallery.over_runs(scorer, models[name], w, num_steps=num_steps, **fields) for w in ws]
+            lines.append([name, walk, *map(gallery.shown, cells)])
+            ax.plot(ws, gallery.fids(cells), "o-", label=name)
+            ax.set(title=walk, xlabel="w", yscale="log")
+            rows += cells
+        best[name] = min(rows, key=lambda row: claims.score(row, "fid"))
+    fid, seeds = claims.score_name(best["paper"], "fid"), ",".join(map(str, SEEDS.value))
+    axes[0].set_ylabel(fid)
+    axes[0].legend()
     figure.suptitle(
-        f"{config.data.name}: mean of training seeds {SEEDS.value}, N = {NUM_IMAGES.value:,} images a point, "
+        f"{config.data.name}: mean of training seeds {seeds}, N = {num_images:,} images a point, "
         f"{PASSES.value} passes, seed 0"
     )
-    best = {
-        name: min((row for walk in WALKS for row in rows[name, walk]), key=lambda r: claims.score(r, "fid"))
-        for name in runs
-    }
     others = ", ".join(f"{gallery.gap(best[name], best['paper'])} of {name}" for name in ("v", "flow"))
     about = (
-        f"{claims.score_name(found[0], 'fid')}, {config.train.num_steps} steps, training seeds {SEEDS.value}, mean; "
-        f"{NUM_IMAGES.value} images, {PASSES.value} passes through each half, ± the bootstrap standard error over "
+        f"{fid}, {config.train.num_steps} steps, training seeds {seeds}, mean; "
+        f"{num_images} images, {PASSES.value} passes through each half, ± the bootstrap standard error over "
         f"images. Each objective's least distance, less the paper's: {others}; that each is "
         "the least of its rows is not in the error."
     )
-    gallery.write(OUT.value, "objectives", figure, markdown(lines), about, config.data.name)
+    gallery.write(OUT.value, "objectives", figure, gallery.table(lines, (0, 1)), about, config.data.name)
 
 
-def trained(config, name, seed):
-    own = config.copy_and_resolve_references()
-    own.objective.update(OBJECTIVES[name])
-    own.seed = seed
-    run = Path(OUT.value) / f"objectives-{config.data.name}" / f"{name}-seed{seed}"
-    trainer.train(own, run)
-    return run
+def workdir(config: ConfigDict, name: str, seed: int) -> Path:
+    return Path(OUT.value) / f"objectives-{config.data.name}" / f"{name}-seed{seed}"
+
+
+def trained(config: ConfigDict, name: str, seed: int) -> Model:
+    config = config.copy_and_resolve_references()
+    config.objective.update(OBJECTIVES[name])
+    config.seed = seed
+    return gallery.trained(config, workdir(config, name, seed))
 
 
 if __name__ == "__main__":

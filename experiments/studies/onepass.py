@@ -1,6 +1,6 @@
 """Guidance in one pass: a student of w, students of few steps, and model guidance, against the run they come from.
 
-It trains them of every run, by experiments.distill's recipe, and goes on from what is there.
+It trains them from every run, as experiments.distill does, or goes on from what is there.
 
 python -m experiments.studies.onepass --runs=runs/digits-flow,runs/digits-flow-seed1 --out=runs/studies
 """
@@ -8,104 +8,87 @@ python -m experiments.studies.onepass --runs=runs/digits-flow,runs/digits-flow-s
 from pathlib import Path
 
 from absl import flags
-from matplotlib.figure import Figure
 
-import cfg_jax
-from cfg_jax import checks, plots
 from cfg_jax.diffusion import distill
-from cfg_jax.errors import require
+from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
-from cfg_jax.text import markdown
-from cfg_jax.training import students, trainer
+from cfg_jax.training import students
 from experiments.helpers import cli, gallery
 
-RUNS = flags.DEFINE_list("runs", None, "training seeds of one flow, see configs/digits_flow.py")
+RUNS = gallery.define_runs("flow, see configs/digits_flow.py")
 OUT = gallery.define_out("onepass")
-W = flags.DEFINE_string("w", "0,0.5,1,2", "guidance weights, within 0 and 4")
-T = flags.DEFINE_string("T", "4,8,16", "Euler's steps of the run and of its student")
-STEPS = flags.DEFINE_string("steps", "8,4,2,1", "of the halved students, each half of the one before")
+W = cli.define_numbers("w", "0,0.5,1,2", "guidance weights, within 0 and 4", low=0, high=4)
+T = cli.define_numbers("T", "4,8,16", "Euler's steps of the run and of its student", int, 1)
+STEPS = cli.define_numbers("steps", "8,4,2,1", "of the halved students, each half of the one before", int, 1)
 HALVING = flags.DEFINE_integer("halving_steps", 300, "training steps of each of them", lower_bound=1)
 OMEGA = flags.DEFINE_float("omega", 0.5, "of model guidance", lower_bound=0.0, upper_bound=0.99)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
-TRAINING = cli.define_training()
-flags.mark_flag_as_required("runs")
+cli.define_training()
 
 
-@plots.styled
-def main():
-    runs: list[str] = RUNS.value  # type: ignore[assignment]
-    ws, steps, halved = gallery.weights(W.value), gallery.positive(T.value, "T"), gallery.positive(STEPS.value, "steps")
-    require(all(0 <= w <= 4 for w in ws), f"--w={W.value}: students are trained for 0 to 4")
+@gallery.styled
+def main() -> None:
+    runs, ws, steps, halved = RUNS.value, W.value, T.value, STEPS.value
     students.check_halvings(halved)
-    teachers = [cfg_jax.load(run) for run in runs]
-    for w in ws:
-        checks.guidance_weight(w, teachers[0].config, "--w")
-    taught = [family(run, model, halved) for run, model in zip(runs, teachers, strict=True)]
+    families = [family(run, gallery.load(run, ws), halved) for run in runs]
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value)
-    euler = {"name": "ddim", "eta": 0.0, "grid": "t"}
-    found = {}  # (name, T): a row of each w
-    for n in steps:
-        for name, models in (("teacher", teachers), ("student", [of["student"] for of in taught])):
-            found[name, n] = [gallery.over_runs(scorer, models, w, num_steps=n, **euler) for w in ws]
-    for n in halved:
-        models = [of[n] for of in taught]
-        found["halved", n] = [
-            gallery.over_runs(scorer, models, w, num_steps=n, **euler | {"grid": "shifted"}) for w in ws
-        ]
-    lines = [["", "T", "passes", *(f"w = {w:g}" for w in ws)], ["---", *["---:"] * (len(ws) + 2)]]
-    for (name, n), rows in found.items():
-        lines.append([name, str(n), str(rows[-1]["passes"]), *map(gallery.said, rows)])
+
+    def scores(member: str | int, w: float, num_steps: int, grid: str = "t") -> dict:
+        models = [models[member] for models in families]
+        return gallery.over_runs(scorer, models, w, num_steps=num_steps, name="ddim", eta=0.0, grid=grid)
+
+    curves = {(name, n): [scores(name, w, n) for w in ws] for n in steps for name in ("teacher", "student")}
+    curves |= {("halved", n): [scores(n, w, n, "shifted") for w in ws] for n in halved}
+    lines = [["", "T", "passes", *(f"w = {w:g}" for w in ws)]]
+    for (name, n), rows in curves.items():
+        lines.append([name, str(n), str(rows[-1]["passes"]), *map(gallery.shown, rows)])
     if OMEGA.value:
-        row = gallery.over_runs(scorer, [of["omega"] for of in taught], 0.0, num_steps=steps[-1], **euler)
-        cells = [gallery.said(row) if abs(w - distill.fixed_point(OMEGA.value)) < 1e-6 else "" for w in ws]
+        row = scores("omega", 0.0, steps[-1])
+        cells = [gallery.shown(row) if abs(w - distill.fixed_point(OMEGA.value)) < 1e-6 else "" for w in ws]
         lines.append([f"model guidance, omega = {OMEGA.value:g}", str(steps[-1]), str(row["passes"]), *cells])
-    figure = Figure(figsize=(2.6 * len(ws), 3.2))
-    for i, (ax, w) in enumerate(zip(figure.subplots(1, len(ws), sharey=True, squeeze=False)[0], ws, strict=True)):
+    baseline = curves["teacher", steps[-1]]
+    fid = claims.score_name(baseline[0], "fid")
+    figure, axes = gallery.subplots(len(ws), (2.6 * len(ws), 3.2), sharey=True)
+    for i, (ax, w) in enumerate(zip(axes, ws, strict=True)):
         for name in ("teacher", "student", "halved"):
-            points = sorted(
-                (rows[i]["passes"], claims.score(rows[i], "fid")) for (of, _), rows in found.items() if of == name
-            )
+            cells = [rows[i] for (member, _), rows in curves.items() if member == name]
+            points = sorted((row["passes"], claims.score(row, "fid")) for row in cells)
             ax.plot(*zip(*points, strict=True), "o-", label=name)
         ax.set(title=f"w = {w:g}", xlabel="passes", xscale="log", yscale="log")
         ax.set_xticks([1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16, 32])
-        if not i:
-            ax.set_ylabel(claims.score_name(rows[0], "fid"))
-            ax.legend()
-    figure.suptitle(
-        f"{scorer.config.data.name}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} a point, seed 0"
-    )
+    axes[0].set_ylabel(fid)
+    axes[0].legend()
+    data = scorer.config.data.name
+    figure.suptitle(f"{data}: mean of {len(runs)} training seeds, N = {NUM_IMAGES.value:,} a point, seed 0")
     lines.append([f"less the teacher's at T = {steps[-1]}", "", "", *[""] * len(ws)])
-    for (name, n), rows in found.items():
+    for (name, n), rows in curves.items():
         if name == "halved" or (name, n) == ("student", steps[-1]):
-            gaps = [gallery.gap(a, b) for a, b in zip(rows, found["teacher", steps[-1]], strict=True)]
+            gaps = map(gallery.gap, rows, baseline)
             lines.append([name, str(n), str(rows[-1]["passes"]), *gaps])
     about = (
-        f"{claims.score_name(rows[0], 'fid')}, means of {len(runs)} training seeds; {NUM_IMAGES.value} images, ± the "
+        f"{fid}, means of {len(runs)} training seeds; {NUM_IMAGES.value} images, ± the "
         "bootstrap standard error over images, of a difference over the same images. Halved students are drawn by DDIM "
         "on the grid shifted, the others by Euler's steps; passes are those of w above 0."
     )
-    gallery.write(OUT.value, "onepass", figure, markdown(lines), about, scorer.config.data.name)
+    gallery.write(OUT.value, "onepass", figure, gallery.table(lines), about, data)
 
 
-def family(run, model, steps):
-    """{"student": a model, N: a halved one, "omega": one by model guidance} of a run."""
-    out = Path(OUT.value) / f"onepass-{model.config.data.name}"
-    found, last = {}, str(out / f"{Path(run).name}-student")
-    config = cli.training(students.distilled(model.config, run, 0, 4), TRAINING)
-    trainer.train(config, last)
-    found["student"] = cfg_jax.load(last)
+def family(run: str, teacher: Model, steps: list[int]) -> dict[str | int, Model]:
+    """Return a run's models: "teacher", its "student", halved ones by their number of steps, and "omega"."""
+    start = Path(OUT.value, f"onepass-{teacher.config.data.name}", Path(run).name)
+    workdir = f"{start}-student"
+    model = gallery.trained(cli.training(students.distilled(teacher.config, run, 0, 4)), workdir)
+    models: dict[str | int, Model] = {"teacher": teacher, "student": model}
     for n in steps:
-        config = students.halved(cfg_jax.load(last).config, last, n)
+        config = students.halved(model.config, workdir, n)
         config.train.num_steps = HALVING.value
-        last = str(out / f"{Path(run).name}-{n}")
-        trainer.train(config, last)
-        found[n] = cfg_jax.load(last)
+        workdir = f"{start}-{n}"
+        models[n] = model = gallery.trained(config, workdir)
     if OMEGA.value:
-        config = cli.training(model.config.copy_and_resolve_references(), TRAINING)
+        config = cli.training(teacher.config.copy_and_resolve_references())
         config.objective.omega = OMEGA.value
-        trainer.train(config, out / f"{Path(run).name}-omega")
-        found["omega"] = cfg_jax.load(out / f"{Path(run).name}-omega")
-    return found
+        models["omega"] = gallery.trained(config, f"{start}-omega")
+    return models
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 A class is a ring of twelve Gaussians. The rings stand apart ("separate") or are linked ("overlapping").
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ OBJECTIVE = loss.Objective(predicts="velocity", error="velocity", density="unifo
 
 
 def rings(name: str, num: int = 12, std: float = 0.2) -> Mixture:
-    """Class 0 on the left, class 1 on the right, of `num` Gaussians each."""
+    """Return class 0 on the left and class 1 on the right, of `num` Gaussians each."""
     (centre, radius), angles = RINGS[name], 2 * np.pi * np.arange(num) / num
     ring, aside = radius * np.stack([np.cos(angles), np.sin(angles)], 1), np.array([centre, 0])
     means = np.concatenate([ring - aside, ring + aside])
@@ -33,14 +34,16 @@ def rings(name: str, num: int = 12, std: float = 0.2) -> Mixture:
 
 
 class MLP(nn.Module):
-    """The velocity at z [B, 2], log-SNR [B], label c [B], of which num_classes is null, and weight w [B]."""
+    """Predicts the velocity at z, log-SNR, label c (num_classes is the null label) and weight w."""
 
     num_classes: int = 2
     width: int = 96
     depth: int = 3
 
     @nn.compact
-    def __call__(self, z, logsnr, c, w):
+    def __call__(
+        self, z: Float[Array, "b d"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w: Float[Array, " b"]
+    ) -> Float[Array, "b d"]:
         on_path = z / process.per_image(process.alpha(logsnr) + process.sigma(logsnr), z)
         angles = np.pi * flow.time_of(logsnr)[:, None] * jnp.array([0.5, 1.0, 2.0, 4.0])
         waves = jnp.concatenate([angles, on_path, 2 * on_path], axis=1)
@@ -53,11 +56,12 @@ class MLP(nn.Module):
 
 @flax.struct.dataclass
 class Field:
-    """A network of the velocity with its parameters. w: what a distilled one is asked for, scalar or [B]."""
+    """A network of the velocity with its parameters. w: the guidance weight of one that takes w, scalar or [B]."""
 
     params: Any
     net: MLP = flax.struct.field(pytree_node=False)
     w: Any = 0.0
+    takes_w: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def null(self) -> int:
@@ -77,7 +81,7 @@ def untrained() -> Field:
 
 
 def fit(key: Array, loss_fn: Partial, num_steps: int, start: Field | None = None) -> Field:
-    """A field after num_steps of Adam, its rate a cosine down to 0.
+    """Return a field after num_steps of Adam; the learning rate is a cosine down to 0.
 
     loss_fn: one of the losses below with its first arguments, a pytree: laws of one shape share a program.
     """
@@ -85,20 +89,20 @@ def fit(key: Array, loss_fn: Partial, num_steps: int, start: Field | None = None
 
 
 @partial(jax.jit, static_argnames="num_steps")
-def _fit(key, loss_fn, field, num_steps):
+def _fit(key: Array, loss_fn: Partial, field: Field, num_steps: int) -> Field:
     optimizer = optax.adam(optax.cosine_decay_schedule(8e-3, num_steps))
 
-    def step(carry, key):
+    def step(carry: tuple[Field, Any], key: Array) -> tuple[tuple[Field, Any], None]:
         field, state = carry
-        grads = jax.grad(lambda params: loss_fn(field.replace(params=params), key).mean())(field.params)
+        grads = jax.grad(lambda params: loss_fn(dataclasses.replace(field, params=params), key).mean())(field.params)
         updates, state = optimizer.update(grads, state)
-        return (field.replace(params=optax.apply_updates(field.params, updates)), state), None
+        return (dataclasses.replace(field, params=optax.apply_updates(field.params, updates)), state), None
 
     return jax.lax.scan(step, (field, optimizer.init(field.params)), jax.random.split(key, num_steps))[0][0]
 
 
 def data_loss(law: Mixture, field: Field, key: Array) -> Float[Array, " b"]:
-    """Algorithm 1 on draws of a law: what trains a field of both halves."""
+    """Return the loss of Algorithm 1 on draws of a law, which trains both halves of a field."""
     x_key, drop_key, key = jax.random.split(key, 3)
     x, c = law.sample(x_key, BATCH)
     z, logsnr, eps = OBJECTIVE.noised(key, x)
@@ -107,45 +111,48 @@ def data_loss(law: Mixture, field: Field, key: Array) -> Float[Array, " b"]:
 
 
 def pair_loss(
-    eps: Float[Array, "n d"], x: Float[Array, "n d"], c: Int[Array, " n"], w: Float[Array, " n"], field: Field, key
-) -> Float[Array, " b"]:
-    """Reflow: x - eps of a flow's own beginnings and ends, at labels c, guided at w. Liu et al. 2023, Equation 1."""
-    of_key, key = jax.random.split(key)
-    of = jax.random.randint(of_key, (BATCH,), 0, len(x))
-    z, logsnr, noise = OBJECTIVE.noised(key, x[of], eps[of])
-    return OBJECTIVE.loss(field.replace(w=w[of]).predict, z, logsnr, c[of], x[of], noise)
+    eps: Float[Array, "n d"], x: Float[Array, "n d"], c: Int[Array, " n"], w: Float[Array, " n"], field: Field,
+    key: Array,
+) -> Float[Array, " b"]:  # fmt: skip
+    """Return the loss of reflow: x - eps of a flow's beginnings and ends, guided at w. Liu et al. 2023, Equation 1."""
+    index_key, key = jax.random.split(key)
+    i = jax.random.randint(index_key, (BATCH,), 0, len(x))
+    z, logsnr, noise = OBJECTIVE.noised(key, x[i], eps[i])
+    return OBJECTIVE.loss(dataclasses.replace(field, w=w[i]).predict, z, logsnr, c[i], x[i], noise)
 
 
-def teacher_loss(law: Mixture, teacher: Field, w_max, field: Field, key: Array) -> Float[Array, " b"]:
-    """Equation 6 of the teacher at w ~ U[0, w_max], in one pass of a field that is told w. Meng et al. 2023."""
+def teacher_loss(law: Mixture, teacher: Field, w_max: float, field: Field, key: Array) -> Float[Array, " b"]:
+    """Return the loss to the teacher's Equation 6 at w ~ U[0, w_max], of a field that takes w. Meng et al. 2023."""
     x_key, w_key, key = jax.random.split(key, 3)
     x, c = law.sample(x_key, BATCH)
     z, logsnr, _ = OBJECTIVE.noised(key, x)
     w = w_max * jax.random.uniform(w_key, c.shape)
     target = guidance.guided(teacher.predict, w, teacher.null)(z, logsnr, c)
-    return OBJECTIVE.distance(field.replace(w=w).predict(z, logsnr, c), z, logsnr, target)
+    return OBJECTIVE.distance(dataclasses.replace(field, w=w).predict(z, logsnr, c), z, logsnr, target)
 
 
-def velocity(model, w=0.0) -> Callable:
-    """The guided velocity of a law or a field: (z_t, t, c) -> [B, D]."""
+def velocity(model: Any, w: Any = 0.0) -> Callable:
+    """Return the guided velocity of a law or a field: (z_t, t, c) -> [B, D]. One that takes w needs one pass."""
+    if getattr(model, "takes_w", False):
+        model, w = model.replace(w=w), 0.0
     return flow.velocity_fn(guidance.guided(model.eps_fn, w, model.null))
 
 
-def diffused(law: Mixture, key: Array, num: int, t) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
-    """Points z_t of the straight path from noise to draws of the law, and their classes."""
+def diffused(law: Mixture, key: Array, num: int, t: float) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+    """Return points z_t of the straight path from noise to draws of the law, and their classes."""
     x_key, key = jax.random.split(key)
     x, c = law.sample(x_key, num)
     return (1 - t) * jax.random.normal(key, x.shape) + t * x, c
 
 
-def tilted(law: Mixture, points: Float[Array, "n d"], t, c, w) -> Float[Array, " n"]:
-    """p(z_t | c)^(1 + w) p(z_t)^-w at points of a grid, with the sum 1 over them. w = 0 is p(z_t | c)."""
+def tilted(law: Mixture, points: Float[Array, "n d"], t: Any, c: Any, w: Any) -> Float[Array, " n"]:
+    """Return p(z_t | c)^(1 + w) p(z_t)^-w at points of a grid, with the sum 1 over them. w = 0 is p(z_t | c)."""
     logsnr = flow.logsnr_of(t)
     z = points * (process.alpha(logsnr) + process.sigma(logsnr))
     cond, uncond = (law.log_density(z, logsnr, jnp.array(label)) for label in (c, law.null))
     return jax.nn.softmax((1 + w) * cond - w * uncond)
 
 
-def labelled(model, label) -> Callable:
-    """A model's eps_fn of one label, whatever c it is given."""
+def labelled(model: Any, label: Any) -> Callable:
+    """Return a model's eps_fn of one label, which takes no notice of c."""
     return lambda z, logsnr, c: model.eps_fn(z, logsnr, jnp.full_like(c, label))

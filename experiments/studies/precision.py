@@ -1,4 +1,4 @@
-"""What bfloat16 costs a model when it is sampled: its eps, its x and its images beside float32's, as a table.
+"""Measure what bfloat16 costs in sampling: a model's eps, x and images against float32's, as a table.
 
 python -m experiments.studies.precision --run=experiments/results/fashion_mnist_16/model.safetensors
 
@@ -16,22 +16,19 @@ from cfg_jax.diffusion import guidance, process
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
-from cfg_jax.text import markdown
-from experiments.helpers import cli
+from experiments.helpers import cli, gallery
 
-RUN = flags.DEFINE_string("run", None, "run directory or exported file")
-LOGSNRS = flags.DEFINE_string("logsnrs", "-10,-5,-2,0,2,5,10", "where along the noise levels")
+RUN = cli.define_run()
+LOGSNRS = cli.define_numbers("logsnrs", "-10,-5,-2,0,2,5,10", "where along the noise levels")
 W = flags.DEFINE_float("w", 1.0, "of the guided column and of the images")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "how many, of classes in turn", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "of images and noise", lower_bound=0, upper_bound=2**31 - 1)
+SEED = cli.define_seed("of images and noise")
 OUT = flags.DEFINE_string("out", None, "also write what is printed")
-flags.mark_flags_as_required(["run"])
 
 
-def main():
+def main() -> None:
     if OUT.value:
         check_output(OUT.value, ".md")
-    logsnrs = cli.numbers(LOGSNRS.value, float, "logsnrs")
     half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps
     checks.guidance_weight(W.value, config, "--w")
@@ -40,8 +37,8 @@ def main():
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))
     noise = jax.random.normal(jax.random.key(SEED.value), x.shape)
 
-    rows = [["lambda", "eps(z, c)", f"eps guided, w = {W.value:g}", "x of the latter, grey levels"], ["---:"] * 4]
-    for logsnr in logsnrs:
+    rows = [["lambda", "eps(z, c)", f"eps guided, w = {W.value:g}", "x of the latter, grey levels"]]
+    for logsnr in LOGSNRS.value:
         at = jnp.full(len(x), logsnr)
         z = process.diffuse(x, noise, at)
         plain = [model.eps_fn(z, at, c) for model in (half, full)]
@@ -53,9 +50,9 @@ def main():
     text = (
         f"{RUN.value}: bfloat16 less float32, {len(x)} images, seed {SEED.value}, "
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}. eps by relative L2; x by its root mean square, not "
-        f"clipped.\n\n{markdown(rows)}\nImages of one noise at w = {W.value:g}, T = {num_steps}: they differ by "
-        f"{np.abs(a - b).mean():.3g} grey levels in the mean, {np.mean(np.abs(a - b) > 8):.1%} of the values by more "
-        "than 8.\n"
+        f"clipped.\n\n{gallery.table(rows, ())}\nImages of one noise at w = {W.value:g}, T = {num_steps}: they differ "
+        f"by {np.abs(a - b).mean():.3g} grey levels in the mean, {np.mean(np.abs(a - b) > 8):.1%} of the values by "
+        "more than 8.\n"
     )
     print(text)
     if OUT.value:

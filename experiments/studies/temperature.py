@@ -6,9 +6,11 @@ law has 1 / g; the noise's variance times tau gives tau. With --run, a trained m
 python -m experiments.studies.temperature --out=runs/studies --run=runs/digits-p0.1
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
@@ -17,137 +19,144 @@ from matplotlib.figure import Figure
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.diffusion.guidance import Guided, Stateless
+from cfg_jax.errors import require
 from cfg_jax.models.mixture import Mixture
-from cfg_jax.text import markdown
+from cfg_jax.sweep import claims
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("temperature")
-G = flags.DEFINE_string("g", "1,1.25,1.5,2,3", "powers of the score, above 1/2")
-TAU = flags.DEFINE_string("tau", "1,0.75,0.5,0.25", "shares of the noise's variance")
-W = flags.DEFINE_string("w", "0,0.25,0.5,1,2", "guidance weights")
+G = cli.define_numbers("g", "1,1.25,1.5,2,3", "powers of the score, above 1/2", low=0.5 + 1e-6)
+TAU = cli.define_numbers("tau", "1,0.75,0.5,0.25", "shares of the noise's variance", low=0)
+W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights")
 RUN = flags.DEFINE_string("run", None, "run directory or exported file; its class conditional samples are scored")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each setting of --run", lower_bound=20)
 NUM_STEPS = flags.DEFINE_integer("num_steps", 64, "T of --run and of the mixtures", lower_bound=2)
 
 MIXTURES = {"overlapping": ([-0.5, 0.5], [0.5, 0.5]), "separate": ([-1.0, 1.0], [0.15, 0.3])}
+NAMES = {"g": "score times g", "tau": "noise variance times tau", "w": "guidance at w"}
+PLAIN = guidance.Unguided(), samplers.Ancestral(0.3)
 
 
 @flax.struct.dataclass
 class Scaled(Stateless):
-    """The conditional score times g, one pass."""
+    """Multiplies the conditional score by g, in one pass."""
 
     g: Any
 
     passes: ClassVar = 1
 
-    def __call__(self, halves, z, logsnr, c, state):
+    def __call__(self, halves: guidance.Halves, z: Any, logsnr: Any, c: Any, state: Any) -> tuple[Guided, Any]:
         return Guided.of(self.g * halves.cond(z, logsnr, c)), state
 
 
 @flax.struct.dataclass
 class Cooled(samplers.Ancestral):
-    """Algorithm 2 with the variance of its noise times tau."""
+    """Algorithm 2, with the variance of its noise multiplied by tau."""
 
     tau: Any = 1.0
 
-    def step(self, predict, z, state, logsnr, logsnr_next, noise):
+    def step(self, predict: Any, z: Any, state: Any, logsnr: Any, logsnr_next: Any, noise: Any) -> tuple[Any, Any, Any]:
         return super().step(predict, z, state, logsnr, logsnr_next, self.tau**0.5 * noise)
 
 
-def settings(gs, taus, ws):
-    """(name, value, rule, sampler) of every point; those that change nothing are one and the same."""
+def settings(gs: list[float], taus: list[float], ws: list[float]) -> Iterator[tuple[str, float, Any, Any]]:
+    """Yield (name, value, rule, sampler) of every point."""
     yield from (("g", g, Scaled(g), samplers.Ancestral(0.3)) for g in gs)
     yield from (("tau", tau, guidance.Unguided(), Cooled(0.3, tau=tau)) for tau in taus)
     yield from (("w", w, guidance.ClassifierFree(w), samplers.Ancestral(0.3)) for w in ws)
 
 
-def exact_table(gs, taus):
-    grid, scaled = schedule.grid(2048), lambda z, logsnr, g: g * exact.eps(z, logsnr, 1.0)
-    rows = [["N(0, 1)", "Algorithm 2", "law", "ODE", "tempered law"], ["---", *["---:"] * 4]]
-    for g in gs:
-        sde, ode = (exact.sampled_variance(s, grid, g, scaled) for s in (samplers.Ancestral(0.0), samplers.DDIM(0.0)))
+def scaled_eps(z: jax.Array, logsnr: jax.Array, g: float) -> jax.Array:
+    return g * exact.eps(z, logsnr, 1.0)
+
+
+def exact_table() -> str:
+    grid, rows = schedule.grid(2048), [["N(0, 1)", "Algorithm 2", "law", "ODE", "tempered law"]]
+    for g in G.value:
+        both = samplers.Ancestral(0.0), samplers.DDIM(0.0)
+        sde, ode = (exact.sampled_variance(sampler, grid, g, scaled_eps) for sampler in both)
         rows.append([f"score times {g:g}", f"{sde:.3f}", f"{1 / (2 * g - 1):.3f}", f"{ode:.3f}", f"{1 / g:.3f}"])
-    for tau in taus:
-        found = exact.sampled_variance(Cooled(0.0, tau=tau), grid, 1.0, scaled)
-        rows.append([f"noise variance times {tau:g}", f"{found:.3f}", f"{tau:.3f}", "", f"{tau:.3f}"])
-    return markdown(rows)
+    for tau in TAU.value:
+        variance = exact.sampled_variance(Cooled(0.0, tau=tau), grid, 1.0, scaled_eps)
+        rows.append([f"noise variance times {tau:g}", f"{variance:.3f}", f"{tau:.3f}", "", f"{tau:.3f}"])
+    return gallery.table(rows)
 
 
-def of_mixtures():
-    """Class 0 of two mixtures: densities of what g = 2, tau = 1/2 and w = 1 sample."""
+def of_mixtures() -> Figure:
+    """Draw class 0 of two mixtures: densities of what g = 2, tau = 1/2 and w = 1 sample."""
     figure = Figure(figsize=(9, 3.9))
-    chosen = [("w", 0, guidance.Unguided(), samplers.Ancestral(0.3)), *settings([2.0], [0.5], [1.0])]
+    chosen = [("w", 0, *PLAIN), *settings([2.0], [0.5], [1.0])]
     num, bins = 20_000, np.linspace(-2.2, 1.6, 77)
     for row, (name, (means, stds)) in zip(figure.subplots(2, len(chosen)), MIXTURES.items(), strict=True):
         model = Mixture(jnp.float32(means)[:, None], jnp.float32(stds), jnp.float32([0.5, 0.5]))
         for ax, (letter, value, rule, sampler) in zip(row, chosen, strict=True):
             x, _ = gallery.drawn(model, rule, sampler, schedule.grid(NUM_STEPS.value), num)
             ax.hist(x[:, 0], bins, density=True, histtype="stepfilled")
-            for k, color in ((0, "k"), (1, "0.7")):
-                density = np.exp(-0.5 * ((bins - means[k]) / stds[k]) ** 2) / stds[k] / (2 * np.pi) ** 0.5
-                ax.plot(bins, density, color=color)
+            for mean, std, color in zip(means, stds, ("k", "0.7"), strict=True):
+                ax.plot(bins, np.exp(-0.5 * ((bins - mean) / std) ** 2) / std / (2 * np.pi) ** 0.5, color=color)
             ax.set(title=f"{letter} = {value:g}", yticks=[], xticks=[])
         row[0].set_ylabel(name)
     figure.suptitle(f"Class 0 of two Gaussians: N = {num:,} samples, T = {NUM_STEPS.value}, seed 0; black: p(x | 0)")
     return figure
 
 
-def of_run(points):
-    """IS and Frechet distance of a trained model's samples: rows and a figure."""
-    scored = gallery.Scored(RUN.value, NUM_IMAGES.value, NUM_STEPS.value, OUT.value)
-    names = {"g": "score times g", "tau": "noise variance times tau", "w": "guidance at w"}
-    rows, curves, plain = [], {}, None
-    for letter, value, rule, sampler in points:
-        unchanged = value == (0 if letter == "w" else 1)
-        found = plain if unchanged and plain else scored(guidance.Unguided() if unchanged else rule, sampler)
-        plain = plain or (found if unchanged else None)
-        (fid, fid_error), (inception, is_error) = found["fid"], found["is"]
-        rows.append([names[letter], f"{value:g}", f"{fid:.2f} ± {fid_error:.2f}", f"{inception:.3f} ± {is_error:.3f}"])
-        curves.setdefault(letter, []).append((inception, fid, is_error, fid_error))
-    figure = Figure()
-    axes, named = figure.subplots(), {}
+def of_run() -> tuple[str, str, Figure, str]:
+    """Score a trained model's samples: the data's name, a table, a figure and the verdict."""
+    scorer = gallery.scorer(RUN.value, OUT.value, NUM_IMAGES.value, NUM_STEPS.value, bootstrap=20, splits=1)
+    data = scorer.config.data
+    require(data.num_classes > 1, f"--run={RUN.value} has no classes to guide to")
+    cells, curves, plain = [], {letter: [] for letter in NAMES}, None
+    for letter, value, rule, sampler in settings(G.value, TAU.value, W.value):
+        if value == (0 if letter == "w" else 1):  # the points that change nothing are one
+            row = plain = plain or scorer(*PLAIN)
+        else:
+            row = scorer(rule, sampler)
+        cells.append([NAMES[letter], f"{value:g}", gallery.shown(row), gallery.shown(row, "is", 3)])
+        curves[letter].append([f(row, name) for f in (claims.score, claims.spread) for name in ("is", "fid")])
+    fid, inception = claims.score_name(row, "fid"), claims.score_name(row, "is")
+    figure, [axes] = gallery.subplots()
+    labels = {}
     for letter, curve in curves.items():
-        [line] = axes.plot(*np.array(curve).T[:2], "o-", label=names[letter])
-        named[line] = [value for name, value, *_ in rows if name == names[letter]]
-    axes.set(xlabel=scored.names["is"], ylabel=scored.names["fid"], yscale="log")
+        [line] = axes.plot(*np.array(curve).T[:2], "o-", label=NAMES[letter])
+        labels[line] = [value for name, value, *_ in cells if name == NAMES[letter]]
+    axes.set(xlabel=inception, ylabel=fid, yscale="log")
     axes.set_title(
-        f"{scored.name}: N = {NUM_IMAGES.value:,} images a point, T = {NUM_STEPS.value}, seed 0\n"
+        f"{data.name}: N = {NUM_IMAGES.value:,} images a point, T = {NUM_STEPS.value}, seed 0\n"
         "g, tau and w are beside their points"
     )
     axes.legend()
-    plots.name_points(named)
-    header = [["", "value", scored.names["fid"], scored.names["is"]], ["---", *["---:"] * 3]]
-    return scored.name, [*header, *rows], figure, verdict(curves)
+    plots.name_points(labels)
+    return data.name, gallery.table([["", "value", fid, inception], *cells]), figure, verdict(curves)
 
 
-def verdict(curves):
-    """Claim 8: at an IS of guidance each other knob has a higher distance, or never gets there, and at none a lower."""
-    said, signs = [], {}
+def verdict(curves: dict[str, list[list[float]]]) -> str:
+    """Judge claim 8: at an IS of guidance both other knobs have a higher distance somewhere, or never reach that IS.
+
+    curves: lists of [IS, distance, error of the IS, error of the distance] by letter.
+    """
+    texts, signs = [], {}
     for letter, name in (("g", "the scaled score"), ("tau", "less noise")):
         inception, fid, _, error = np.array(sorted(curves[letter])).T
         gaps = []
-        for level, of_guidance, _, own_error in curves["w"][1:]:
+        for level, guided, _, guided_error in curves["w"][1:]:
             if inception[0] < level <= inception[-1]:
-                gap, gap_error = np.interp(level, inception, fid) - of_guidance, np.interp(level, inception, error)
-                gaps.append((level, gap, np.hypot(gap_error, own_error)))
-        signs[letter] = [int(gap > 2 * error) - int(gap < -2 * error) for _, gap, error in gaps] or [1]
+                gap, gap_error = np.interp(level, inception, fid) - guided, np.interp(level, inception, error)
+                gaps.append((level, gap, np.hypot(gap_error, guided_error)))
+        signs[letter] = [claims.Difference(gap, error).sign for _, gap, error in gaps] or [1]
         at = ", ".join(f"{gap:+.1f} ± {error:.1f} at {level:.2f}" for level, gap, error in gaps)
-        said.append(f"{name}: {at or f'none, it reaches {inception[-1]:.2f}'}")
-    lower = any(-1 in of_knob for of_knob in signs.values())
-    higher = all(1 in of_knob for of_knob in signs.values())
-    word = "contradicted" if lower else "supported" if higher else "undecided"
-    return f"Claim 8 is {word}: the distance less guidance's, at the IS of each w: {'; '.join(said)}."
+        texts.append(f"{name}: {at or f'none, it reaches {inception[-1]:.2f}'}")
+    lower, higher = any(-1 in s for s in signs.values()), all(1 in s for s in signs.values())
+    word = claims.REFUTED if lower else claims.SUPPORTED if higher else claims.OPEN
+    return f"Claim 8 is {word}: the distance less guidance's, at the IS of each w: {'; '.join(texts)}."
 
 
-@plots.styled
-def main():
-    gs = gallery.positive(G.value, "g", 0.5 + 1e-6, float)
-    taus, ws = gallery.positive(TAU.value, "tau", 0.0, float), gallery.weights(W.value)
+@gallery.styled
+def main() -> None:
     if not RUN.value:
-        return gallery.write(OUT.value, "temperature", of_mixtures(), exact_table(gs, taus), "T = 2,048, v = 0.")
-    name, rows, figure, said = of_run([*settings(gs, taus, ws)])
-    about = f"{RUN.value}, {NUM_IMAGES.value} images of one seed a row, T = {NUM_STEPS.value}, v = 0.3. {said}"
-    gallery.write(OUT.value, "temperature", figure, markdown(rows), about, name)
+        return gallery.write(OUT.value, "temperature", of_mixtures(), exact_table(), "T = 2,048, v = 0.")
+    name, table, figure, judged = of_run()
+    about = f"{RUN.value}, {NUM_IMAGES.value} images of one seed a row, T = {NUM_STEPS.value}, v = 0.3. {judged}"
+    gallery.write(OUT.value, "temperature", figure, table, about, name)
 
 
 if __name__ == "__main__":

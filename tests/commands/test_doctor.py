@@ -76,7 +76,7 @@ def test_a_reference_is_looked_at(tiny, tmp_path):
 
 
 def test_features_of_inception_are_read(tiny, monkeypatch):
-    assert doctor.features(tiny).startswith("of a classifier of the data")
+    assert doctor.features(tiny).startswith("of a feature classifier of the data")
     monkeypatch.setattr(inception, "load", lambda path: (None, None, "0123456789abcdef"))
     tiny.eval.update(features="inception", inception="i.npz")
     assert doctor.features(tiny) == "i.npz: Inception, sha256 0123456789ab"
@@ -101,7 +101,7 @@ def test_a_cache_of_programs(tmp_path):
 def test_memory_that_no_device_tells(tiny, monkeypatch):
     monkeypatch.setattr(doctor.jax, "default_backend", lambda: "tpu")
     tiny.train.fsdp = 4
-    assert doctor.memory(tiny).endswith("it does not say how much it has")
+    assert doctor.memory(tiny).endswith("the device does not report its memory")
 
 
 def test_it_goes_on_after_any_error(monkeypatch, capsys):

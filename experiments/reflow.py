@@ -14,10 +14,9 @@ from absl import flags
 
 import cfg_jax
 from cfg_jax import checks
-from cfg_jax.data import pairs
 from cfg_jax.errors import InputError
 from cfg_jax.files import check_directory
-from cfg_jax.sampling import ode
+from cfg_jax.sampling import pairs
 from cfg_jax.training import students, trainer
 from experiments.helpers import cli
 
@@ -33,9 +32,9 @@ cli.define_training()
 def main() -> None:
     check_directory(WORKDIR.value, "run")
     model = cfg_jax.load(RUN.value)
-    ode.check(model, W.value)
+    pairs.check(model, W.value)
     asked = PAIRS.value, W.value, NUM_STEPS.value, SEED.value
-    path = ode.path_of_pairs(WORKDIR.value, model, *asked)
+    path = pairs.path_of(WORKDIR.value, model, *asked)
     config = cli.training(students.rectified(model.config, RUN.value, str(path), W.value))
     config.seed = SEED.value
     checks.everything(config)
@@ -43,7 +42,7 @@ def main() -> None:
     if not path.exists() and saved.exists():
         raise InputError(f"{WORKDIR.value} holds another run: choose another --workdir, or the flags it was made with")
     if not path.exists():
-        pairs.write(path, ode.pairs(model, *asked))
+        pairs.write(path, pairs.make(model, *asked))
     trainer.train(config, WORKDIR.value)
     print(f"{WORKDIR.value} is rectified: its w = 0 draws what w = {W.value:g} of {RUN.value} does")
 

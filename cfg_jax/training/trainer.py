@@ -23,7 +23,7 @@ from cfg_jax.files import check_directory, only_one
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.store.checkpoint import Checkpoints
-from cfg_jax.training import hosts, records, samples, start, targets
+from cfg_jax.training import hosts, records, samples, start, students
 from cfg_jax.training import step as steps
 from cfg_jax.training.stop import AHEAD, Signals, agreed, stops_after
 from cfg_jax.training.writers import Writer
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> 
     build.network(config)
     source, config = sources.load(config)
     hosts.agree({"workdir": workdir} | {f"config.{field}": value for field, value in configs.flat(config).items()})
-    teacher, source, config = targets.load(config, source)
+    teacher, source, config = students.load(config, source)
     mesh = meshes.training_mesh(config.train)
     with only_one(workdir) if jax.process_index() == 0 else nullcontext():
         signals = Signals()

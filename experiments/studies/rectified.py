@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from cfg_jax.data import pairs
-from cfg_jax.sampling import draw, ode
+from cfg_jax.sampling import draw, pairs
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.training import students
@@ -42,7 +41,7 @@ def main() -> None:
     def straightness(name: str, at: float) -> float:
         """Return the mean over training seeds and 200 paths."""
         labels = draw.labels_by_rule("balanced", 200, flows[0].config.data.num_classes, 0)
-        return float(np.mean([ode.straightness(model, labels, at) for model in families[name]]))
+        return float(np.mean([pairs.straightness(model, labels, at) for model in families[name]]))
 
     curves = {
         "flow": ("flow", 0.0), "rectified": ("rectified", 0.0), f"flow, w = {w:g}": ("flow", w),
@@ -77,9 +76,9 @@ def reflowed(run: str, model: Model, w: float) -> Model:
     """Return the model of a run rectified at w."""
     workdir = Path(OUT.value, f"rectified-{model.config.data.name}", f"{Path(run).name}-w{w:g}")
     asked = PAIRS.value, w, NUM_STEPS.value
-    path = ode.path_of_pairs(workdir, model, *asked)
+    path = pairs.path_of(workdir, model, *asked)
     if not path.exists():
-        pairs.write(path, ode.pairs(model, *asked))
+        pairs.write(path, pairs.make(model, *asked))
     return gallery.trained(cli.training(students.rectified(model.config, run, str(path), w)), workdir)
 
 

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 import cfg_jax
-from cfg_jax.data import pairs, sources
+from cfg_jax.data import sources
 from cfg_jax.errors import InputError
 from cfg_jax.evaluation import classifiers
+from cfg_jax.sampling import pairs
 from cfg_jax.sweep import run as sweeps
-from cfg_jax.training import students, targets, trainer
+from cfg_jax.training import students, trainer
 from experiments.helpers import model_card
 
 
@@ -94,7 +95,7 @@ def test_pairs_without_a_null_label_are_taken(tiny, tmp_path):
     made = pairs.Pairs(np.zeros((4, 8, 8, 2), np.float32), np.zeros(4, np.int32))
     pairs.write(tmp_path / "p.npz", made)
     tiny.teacher.update(how="pairs", run=str(tmp_path / "p.npz"))
-    assert len(targets.load(tiny, source)[1]) == 4
+    assert len(students.load(tiny, source)[1]) == 4
 
 
 def test_data_of_one_class_make_no_classifier(tmp_path):

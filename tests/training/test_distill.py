@@ -10,12 +10,11 @@ import pytest
 
 import cfg_jax
 from cfg_jax import checks
-from cfg_jax.data import pairs
 from cfg_jax.diffusion import distill, exact, guidance, process, samplers, schedule
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
 from cfg_jax.models.mixture import Mixture
-from cfg_jax.sampling import draw, ode
+from cfg_jax.sampling import draw, pairs
 from cfg_jax.store import weights
 from cfg_jax.training import students, targets, trainer
 from tests.conftest import fill
@@ -84,7 +83,7 @@ def runs(tmp_path_factory):
     trainer.train(config, flow)
     trainer.train(students.distilled(config, flow, 0, 4), student)
     trainer.train(students.halved(weights.read(student)[0], student, 2), few)
-    made = ode.pairs(cfg_jax.load(flow), 24, 0.0, 2)
+    made = pairs.make(cfg_jax.load(flow), 24, 0.0, 2)
     pairs.write(root / "pairs.npz", made)
     trainer.train(students.rectified(config, flow, str(root / "pairs.npz"), 0.0), root / "reflow")
     return root
@@ -139,7 +138,7 @@ def test_what_a_student_cannot_do_is_said_in_a_line(runs):
         (lambda: students.halved(flow, "flow", 2), "flow does not take w: distil its guidance first"),
         (lambda: students.distilled(student.config, "student", 0, 4), "it has been distilled, go on by --steps"),
         (lambda: students.halved(few.config, "few", 3), "--steps=3 is not half of the teacher's 2"),
-        (lambda: ode.pairs(few, 4, 0.0, 2), "name its teacher"),
+        (lambda: pairs.make(few, 4, 0.0, 2), "name its teacher"),
     ):
         with pytest.raises(InputError, match=said):
             make()
@@ -200,17 +199,17 @@ def test_pairs_are_the_odes_and_some_of_them_have_no_label(runs):
     assert made.shape == (8, 8, 1) and 0 < (made.labels == 10).sum() < 24
     np.testing.assert_allclose(eps, samplers.start(0, np.arange(24), (8, 8, 1))[1])
     i = int(np.argmax(made.labels < 10))
-    again = ode.pairs(flow, 24, 0.0, 2, batch_size=7)
+    again = pairs.make(flow, 24, 0.0, 2, batch_size=7)
     np.testing.assert_allclose(again.images, made.images, atol=1e-4)
     assert np.abs(x[i]).max() > 0.1
-    guided = ode.pairs(flow, 24, 1.0, 2)
+    guided = pairs.make(flow, 24, 1.0, 2)
     assert (guided.labels < 10).all() and np.abs(guided.images - made.images).max() > 1e-3
 
 
 def test_a_rectified_run_is_a_run_with_both_halves(runs):
     model = cfg_jax.load(runs / "reflow")
     assert model.config.p_uncond == 0.5 and model.sample([1, 2], w=1.0).shape == (2, 8, 8, 1)
-    bent = ode.straightness(model, np.arange(4), 0.0, 8), ode.straightness(model, np.arange(4), 3.0, 8)
+    bent = pairs.straightness(model, np.arange(4), 0.0, 8), pairs.straightness(model, np.arange(4), 3.0, 8)
     assert bent[0].shape == (4,) and bent[1].mean() > bent[0].mean()
 
 

@@ -1,22 +1,43 @@
-"""What a run's probability-flow ODE makes of noise, in flow matching's time: pairs to train on, and straightness."""
+"""Pairs of noise and the image that a run's probability-flow ODE makes of it, and how straight its paths are.
 
+Rectified flow is trained on pairs. Liu et al. 2023. A pair is (x, z_1) with z_1 ~ N(0, I) at the noisy end of the grid,
+and the label it was drawn with. The ODE is walked in flow matching's time.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfg_jax.data.pairs import Pairs
 from cfg_jax.diffusion import flow, guidance, samplers, schedule
-from cfg_jax.errors import require
-from cfg_jax.files import digest_json
+from cfg_jax.errors import InputError, require
+from cfg_jax.files import digest, digest_json, write_npz
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides, Model
 
 
-def pairs(model: Model, num: int, w: float, num_steps: int, seed: int = 0, batch_size: int = 256) -> Pairs:
+@dataclass(frozen=True)
+class Pairs:
+    images: np.ndarray  # float32 [N, H, W, 2 C]: x, then its noise
+    labels: np.ndarray  # int32 [N], the null label for a draw without a label
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of x."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels // 2
+
+    @property
+    def digest(self) -> str:
+        return digest(self.images, self.labels)
+
+
+def make(model: Model, num: int, w: float, num_steps: int, seed: int = 0, batch_size: int = 256) -> Pairs:
     """(x, its noise) of `num` images of a seed, by Heun's steps of Equation 6 at w; the labels are balanced.
 
     At w = 0 a share p_uncond of them has no label, so that what learns of them keeps an unconditional half.
@@ -45,8 +66,8 @@ def equation_6(model: Model, w: float):
     return (guidance.InOnePass if build.takes_w(model.config) else guidance.ClassifierFree)(np.float32(w))
 
 
-def path_of_pairs(directory, model: Model, *asked) -> Path:
-    """Where the pairs of a model belong, by its weights and the further arguments of `pairs`."""
+def path_of(directory, model: Model, *asked) -> Path:
+    """Where the pairs of a model belong, by its weights and the further arguments of `make`."""
     return Path(directory) / f"pairs-{digest_json([model.digest, *asked])}.npz"
 
 
@@ -79,3 +100,21 @@ def _straightness(denoiser: Denoiser, rule, z, c, times):
         return out.x - out.eps
 
     return flow.straightness(flow.euler(flow.velocity_fn(velocity, "velocity"), z, c, times), times)
+
+
+def write(path: str | Path, pairs: Pairs) -> None:
+    write_npz(path, {"images": pairs.images, "labels": pairs.labels})
+
+
+def read(path: str | Path) -> Pairs:
+    """Return the pairs in a file. Raises InputError if it has none."""
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            pairs = Pairs(file["images"], file["labels"])
+    except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+        raise InputError(f"{path} holds no pairs ({error}): make them with experiments.reflow") from error
+    images, labels = pairs.images, pairs.labels
+    floats = images.dtype == np.float32 and images.ndim == 4
+    are_pairs = floats and images.shape[-1] % 2 == 0 and labels.shape == images.shape[:1]
+    require(are_pairs, f"{path} holds no pairs: make them with experiments.reflow")
+    return pairs

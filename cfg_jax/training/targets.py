@@ -30,7 +30,7 @@ class Examples(NamedTuple):
 
 
 def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
-    """Return the examples of a batch's images [B, H, W, C]. Algorithm 1, lines 4 to 6, and what config.teacher changes."""
+    """Return the examples of a batch's images [B, H, W, C]. Algorithm 1, lines 4 to 6; config.teacher changes some."""
     objective, section = build.objective(config), config.teacher
     if section.how == "pairs":
         x, eps = jnp.split(image, 2, axis=-1)

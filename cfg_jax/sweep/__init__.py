@@ -1,1 +1,1 @@
-"""Cells of a sweep, and what they say: tables, claims, pages, the paper's own numbers."""
+"""Score runs over w in cells on the disk, and make tables, verdicts on claims, and pages of them."""

@@ -271,7 +271,12 @@ def step_share(first: dict, last: dict) -> float:
     Both rows have one T. The factor is that of exact Gaussians (diffusion/exact.py), relative to many steps. It is 1
     for other samplers and rules, for which it is unknown.
     """
-    if "v" not in first or first["guidance"] != PAPER or spec.own(first, "sampler") or spec.own(first, "guidance"):
+    if (
+        "v" not in first
+        or first["guidance"] != PAPER
+        or spec.fields_of(first, "sampler")
+        or spec.fields_of(first, "guidance")
+    ):
         return 1.0
     grid = schedule.grid(first["T"], spacing=first["grid"])
     left = [

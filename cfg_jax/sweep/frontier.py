@@ -56,8 +56,8 @@ def gaps(ours: Rows, theirs: Rows, measure: Callable, *args) -> list[Difference]
     measure(rows, *args) returns a value and its resamples.
     """
     runs = sorted(ours.keys() & theirs.keys())
-    found = [claims.difference(*measure(ours[run], *args), *measure(theirs[run], *args)) for run in runs]
-    return [gap for gap in found if np.isfinite(gap.value)]
+    differences = [claims.difference(*measure(ours[run], *args), *measure(theirs[run], *args)) for run in runs]
+    return [gap for gap in differences if np.isfinite(gap.value)]
 
 
 def verdict(differences: Sequence[Difference], direction: int) -> str:
@@ -81,8 +81,8 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
     base = curves[baseline]
 
     def at_best(ours, reference=base, name=baseline):
-        found = gaps(ours, reference, least)
-        return [(verdict(found, -1), f"least distance less {name}'s: {written(found)}")]
+        differences = gaps(ours, reference, least)
+        return [(verdict(differences, -1), f"least distance less {name}'s: {written(differences)}")]
 
     def unguided(ours):
         first = {run: [row for row in rows if row["w"] == 0] for run, rows in ours.items()}
@@ -92,17 +92,20 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
         """directions: +1 or -1 for a score that should move, 0 for one that should not fall."""
         level = common_level(base, ours)
         for name, direction in directions.items():
-            found = gaps(ours, base, at_level, name, level)
-            said = verdict(found, direction or 1)
-            said = SUPPORTED if said == OPEN and not direction else said
-            yield said, f"{name} less {baseline}'s at IS {level:.2f}: {written(found, 3)}"
+            differences = gaps(ours, base, at_level, name, level)
+            result = verdict(differences, direction or 1)
+            result = SUPPORTED if result == OPEN and not direction else result
+            yield result, f"{name} less {baseline}'s at IS {level:.2f}: {written(differences, 3)}"
 
     def same(ours):
         for run in sorted(ours.keys() & base.keys()):
             both = [([a], [b]) for a in ours[run] for b in base[run] if a["w"] == b["w"] > 0]
-            found = [claims.difference(*least(a), *least(b)) for a, b in both]
-            differ = any(gap.sign for gap in found)
-            yield REFUTED if differ else SUPPORTED, f"{run}, distance at each w less {baseline}'s: {written(found)}"
+            differences = [claims.difference(*least(a), *least(b)) for a, b in both]
+            differ = any(gap.sign for gap in differences)
+            yield (
+                REFUTED if differ else SUPPORTED,
+                f"{run}, distance at each w less {baseline}'s: {written(differences)}",
+            )
 
     def claim(text, name, judge_rule, **directions):
         if name not in curves:
@@ -134,10 +137,10 @@ def summary(curves: dict[str, Rows], baseline: str) -> tuple[list[str], list[tup
         row = best(merged(runs).rows)
         distance = f"{claims.score(row, 'fid'):.2f} ± {claims.spread(row, 'fid'):.2f}"
         scores = [distance, *(f"{claims.score(row, name):.3g}" for name in names[1:])]
-        found = gaps(runs, curves[baseline], least)
-        differs = [word for word, sign in (("lower", -1), ("higher", 1)) if verdict(found, sign) == SUPPORTED]
+        differences = gaps(runs, curves[baseline], least)
+        differs = [word for word, sign in (("lower", -1), ("higher", 1)) if verdict(differences, sign) == SUPPORTED]
         cells = [rule, f"{row['w']:g}", *scores, str(row.get("passes", ""))]
-        lines.append((cells, "".join(differs), "" if rule == baseline else written(found)))
+        lines.append((cells, "".join(differs), "" if rule == baseline else written(differences)))
     titles = [str(claims.score_name(first, name)) for name in names]
     return ["rule", "w", *titles, "passes", f"distance less {baseline}'s"], lines
 

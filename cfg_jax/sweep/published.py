@@ -48,7 +48,7 @@ def published(table: int) -> dict[tuple[str, ...], dict[float, float]]:
 
 
 def fewer_and_more(num_steps: int) -> list[int]:
-    """Return the three T of Table 2 for a config whose own T, num_steps, stands for the paper's 256."""
+    """Return the three T of Table 2 for a config whose T, num_steps, stands for the paper's 256."""
     return [max(1, num_steps // 2), num_steps, 4 * num_steps]
 
 
@@ -77,7 +77,9 @@ def unmet(row: dict, table: int) -> list[str]:
         for field, allowed in protocol(table).items()
         if row.get(field) not in allowed
     ]
-    points += [f"guidance.{name} is {value}, and not in the paper" for name, value in spec.own(row, "guidance").items()]
+    points += [
+        f"guidance.{name} is {value}, and not in the paper" for name, value in spec.fields_of(row, "guidance").items()
+    ]
     if table == 1 and row["T"] < PAPER_T[0]:
         points.append(f"T is {row['T']}, less than {PAPER_T[0]}")
     if row.get("trained_on") is None or row["trained_on"] != row.get("scored_on"):

@@ -111,8 +111,8 @@ def cell_text(row: dict, name: str, best: float) -> str:
 
 def note(row: dict) -> str:
     """Say how the numbers of a table were measured."""
-    sampler = f"v={row['v']:g}" if "v" in row else row["sampler"] + _in_brackets(spec.own(row, "sampler"))
-    guidance = row["guidance"] + _in_brackets(spec.own(row, "guidance"))
+    sampler = f"v={row['v']:g}" if "v" in row else row["sampler"] + _in_brackets(spec.fields_of(row, "sampler"))
+    guidance = row["guidance"] + _in_brackets(spec.fields_of(row, "guidance"))
     guidance = "" if guidance == spec.PAPER else f"guidance {guidance}, "
     if row["s"] is None:
         guidance += "w is the scale of the noisy-image classifier that guides, "

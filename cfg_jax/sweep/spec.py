@@ -57,7 +57,7 @@ def drawn_by(config: ConfigDict, guides_name: str = "") -> dict:
     }
 
 
-def own(row: dict, family: str) -> dict:
+def fields_of(row: dict, family: str) -> dict:
     """Return {name: value} of a row's fields of one family, "sampler" or "guidance"."""
     return {field.partition(".")[2]: value for field, value in row.items() if field.startswith(f"{family}.")}
 
@@ -125,8 +125,8 @@ def settings(config: ConfigDict) -> dict:
 
 def cell_path(workdir: Path, row: dict) -> Path:
     """Return the file of the cell with this identity."""
-    sampler = (f"v{row['v']:g}" if "v" in row else row["sampler"]) + _in_name(own(row, "sampler"))
-    rule = row["guidance"].replace(", ", "_").replace(" ", "-") + _in_name(own(row, "guidance"))
+    sampler = (f"v{row['v']:g}" if "v" in row else row["sampler"]) + _in_name(fields_of(row, "sampler"))
+    rule = row["guidance"].replace(", ", "_").replace(" ", "-") + _in_name(fields_of(row, "guidance"))
     parts = [row["run"], f"T{row['T']}", sampler, row["threshold"], row["grid"], f"seed{row['seed']}"]
     parts += [rule] if rule != PAPER else []
     parts += [row["dtype"]] if other_dtype(row) else []

@@ -1,4 +1,4 @@
-"""The paper's numbers against the code that reads and judges them."""
+"""Check the code that compares with the paper, and the judged claims, on the paper's numbers."""
 
 import pytest
 
@@ -7,12 +7,12 @@ from cfg_jax.sweep import published as paper
 from configs import imagenet64, imagenet128
 from tests.sweep.test_report import cell
 
-# what prepare_data calls what the configs name
+# the data sets that the configs name
 DATA = {1: imagenet64.get_config().data.name, 2: imagenet128.get_config().data.name}
 
 
 def rows_of_table(table, name="fid_inception@50000", noise=1e-3, **more):
-    """The paper's own table as a sweep's rows."""
+    """Return the paper's table as rows of a sweep."""
     published = paper.published(table)
     rows = []
     for column in dict.fromkeys(c for _, c in published):
@@ -27,7 +27,7 @@ def rows_of_table(table, name="fid_inception@50000", noise=1e-3, **more):
 
 
 def measured_as_the_paper(table):
-    """What a row says of a sweep by configs/imagenet64.py or imagenet128.py, written out."""
+    """Return the fields of a row from configs/imagenet64.py or imagenet128.py, written out."""
     side, count = 64 * table, 1_281_167
     return {
         "N": 50_000, "data": DATA[table], "source": "ILSVRC2012, image-net.org: Russakovsky et al. 2015",
@@ -95,7 +95,7 @@ def test_the_papers_numbers_differ_from_the_paper_by_nothing():
     ],
 )  # fmt: skip
 def test_no_difference_is_taken_from_what_does_not_compare(change, said):
-    """Each point of the protocol by itself is enough, and is named."""
+    """One unmet point of the protocol is enough, and is named."""
     rows = rows_of_table(1, **change)
     assert all(paper.unmet(row, 1) for row in rows)
     text = paper.beside(rows, 1, 256)
@@ -105,7 +105,7 @@ def test_no_difference_is_taken_from_what_does_not_compare(change, said):
 
 
 def test_a_row_of_an_earlier_version_does_not_compare():
-    """It does not say what it was measured with."""
+    """It lacks the fields that say how it was measured."""
     row = {k: v for k, v in rows_of_table(1)[0].items() if k not in ("source", "split", "complete", "precision")}
     assert paper.unmet(row, 1)[:2] == [
         "source is unknown, not ILSVRC2012, image-net.org: Russakovsky et al. 2015",

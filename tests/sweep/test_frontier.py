@@ -1,4 +1,4 @@
-"""Rules against each other: gaps and verdicts from rows that are made up, then the command and its page."""
+"""Check differences and verdicts between rules on invented rows, then the command and its page."""
 
 import json
 import re
@@ -20,7 +20,7 @@ WS = (0.0, 0.5, 1.0, 2.0)
 
 
 def curve(fid, inception=(5.0, 6.0, 7.0, 8.0), runs=("a", "b"), **scores):
-    """{run: rows}: scores are given over w; all resamples of a row scatter alike."""
+    """Return {run: rows} from scores over w. All resamples of a row have one scatter."""
     more = lambda i: {name: values[i] for name, values in scores.items()}  # noqa: E731
     rows = lambda run: [cell(run, 0.1, w, fid[i], inception[i], **more(i)) for i, w in enumerate(WS)]  # noqa: E731
     return {run: rows(run) for run in runs}

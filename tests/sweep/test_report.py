@@ -16,7 +16,7 @@ PAPER_FID, PAPER_IS = (1.8, 1.55, 3.03, 12.6, 26.2), (53.7, 66.1, 92.8, 170.1, 2
 
 
 def cell(run, p, w, fid, inception, num_steps=16, noise=0.05, **more):
-    """A row as the sweep writes it; its resamples scatter by `noise` and agree between cells (paired)."""
+    """Return a row as a sweep writes it. Its resamples scatter by `noise` and are paired between cells."""
     scatter = noise * np.linspace(-1, 1, 9)
     scores = {"fid": fid, "is": inception, "accuracy": 0.9, "log_p_class": -1 + w / 10, "saturated": 0.1 + w / 50,
               "variety": 0.5 - w / 50, **more}  # fmt: skip
@@ -132,7 +132,7 @@ def test_cells_of_other_settings_or_weights_do_not_share_a_table(sweep_dir):
 
 
 def test_a_table_has_the_same_seeds_in_every_cell(sweep_dir):
-    """Where a seed has not all of its cells yet, it waits."""
+    """A seed is left out until all of its cells are there."""
     row = json.loads((sweep_dir / "cells" / "3.json").read_text())
     path = sweep_dir / "cells" / "3b.json"
     path.write_text(json.dumps(row | {"seed": 1, "scores": {k: 0.0 for k in row["scores"]}}))
@@ -161,7 +161,7 @@ def test_fid_at_a_level_of_is():
 
 @pytest.fixture
 def sweep_dir(tmp_path, tiny):
-    """A finished sweep: cells with a name that must be escaped, and their grids."""
+    """Return a finished sweep: cells with a name that must be escaped, and their grids."""
     tiny.sampler.num_steps = 16
     tiny.eval.update(num_images=8, bootstrap=9)
     configs.save(tmp_path / "config.json", tiny)

@@ -1,4 +1,4 @@
-"""What a sweep's rows say of how they were measured, and what may stand in one table."""
+"""Check that rows say how they were measured, and which of them may share a table."""
 
 import json
 

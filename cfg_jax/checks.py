@@ -237,27 +237,3 @@ def finite(w: Any, field: str) -> None:
     """Check that w is a number, finite, and below a million in size."""
     finite = isinstance(w, int | float) and math.isfinite(w) and abs(w) < 1e6
     require(finite, f"{field}={w} is no finite number below a million: w = 0 is no guidance, the paper goes to 4")
-
-
-def guidance_weight(w: float, config: ConfigDict, field: str = "w", second_model: bool = False) -> None:
-    """Check that w is finite, and that a model of this config has the halves that w needs.
-
-    At p_uncond = 0 there is no unconditional half, at 1 no conditional one; without classes both are the same.
-    second_model: the unconditional eps comes from another model.
-    """
-    finite(w, field)
-    p_uncond, classes = config.p_uncond, config.data.num_classes
-    require(
-        classes or w in (0, -1) or second_model,
-        f"{field}={w:g} asks for guidance, but the model was trained without classes: use w=0, or train with "
-        "config.data.num_classes > 0",
-    )
-    if not classes:
-        return
-    require(
-        w == 0 or p_uncond > 0 or second_model,
-        f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "
-        "use w=0 or train with config.p_uncond > 0",
-    )
-    labelled = p_uncond < 1 or second_model
-    require(w == -1 or labelled, f"{field}={w:g} needs labels, but p_uncond=1 trained none: use w=-1")

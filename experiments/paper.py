@@ -24,6 +24,7 @@ from cfg_jax.files import check_output
 from cfg_jax.models import inception
 from cfg_jax.perf import cost
 from cfg_jax.pinned import check_seed
+from cfg_jax.sampling import asked
 from cfg_jax.sampling.draw import labels_by_rule
 from cfg_jax.store import checkpoint
 from cfg_jax.sweep import published, report, spec
@@ -65,7 +66,7 @@ def main():
     for model in runs.values():
         checks.everything(model)
         for w in ws:
-            checks.guidance_weight(w, model, "config.eval.w")
+            asked.guidance_weight(w, model, "config.eval.w")
     for seed in seeds:
         check_seed(seed, "--seeds")
     last = config.data.num_classes - 1

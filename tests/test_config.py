@@ -6,6 +6,7 @@ import pytest
 from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
+from cfg_jax.sampling import asked
 
 NAMES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 
@@ -67,10 +68,10 @@ def test_bad_values_are_named_with_their_remedy(tiny, field, value, said):
 def test_a_model_without_a_null_label_may_be_trained_but_not_guided(tiny):
     tiny.p_uncond = 0.0
     checks.everything(tiny)
-    checks.guidance_weight(0.0, tiny)
+    asked.guidance_weight(0.0, tiny)
     for w, tiny.p_uncond, said in ((0.5, 0.0, "trained with p_uncond=0"), (0.0, 1.0, "use w=-1")):
         with pytest.raises(InputError, match=said):
-            checks.guidance_weight(w, tiny)
+            asked.guidance_weight(w, tiny)
 
 
 @pytest.mark.parametrize("p_uncond", [0.0, 0.1, 1.0])
@@ -78,10 +79,10 @@ def test_a_model_without_classes_is_sampled_but_not_guided(tiny, p_uncond):
     tiny.data.num_classes, tiny.p_uncond = 0, p_uncond
     checks.everything(tiny)
     for w in (0.0, -1.0):  # one and the same
-        checks.guidance_weight(w, tiny)
+        asked.guidance_weight(w, tiny)
     with pytest.raises(InputError, match="--w=1 asks for guidance, but the model was trained without classes: use w=0"):
-        checks.guidance_weight(1.0, tiny, "--w")
-    checks.guidance_weight(1.0, tiny, second_model=True)
+        asked.guidance_weight(1.0, tiny, "--w")
+    asked.guidance_weight(1.0, tiny, second_model=True)
 
 
 @pytest.mark.parametrize("text", ['{"seed": ', "[1]", "3", '{"version": 99}', '{"version": "x"}', '{"eval": 3}'])

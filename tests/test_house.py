@@ -6,7 +6,7 @@ import re
 from docs.rooms import ROOMS, imports
 from tests.running import ROOT
 
-GATES = {"checks": ("diffusion", "models"), "taught": ("diffusion", "models")}  # small modules that ask rooms
+GATES = {"checks": ("diffusion", "models")}  # it asks networks, rules and samplers
 
 
 def calls(path):

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import checks, pinned, taught
+from cfg_jax import checks, pinned
 from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
-from cfg_jax.sampling import draw
+from cfg_jax.sampling import asked, draw
 from cfg_jax.store import hub, weights
 
 # of Model.sample's settings, the paper's letter and the names of the values
@@ -84,7 +84,7 @@ class Model:
         labels = draw.check_labels(labels, config.data.num_classes)
         own_rule = values.get("guidance")
         checks.sampling(config, values.get("sampler"), own_rule)
-        taught.walk(self.config, config.sampler)
+        asked.student_walk(self.config, config.sampler)
         if own_rule is not None:
             config.guidance.name, w = direction_of(own_rule, self.image_shape)
         w = np.asarray(0.0 if w is None else w, np.float32)
@@ -174,13 +174,13 @@ class Guides:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
         if build.takes_w(model.config):
-            taught.guidance(model.config, section, ws, field, bool(self.uncond))
+            asked.student_guidance(model.config, section, ws, field, bool(self.uncond))
         else:
             for w in ws:
                 if section.name == "unconditional":
                     checks.finite(float(w), field)
                 else:
-                    checks.guidance_weight(float(w), model.config, field, bool(self.uncond) or other_label)
+                    asked.guidance_weight(float(w), model.config, field, bool(self.uncond) or other_label)
         always = not getattr(rules.RULES[section.name], "unguided_at_0", True)
         if always and classes and not (p_uncond or self.uncond or other_label):
             raise InputError(

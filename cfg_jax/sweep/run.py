@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from cfg_jax import checks, images, pinned, taught
+from cfg_jax import checks, images, pinned
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
@@ -25,6 +25,7 @@ from cfg_jax.evaluation.classifiers import GivenClassifier, features_of
 from cfg_jax.files import check_directory, shared, to_make, write_json
 from cfg_jax.models import build
 from cfg_jax.progress import progress
+from cfg_jax.sampling import asked
 from cfg_jax.sampling import model as models
 from cfg_jax.sweep import read, spec
 from cfg_jax.sweep.score import Against, score, warn_of_collapse
@@ -131,7 +132,7 @@ def check_variant(
     checks.evaluation(config.eval)
     section = config.guidance
     for model in loaded:
-        taught.walk(model.config, config.sampler)
+        asked.student_walk(model.config, config.sampler)
         guides.check(model, [0.0] if guides.classifier else ws, field="--w", section=section)
     if guides.classifier:
         require(

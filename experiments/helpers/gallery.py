@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import cfg_jax
-from cfg_jax import checks, plots
+from cfg_jax import plots
 from cfg_jax.diffusion import guidance, particles, samplers
 from cfg_jax.files import check_output, write_atomic
+from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
@@ -77,7 +78,7 @@ def load(run: str, ws: Iterable[float] = (), params: str | float = "ema") -> Mod
     """Load a run, and check that it takes these guidance weights."""
     model = cfg_jax.load(run, params=params)
     for w in ws:
-        checks.guidance_weight(w, model.config, "--w")
+        asked.guidance_weight(w, model.config, "--w")
     return model
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from cfg_jax import checks
+from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from experiments.helpers import cli, gallery
@@ -40,7 +40,7 @@ WALKS = {
 def main() -> None:
     config, ws, num_images = CONFIG.value, W.value, NUM_IMAGES.value
     for w in ws:
-        checks.guidance_weight(w, config, "--w")
+        asked.guidance_weight(w, config, "--w")
     models = {name: [trained(config, name, seed) for seed in SEEDS.value] for name in OBJECTIVES}
     scorer = gallery.scorer(workdir(config, "paper", SEEDS.value[0]), OUT.value, num_images)
     lines = [["objective", "drawn by", *(f"w = {w:g}" for w in ws)]]

@@ -11,11 +11,11 @@ import numpy as np
 from absl import flags
 
 import cfg_jax
-from cfg_jax import checks
 from cfg_jax.diffusion import guidance, process
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
+from cfg_jax.sampling import asked
 from experiments.helpers import cli, gallery
 
 RUN = cli.define_run()
@@ -31,7 +31,7 @@ def main() -> None:
         check_output(OUT.value, ".md")
     half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps
-    checks.guidance_weight(W.value, config, "--w")
+    asked.guidance_weight(W.value, config, "--w")
     num_classes = config.data.num_classes
     c = jnp.arange(NUM_IMAGES.value) % max(1, num_classes)
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))

@@ -1,15 +1,40 @@
-"""Checks of what a student can be asked for, which learned from another run.
+"""Checks of what a trained model can be asked for: a guidance weight, a sampler, a rule.
 
 Every check raises InputError, whose message names the field and the remedy.
 """
 
 from ml_collections import ConfigDict
 
+from cfg_jax.checks import finite
 from cfg_jax.errors import require
 from cfg_jax.models.network import takes_w
 
 
-def walk(config: ConfigDict, section: ConfigDict) -> None:
+def guidance_weight(w: float, config: ConfigDict, field: str = "w", second_model: bool = False) -> None:
+    """Check that w is finite, and that a model of this config has the halves that w needs.
+
+    At p_uncond = 0 there is no unconditional half, at 1 no conditional one; without classes both are the same.
+    second_model: the unconditional eps comes from another model.
+    """
+    finite(w, field)
+    p_uncond, classes = config.p_uncond, config.data.num_classes
+    require(
+        classes or w in (0, -1) or second_model,
+        f"{field}={w:g} asks for guidance, but the model was trained without classes: use w=0, or train with "
+        "config.data.num_classes > 0",
+    )
+    if not classes:
+        return
+    require(
+        w == 0 or p_uncond > 0 or second_model,
+        f"{field}={w:g} asks for guidance, but the model was trained with p_uncond=0 and has no unconditional half: "
+        "use w=0 or train with config.p_uncond > 0",
+    )
+    labelled = p_uncond < 1 or second_model
+    require(w == -1 or labelled, f"{field}={w:g} needs labels, but p_uncond=1 trained none: use w=-1")
+
+
+def student_walk(config: ConfigDict, section: ConfigDict) -> None:
     """Check that a student, whose config this is, can be walked by a config.sampler: a halved one by its own alone."""
     require(
         not takes_w(config) or section.particles is None,
@@ -26,7 +51,7 @@ def walk(config: ConfigDict, section: ConfigDict) -> None:
     )
 
 
-def guidance(config: ConfigDict, section: ConfigDict, ws, field: str = "w", second_model: bool = False) -> None:
+def student_guidance(config: ConfigDict, section: ConfigDict, ws, field: str = "w", second_model: bool = False) -> None:
     """Check that a student, whose config this is, can be asked for every w by a config.guidance."""
     low, high = config.teacher.w_low, config.teacher.w_high
     for w in ws:

@@ -120,12 +120,11 @@ def plan(config, runs, ws, steps, seeds, table):
     training = cost.training_flops(config, forward, sum(left.values()))
     by_steps = [spec.changed(config, {"sampler.num_steps": t}) for t in steps]
     sampling = len(runs) * len(seeds) * sum(cost.sampling_flops(c, forward, ws, count) for c in by_steps)
-    hours = ", ".join(f"{name} {cost.written(h)}" for name, h in cost.hours(training + sampling).items())
     num_cells = len(runs) * len(ws) * len(steps) * len(seeds)
     lines += [
         f"{'cells':10} {num_cells} of {count:,} images: T = {steps}, w = {list(ws)}",
         f"{'cost':10} {training:.3g} FLOP of training left, {sampling:.3g} FLOP for all cells",
-        f"{'':10} hours on one device at {cost.UTILISATION:.0%} of its bf16 peak: {hours}",
+        f"{'':10} hours on a kind of device, by its compiler: experiments.bench.compile, then experiments.bench.cost",
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,13 +10,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from ml_collections import ConfigDict
 
 from cfg_jax.diffusion.guidance import Guidance
-from cfg_jax.meshes import PEAK_TFLOPS
 from cfg_jax.models import build
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides
 from cfg_jax.training import state as states
-
-UTILISATION = 0.35  # of the peak, where none is stated
 
 
 def abstract(config: ConfigDict, batch_size: int) -> tuple[Any, Any, tuple]:
@@ -60,11 +57,6 @@ def passes_an_image(config: ConfigDict, w: float) -> int:
 def guidance_of(config: ConfigDict, w: Any) -> Guidance:
     """Return the config's own guidance at w, a number or one for each image."""
     return Guides().beside(build.rule(config.guidance, w, build.takes_w(config)), config.guidance)
-
-
-def hours(flop: float, utilisation: float = UTILISATION) -> dict[str, float]:
-    """Return {accelerator: device-hours} at a share of its bf16 peak, 0..1."""
-    return {name: flop / (peak * 1e12 * utilisation) / 3600 for name, peak in PEAK_TFLOPS.items()}
 
 
 def written(hours: float) -> str:

@@ -9,7 +9,6 @@ from functools import lru_cache
 LINE = re.compile(r"^\s*(?:ROOT )?%?(?P<name>\S+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w-]*)\((?P<rest>.*)$")
 ARRAY = re.compile(r"\b(pred|[a-z]+\d\w*)\[([\d,]*)\]")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-COSTLY = ("convolution", "dot", "sort", "scatter", "gather", "reduce-window", "reduce", "transpose", "concatenate")
 NO_WORK = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional"}
 
 
@@ -34,13 +33,6 @@ class Operation:
     @property
     def operands(self) -> list[str]:
         return re.findall(r"%([\w.-]+)", self.rest.split("),")[0])
-
-    @property
-    def kind(self) -> str:
-        """Its opcode, a custom call's target, or the costliest opcode that it fuses."""
-        if self.inside:
-            return next((kind for kind in COSTLY if kind in self.inside), "elementwise")
-        return self.target or self.opcode
 
     def attribute(self, pattern: str) -> str | None:
         found = re.search(pattern, self.rest)

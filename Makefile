@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits studies docs test test-kernels test-slow test-faults test-compile smoke lint lock
+.PHONY: digits studies docs test test-all test-kernels test-slow test-faults test-compile smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
@@ -33,7 +33,10 @@ test-kernels: $(VENV)/done
 	for kernel in $(KERNELS); do \
 	    OPENBLAS_CORETYPE=$$kernel $(BIN)/python -m pytest $(EXACT) || exit 1; done
 
-# what takes minutes: compiling the whole ImageNet-64 step, studies that train
+# everything but faults and the compilers of devices that are not there
+test-all: test test-slow
+
+# what takes longer: runs that train, notebooks, programs of many shapes, damage to files
 test-slow: $(VENV)/done
 	$(BIN)/python -m pytest -m slow
 

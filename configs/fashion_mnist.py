@@ -3,7 +3,7 @@
     python -m experiments.prepare_data --dataset=fashion_mnist
     python -m experiments.paper --table=1 --scale=fashion_mnist
 
-1.9e17 FLOP for Table 1, by its --plan: 0.15 hours of an H100 at 35 % of its peak. Not measured on one.
+1.9e17 FLOP for Table 1, by its --plan. Not measured on an accelerator.
 """
 
 from configs import imagenet64

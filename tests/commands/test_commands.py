@@ -88,6 +88,7 @@ def test_a_newcomers_page_runs(page, folder, command):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+@pytest.mark.slow
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tutorial").mkdir(parents=True)

@@ -32,6 +32,7 @@ def test_a_machine_that_can_run_digits(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_whatever_is_wrong_is_said_with_its_remedy(monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "Makefile/xla")
     done = run(
@@ -153,6 +154,7 @@ def test_an_accelerator_that_jax_does_not_use(monkeypatch, tmp_path):
         doctor.devices(None)
 
 
+@pytest.mark.slow
 def test_all_reduce(monkeypatch, tiny):
     assert "MiB over 4 devices" in doctor.all_reduce(tiny)
     monkeypatch.setattr(doctor.jnp, "ones", jnp.zeros)
@@ -169,6 +171,7 @@ def test_a_kernel_that_is_wrong_in_bfloat16(tiny, factor):
         kernels.kernel(tiny, wrong, (2, 3), (3, 4))
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_need_less_memory(monkeypatch, tiny):
     tiny.train.batch_size = 4096
     gib = float(doctor.memory(tiny).split("about ")[1].split()[0])

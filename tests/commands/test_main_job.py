@@ -171,6 +171,7 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
         assert result[part]["mfu"] == peak  # features are in float32, the peak is bfloat16's
 
 
+@pytest.mark.slow
 def test_the_paper_s_table_2_and_figures(digits_dir, tmp_path):
     """Further T of the first model, then samples over w; the sweep of Table 1 stays as it is."""
     runs, _ = digits_dir
@@ -191,6 +192,7 @@ def test_the_paper_s_table_2_and_figures(digits_dir, tmp_path):
         assert image.size == (3 * panel + 2 * 12, 2 * panel + 12)
 
 
+@pytest.mark.slow
 def test_jobs_share_a_sweep(digits_dir, tmp_path):
     """Three at once on one directory, one of them killed: every cell is made, and none twice."""
     runs, _ = digits_dir
@@ -212,6 +214,7 @@ def test_jobs_share_a_sweep(digits_dir, tmp_path):
     assert "seeds 0, 1, 2" in table and "threshold none" in table
 
 
+@pytest.mark.slow
 def test_jobs_of_other_settings_do_not_share_a_sweep(digits_dir, tmp_path):
     """The second is refused while the first runs; afterwards it may have the directory."""
     runs, _ = digits_dir
@@ -257,6 +260,7 @@ def test_the_curl_of_a_run(digits_dir, tmp_path):
     assert wrong.returncode == 1 and wrong.stderr.startswith("error: --w=nan")
 
 
+@pytest.mark.slow
 def test_other_guidance_has_cells_of_its_own(digits_dir, tmp_path):
     runs, _ = digits_dir
     args = ("--config=configs/digits.py", f"--runs={runs / 'digits-p0.1'}", f"--workdir={tmp_path}", "--w=0.5", *TINY)

@@ -44,6 +44,7 @@ def test_components_that_are_classes_of_their_own_are_what_they_were():
 
 
 @pytest.mark.parametrize("name", plane.RINGS)
+@pytest.mark.slow
 def test_the_exact_classifier_on_either_eps_is_classifier_free(name):
     law, w, z, logsnr, c = plane.rings(name), 1.5, 2 * noise(60), jnp.linspace(-6, 6, 60), jnp.arange(60) % 2
     wanted = jax.jit(guidance.guided(law.eps_fn, w, law.null))(z, logsnr, c)
@@ -74,6 +75,7 @@ def test_energy_distance():
     np.testing.assert_allclose(energy_distance(np.zeros((3, 2)), np.full((4, 2), [3.0, 4.0])), 10**0.5)
 
 
+@pytest.mark.slow
 def test_reflow_straightens_and_keeps_the_ends():
     """On pairs of the exact flow, from an untrained network."""
     law, z, c = plane.rings("separate"), noise(2000), jnp.arange(2000) % 2

@@ -78,6 +78,7 @@ def test_the_laws_of_temperature(command, tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
 def test_a_study_writes_its_picture_and_its_table(name, command, tmp_path):
     done = command(f"studies.{name}", f"--out={tmp_path}", *SMALL[name])
     assert done.returncode == 0, done.stderr
@@ -111,6 +112,7 @@ SMALL_MODEL = ["--config.model.multipliers=(1,)", "--config.model.attention_reso
 SHORT = ["--config.train.batch_size=8", "--config.train.num_steps=4", "--config.train.checkpoint_every=2"]
 
 
+@pytest.mark.slow
 def test_the_length_of_an_average_is_looked_at_for_every_w(command, tmp_path):
     run, lengths = tmp_path / "run", "--config.train.averages=(0.05, 0.1)"
     done = command("train", "--config=configs/digits.py", f"--workdir={run}", *SMALL_MODEL, *SHORT, lengths)
@@ -123,6 +125,7 @@ def test_the_length_of_an_average_is_looked_at_for_every_w(command, tmp_path):
     assert wrong.returncode == 1 and "an EMA of length 0.4 cannot be made of those of length 0.05, 0.1" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_label_dropout_against_width_trains_what_it_compares(command, tmp_path):
     scored = ["--config.eval.num_images=40", "--config.eval.splits=2", "--config.eval.bootstrap=4",
               "--config.eval.batch_size=40", "--config.sampler.num_steps=2", "--config.eval.neighbours=0"]  # fmt: skip

@@ -950,6 +950,7 @@ def on_a_folder(tmp_path, tiny):
     return tiny
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_card_of_its_data(tmp_path, on_a_folder):
     trainer.train(on_a_folder, tmp_path / "run")
     card = cards.load(tmp_path / "data" / "insects" / "card.json")

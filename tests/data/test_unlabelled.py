@@ -27,6 +27,7 @@ def unlabelled(tmp_path_factory):
     return config, workdir
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_past_its_grid_and_sampled(unlabelled):
     _, workdir = unlabelled
     with Image.open(workdir / "samples" / "0000004_ema.png") as grid:
@@ -39,6 +40,7 @@ def test_a_run_is_trained_past_its_grid_and_sampled(unlabelled):
         model.sample([0], w=1)
 
 
+@pytest.mark.slow
 def test_it_is_scored_at_w_0_alone_and_its_card_says_so(unlabelled, tmp_path):
     config, workdir = unlabelled
     config = config.copy_and_resolve_references()
@@ -64,6 +66,7 @@ def test_it_is_scored_at_w_0_alone_and_its_card_says_so(unlabelled, tmp_path):
     assert all(text in card for text in texts), card
 
 
+@pytest.mark.slow
 def test_the_sample_command_draws_eight(unlabelled, tmp_path, command):
     run = f"--run={unlabelled[1]}", f"--out={tmp_path / 'a.png'}"
     done = command("sample", *run, f"--npz={tmp_path / 'a.npz'}")
@@ -75,6 +78,7 @@ def test_the_sample_command_draws_eight(unlabelled, tmp_path, command):
     assert "--labels=0,3: the model was trained without classes: leave --labels out" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_needs_classes_says_so(unlabelled, tmp_path, command):
     config, workdir = unlabelled
     with pytest.raises(InputError, match=r"on 0 classes .* has no two halves to distil: name a run with classes"):
@@ -88,6 +92,7 @@ def test_what_needs_classes_says_so(unlabelled, tmp_path, command):
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_pairs_without_a_null_label_are_taken(tiny, tmp_path):
     """Of no classes: their labels are 0, of which a network without a null label has none."""
     tiny.data.num_classes, tiny.model.null_label, tiny.p_uncond = 0, False, 0.0
@@ -98,6 +103,7 @@ def test_pairs_without_a_null_label_are_taken(tiny, tmp_path):
     assert len(students.load(tiny, source)[1]) == 4
 
 
+@pytest.mark.slow
 def test_data_of_one_class_make_no_classifier(tmp_path):
     """Its only answer is right always, and its features are those it began with."""
     source = sources.synthetic(8, 1, 0)

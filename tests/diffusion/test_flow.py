@@ -24,6 +24,7 @@ def walk(sampler, logsnrs, eps_fn, num=NUM):
     return run(keys, z)
 
 
+@pytest.mark.slow
 def test_the_velocity_is_the_mean_of_x_less_eps_and_t_v_is_z_plus_the_score():
     """v = (z_t + (1 - t) score) / t, the score of z_t, by a sum over a fine grid of x."""
     z, c = jnp.float32([[0.4, -0.2], [-1.5, 0.9]]), jnp.int32([1, 2])
@@ -54,6 +55,7 @@ def test_guidance_is_the_same_whatever_is_guided(name, w):
     np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_eulers_path_in_t_is_ddim_on_its_grid():
     guided = guidance.guided(PLANE.eps_fn, 1.5, PLANE.null)
     for num_steps in (4, 16):
@@ -67,6 +69,7 @@ def test_eulers_path_in_t_is_ddim_on_its_grid():
     np.testing.assert_allclose(times, np.linspace(0, 1, 17), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_heun_in_t_is_the_textbooks_and_of_second_order():
     """z + dt (v + v') / 2 along the velocity itself; twice the steps leave a quarter of the error."""
     velocity, c = flow.velocity_fn(PLANE.eps_fn), jnp.zeros(NUM, int)

@@ -11,6 +11,7 @@ MIXTURE = Mixture(jnp.float32([[-1.0, 0.3], [0.5, 0.0]]), jnp.float32([0.4, 0.7]
 X, C = MIXTURE.sample(jax.random.key(0), 64)
 
 
+@pytest.mark.slow
 def test_the_odes_likelihood_is_the_mixtures():
     """Exact trace, of the density that the cleanest noise blurs by its own variance, exp(-14)."""
     for c in (C, jnp.full(64, MIXTURE.null)):
@@ -20,6 +21,7 @@ def test_the_odes_likelihood_is_the_mixtures():
         assert (error == 0).all()
 
 
+@pytest.mark.slow
 def test_hutchinsons_estimate_has_the_error_that_it_says():
     null = jnp.full(64, MIXTURE.null)  # one component's Jacobian is a multiple of the identity: any direction tells it
     found, error = likelihood.log_likelihood(MIXTURE.eps_fn, X, null, jax.random.key(1), GRID[::4], probes=32)
@@ -28,6 +30,7 @@ def test_hutchinsons_estimate_has_the_error_that_it_says():
     assert error.max() > 1e-3 and off.max() < 5 and np.mean(off < 2) > 0.8
 
 
+@pytest.mark.slow
 def test_the_bound_is_below_the_likelihood_and_near_it():
     """Where eps is exact only the noise of the estimate, and what the discrete ends leave, part them."""
     many = jnp.repeat(X[:8], 256, axis=0)

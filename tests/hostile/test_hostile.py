@@ -513,5 +513,6 @@ def test_a_bad_file(case, here, command):
 
 
 @pytest.mark.parametrize("case", DAMAGE, ids=lambda case: case[0])
+@pytest.mark.slow
 def test_damage(case, here, command):
     check(case, here, command)

@@ -340,6 +340,7 @@ def test_the_published_classifiers_have_their_counts(size, count):
     assert params["out_pool"]["positional_embedding"].shape[0] == 1 + 8 * 8
 
 
+@pytest.mark.slow
 def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     """Of a conditional and an unconditional model; each kind of run is refused where the other belongs."""
     size = ["--config.data.image_size=16", "--config.data.num_classes=4", "--config.model.channels=32",

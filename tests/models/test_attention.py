@@ -15,6 +15,7 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize(("dtype", "far"), [("float32", 1e-6), ("bfloat16", 0.006)])
+@pytest.mark.slow
 def test_a_tpus_kernel_is_attention_forward_and_backward(dtype, far):
     q, k, v, g = (jax.random.normal(key, (2, 256, 2, 64), dtype) for key in jax.random.split(jax.random.key(0), 4))
 
@@ -45,6 +46,7 @@ def test_the_mesh_says_whose_kernel_it_is(monkeypatch, platform, tokens, dtype, 
 
 
 @pytest.mark.parametrize("how", ["splash", "cudnn"])
+@pytest.mark.slow
 def test_attention_in_a_kernels_layout_is_the_networks(monkeypatch, how):
     """The same parameters in the same places, forward and backward; the kernels are XLA's here."""
     net = unet.Attention(head_width=16, num_heads=None, dtype=jnp.float32, mesh=meshes.data_mesh())

@@ -24,6 +24,7 @@ def judge(tiny):
     return Encoder.config_of(tiny)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_seen_goes_on_and_guides(judge, tiny, tmp_path):
     """Accuracy by log-SNR in its records: high where clean, chance in noise. Stopped and continued it is the same."""
     trainer.train(judge, tmp_path / "whole")
@@ -48,6 +49,7 @@ def test_it_learns_what_can_be_seen_goes_on_and_guides(judge, tiny, tmp_path):
         assert np.abs(guided.astype(int) - plain).max() > 1
 
 
+@pytest.mark.slow
 def test_the_command_makes_one_of_a_models_config(tmp_path):
     model = ["--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()"]
     train = ["--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.log_every=1"]

@@ -65,6 +65,7 @@ def test_the_resize_inside_is_tensorflow_1s(reference):
     np.testing.assert_allclose(resized[:, ::23, ::23], reference["resized"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_do_not_depend_on_the_batch(reference, run):
     """Up to the order of sums, which another batch shape changes."""
     images = reference["images"]
@@ -118,6 +119,7 @@ def test_a_file_of_another_sum_is_refused(tmp_path):
     assert done.stderr.count("\n") == 1 and not (tmp_path / "y").exists()
 
 
+@pytest.mark.slow
 def test_a_classifier_near_chance_is_refused(tmp_path):
     """Of noise with labels in turn there is nothing to learn."""
     with pytest.raises(
@@ -145,6 +147,7 @@ def of_classes(source, classes):
 
 
 @pytest.mark.parametrize("classes", [range(10), (3, 8)])
+@pytest.mark.slow
 def test_a_probe_learns_classes_from_features(tmp_path, classes):
     """Its logits are those of the features as they come, of two classes too, and are kept."""
     source = of_classes(sources.digits(), classes)

@@ -47,6 +47,7 @@ def in_float32(found):
 
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
 def test_a_training_step_multiplies_float32_in_full(dtype, remat):
     config = digits.get_config()
     config.model.update(dtype=dtype, remat=remat)

@@ -59,6 +59,7 @@ def small():
     return net, fill(jax.eval_shape(net.init, jax.random.key(0), *inputs)), inputs
 
 
+@pytest.mark.slow
 def test_remat_and_bfloat16_compute_the_same_function(small):
     net, params, inputs = small
     eps = jax.jit(net.apply)(params, *inputs)

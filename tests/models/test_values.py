@@ -225,6 +225,7 @@ def predicting(kind, factor=1.0):
 
 
 @pytest.mark.parametrize("error", loss.PREDICTIONS)
+@pytest.mark.slow
 def test_equal_functions_predicted_four_ways_have_equal_losses_and_samples(error):
     x, c = MIXTURE.sample(jax.random.key(0), 4096)
     losses, images = [], []

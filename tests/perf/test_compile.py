@@ -124,6 +124,7 @@ def only_the_gradient(params, fsdp, found):
     return split
 
 
+@pytest.mark.slow
 def test_nothing_but_gradients_and_split_parameters_is_sent(tiny):
     params = jax.eval_shape(lambda: states.create(tiny)).params
     steps = {

@@ -14,6 +14,7 @@ from cfg_jax.training import step as steps
 from tests.running import run
 
 
+@pytest.mark.slow
 def test_imagenet64_is_counted_from_its_program():
     config = importlib.import_module("configs.imagenet64").get_config()
     assert cost.num_parameters(config) == 295_900_035
@@ -36,6 +37,7 @@ def test_flops_of_a_loop_and_of_a_batched_product():
     assert cost.matmul_flops(jax.make_jaxpr(jax.jit(loop))(jnp.ones((4, 4))).jaxpr) == 7 * 2 * 4**3
 
 
+@pytest.mark.slow
 def test_activations_are_what_the_compiled_step_holds(tiny):
     """The compiler's own count of temporary memory, on one device, batch large enough to outweigh the gradients."""
     batch = 256
@@ -63,6 +65,7 @@ def test_the_command():
     assert all(f"{sizes[name]:,}" == size for name, _, size in rows)
 
 
+@pytest.mark.slow
 def test_device_hours_by_the_compilers_estimates(tmp_path):
     """Of the fastest program that fits."""
     rows = [

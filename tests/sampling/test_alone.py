@@ -44,6 +44,7 @@ ROUNDS = {"rounds": 1, "renoise_logsnr": 0.0}
 @pytest.mark.parametrize(
     "settings", [ROUNDS, ZERO, ROUNDS | ZERO, {"rescale": 0.7}, {"guidance": "apg"}, {"uncond": "other_label"}]
 )
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_the_w_of_others(model, settings):
     together = model.sample([1, 2], w=[0.0, 1.0], **settings)
     for i, w in ((0, 0.0), (1, 1.0)):
@@ -173,6 +174,7 @@ class Half:
         return 0.05 * z.sum((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_a_classifier_acts_within_the_interval_alone(model):
     def sample(scale, low, high, **settings):
         config = model.config.copy_and_resolve_references()

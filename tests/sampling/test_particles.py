@@ -28,6 +28,7 @@ def run(tmp_path_factory):
     return config, workdir
 
 
+@pytest.mark.slow
 def test_a_cell_of_particles(run, tmp_path, monkeypatch):
     config, workdir = run
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
@@ -54,6 +55,7 @@ def test_the_parts_of_is_have_some_of_every_group():
     np.testing.assert_allclose(found, [1, 4], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_images_of_a_group_share_a_label_and_a_w(run):
     config, _ = run
     assert list(draw.labels_by_rule("balanced", 12, 3, 0, group=4)) == [0] * 4 + [1] * 4 + [2] * 4
@@ -93,6 +95,7 @@ def test_a_cell_is_whole_groups(run, tmp_path):
         sweep(config, [workdir], [0.5], tmp_path / "s", vary={"sampler.particles": [5]})
 
 
+@pytest.mark.slow
 def test_particles_are_varied_by_the_command(run, command, tmp_path):
     """Whole numbers, of a field that is None in the config."""
     _, workdir = run

@@ -66,6 +66,7 @@ def as_set(drawn):
         {"JAX_DEFAULT_PRNG_IMPL": "unsafe_rbg", "JAX_ENABLE_X64": "1", "JAX_THREEFRY_PARTITIONABLE": "0"},
     ],
 )
+@pytest.mark.slow
 def test_images_and_training_do_not_depend_on_the_environment(drawn, as_set, environment):
     assert drawn(**environment) == as_set
 

@@ -83,6 +83,7 @@ def test_a_length_outside_what_was_tracked_is_refused(walked, length):
         averages.combine({800: kept[800]}, 800, length)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_them_goes_on_and_gives_any_length(tiny, tmp_path):
     tiny.train.update(averages=(0.05, 0.1), sample_every=100)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
@@ -103,6 +104,7 @@ def test_a_run_keeps_them_goes_on_and_gives_any_length(tiny, tmp_path):
         cfg_jax.load(tmp_path / "none", params=0.075)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_length_has_cells_and_a_table_of_its_own(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     tiny.train.update(averages=(0.05, 0.1), sample_every=100)

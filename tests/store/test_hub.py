@@ -119,6 +119,7 @@ def test_what_the_hub_does_not_give_is_said_in_one_line(hub, online, name, said)
     assert re.match(f"error: hf://{name}:? .*{said}", done.stderr), done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_network_what_is_cached_serves(hub, online, monkeypatch, tmp_path):
     assert online("export", "--run=hf://me/digits", f"--out={tmp_path}/m.safetensors").returncode == 0
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

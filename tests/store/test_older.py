@@ -63,6 +63,7 @@ def test_its_run_goes_on(old, config):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="its features were made on a CPU")
+@pytest.mark.slow
 def test_its_sweep_is_done_and_grows(old, config):
     cells = {path: sha256_of(path) for path in (old / "sweep" / "cells").iterdir()}
     text = (old / "sweep" / "table.md").read_text().splitlines()[:4]

@@ -78,6 +78,7 @@ def test_a_run_of_an_older_version_is_named(run):
         cfg_jax.load(path)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_and_adds_the_null_row(run, tmp_path):
     path, config, params = run
     config = config.copy_and_resolve_references()
@@ -103,6 +104,7 @@ def test_weights_of_another_network_are_refused_line_by_line(run, tiny):
     assert not any(line.startswith("out_conv/bias") for line in lines)  # has the same shape in both
 
 
+@pytest.mark.slow
 def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
     path, config, _ = run
     model = cfg_jax.load(path)

@@ -62,6 +62,7 @@ def test_a_bfloat16_run_is_scored_in_float32_beside_itself(run, tmp_path):
         cfg_jax.load(tmp_path / "model.safetensors", dtype="float16")
 
 
+@pytest.mark.slow
 def test_cells_of_two_kinds_of_device_are_mixed_only_where_it_is_asked_for(run, tmp_path, monkeypatch):
     workdir = tmp_path / "sweep"
     [here] = run()

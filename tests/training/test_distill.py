@@ -89,6 +89,7 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_student_starts_as_its_teachers_conditional_half_and_takes_w(runs):
     student, teacher = cfg_jax.load(runs / "student", params="params"), cfg_jax.load(runs / "flow")
     z, logsnr, c = np.ones((2, 8, 8, 1), "f4"), np.float32([0.0, 1.0]), np.int32([3, 4])
@@ -102,6 +103,7 @@ def test_a_student_starts_as_its_teachers_conditional_half_and_takes_w(runs):
         np.testing.assert_allclose(begun.eps_fn(z, logsnr, c, np.full(2, w, "f4")), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_takes_one_pass_at_any_w_and_each_image_its_own(runs):
     student = cfg_jax.load(runs / "student")
     walk = samplers.Walk(samplers.DDIM(0.0), schedule.grid(5))
@@ -111,6 +113,7 @@ def test_a_student_takes_one_pass_at_any_w_and_each_image_its_own(runs):
     np.testing.assert_array_equal(both[1:], student.sample([3, 3], w=4.0)[1:])
 
 
+@pytest.mark.slow
 def test_what_a_student_cannot_do_is_said_in_a_line(runs):
     student, few = cfg_jax.load(runs / "student"), cfg_jax.load(runs / "student-2")
     for settings, said in (
@@ -168,6 +171,7 @@ def test_pairs_of_another_shape_and_what_holds_none_end_in_a_line(runs, tmp_path
             pairs.read(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_taught_is_gone_on_with_where_its_teacher_has_moved(runs, tmp_path):
     """Bit for bit as one that was never stopped, in parts of a batch as well."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -181,6 +185,7 @@ def test_a_run_that_is_taught_is_gone_on_with_where_its_teacher_has_moved(runs, 
     jax.tree.map(np.testing.assert_array_equal, there, here)
 
 
+@pytest.mark.slow
 def test_model_guidance_asks_the_network_itself(tiny):
     tiny.objective.omega = 0.5
     params = fill(jax.eval_shape(lambda: build.parameters(tiny, jax.random.key(0))))
@@ -192,6 +197,7 @@ def test_model_guidance_asks_the_network_itself(tiny):
     assert np.abs(found[0] - of.eps[0]).max() > 1e-3 and np.abs(found[1] - of.eps[1]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_pairs_are_the_odes_and_some_of_them_have_no_label(runs):
     flow = cfg_jax.load(runs / "flow")
     made = pairs.read(runs / "pairs.npz")
@@ -206,6 +212,7 @@ def test_pairs_are_the_odes_and_some_of_them_have_no_label(runs):
     assert (guided.labels < 10).all() and np.abs(guided.images - made.images).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_rectified_run_is_a_run_with_both_halves(runs):
     model = cfg_jax.load(runs / "reflow")
     assert model.config.p_uncond == 0.5 and model.sample([1, 2], w=1.0).shape == (2, 8, 8, 1)
@@ -229,6 +236,7 @@ def test_bad_fields_of_a_teacher_end_in_a_line(tiny):
             checks.everything(config)
 
 
+@pytest.mark.slow
 def test_the_commands(command, runs, tmp_path):
     for name, args, said in (
         ("distill", ["--w=0:2", "--train_steps=2"], "student takes w from 0 to 2, one pass a step"),

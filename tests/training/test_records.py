@@ -19,6 +19,7 @@ def test_a_record_in_a_line(step, changed, left, line):
     assert records.line(step, 3000, VALUES | changed, left) == line
 
 
+@pytest.mark.slow
 def test_training_says_each_record_once(tiny, tmp_path, caplog, capfd):
     tiny.train.sample_every = 100
     with caplog.at_level("INFO", "cfg_jax"):

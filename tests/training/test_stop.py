@@ -47,6 +47,7 @@ def test_windows_has_fewer(monkeypatch):
     assert {*stop.asking()} == {signal.SIGINT, signal.SIGTERM}
 
 
+@pytest.mark.slow
 def test_a_run_whose_terminal_is_closed_saves(tmp_path):
     """A dropped ssh: SIGHUP, and whatever is written to the terminal from then on is an error."""
     own, its = pty.openpty()
@@ -59,6 +60,7 @@ def test_a_run_whose_terminal_is_closed_saves(tmp_path):
     assert latest(tmp_path) > 0
 
 
+@pytest.mark.slow
 def test_a_run_whose_log_has_no_reader_goes_on(tmp_path):
     """train 2>&1 | tee log: the same hang-up ends tee first."""
     few = *TRAIN, "--config.train.num_steps=6", f"--workdir={tmp_path}"

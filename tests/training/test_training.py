@@ -60,6 +60,7 @@ def whole(tmp_path_factory):
     return config, workdir
 
 
+@pytest.mark.slow
 def test_a_step_moves_nothing_between_devices_and_host_but_its_batch(tiny, tmp_path, monkeypatch):
     compile_step = steps.compile_step
 
@@ -114,6 +115,7 @@ def test_done_is_done(whole):
     assert (workdir / "checkpoints" / "4").stat().st_mtime_ns == before and len(records(workdir)) == 2
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(whole, tmp_path):
     config, _ = whole
     config = config.copy_and_resolve_references()
@@ -139,6 +141,7 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(whole, tmp_path):
     assert_equal(final(tmp_path, longer), final(straight, longer))
 
 
+@pytest.mark.slow
 def test_records_past_the_checkpoint_of_a_killed_run_are_not_kept_twice(whole, tmp_path):
     config, _ = whole
     half = config.copy_and_resolve_references()
@@ -310,6 +313,7 @@ def test_batch_must_divide_over_the_devices_before_anything_is_written(tiny, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_the_run(
     tiny, tmp_path, monkeypatch, caplog
 ):
@@ -329,6 +333,7 @@ def test_steps_that_are_not_finite_are_skipped_then_rolled_back_once_then_stop_t
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing_but_the_step(tiny, monkeypatch):
     """NaN in one image: nothing moves, it counts as skipped and in no mean, and the next step is taken."""
     state = jax.jit(partial(states.create, tiny))()
@@ -371,6 +376,7 @@ def test_a_state_is_finite_after_any_number_of_steps(tiny):
     assert not steps.all_finite(state.replace(ema=bad))
 
 
+@pytest.mark.slow
 def test_a_warning_during_the_last_step_is_heard(tiny, tmp_path, monkeypatch):
     """Or the next model of a table would be begun."""
     monkeypatch.setattr(
@@ -381,6 +387,7 @@ def test_a_warning_during_the_last_step_is_heard(tiny, tmp_path, monkeypatch):
     assert int(final(tmp_path, tiny).step) == 4
 
 
+@pytest.mark.slow
 def test_a_warning_during_the_last_save_does_not_cut_it_short(tiny, tmp_path, monkeypatch):
     """Some are sent again and again: SIGHUP by the terminal and by the shell, SIGXCPU each second."""
     close = Checkpoints.close
@@ -392,6 +399,7 @@ def test_a_warning_during_the_last_save_does_not_cut_it_short(tiny, tmp_path, mo
     assert int(final(tmp_path, tiny).step) == 4
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_whole_s_gradient(tiny):
     """Adam's first moment, after one step, is a tenth of the clipped gradient."""
     state = jax.jit(partial(states.create, tiny))()
@@ -415,6 +423,7 @@ def test_a_spike_of_the_loss_is_said(caplog):
     assert [record.args[:2] for record in caplog.records] == [(1.5, 5)] and len(recent) == 5
 
 
+@pytest.mark.slow
 def test_every_so_many_checkpoints_are_kept(tiny, tmp_path):
     tiny.train.update(num_steps=7, checkpoint_every=1, keep_checkpoints=2, keep_every=3, sample_every=10)
     trainer.train(tiny, tmp_path)

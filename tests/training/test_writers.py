@@ -31,6 +31,7 @@ def wandb(monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_its_run_of_weights_and_biases(tiny, tmp_path, wandb):
     half, workdir = tiny.copy_and_resolve_references(), tmp_path / "run"
     half.train.num_steps = 2

@@ -3,8 +3,8 @@
     python -m experiments.prepare_data --dataset=tiny_imagenet --source=FOLDER
     python -m experiments.paper --table=1 --scale=tiny_imagenet
 
-The published set has 200 classes: --config.data.num_classes=200. 1.0e18 FLOP for Table 1, by its --plan: 0.8 hours
-of an H100 at 35 % of its peak. Not measured on one.
+The published set has 200 classes: --config.data.num_classes=200. 1.0e18 FLOP for Table 1, by its --plan. Not
+measured on an accelerator.
 """
 
 from configs import imagenet64

@@ -1,6 +1,6 @@
 """What a network reads of the config, whichever it is."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -11,6 +11,13 @@ from cfg_jax.models.noise_level import NOISE_LEVELS
 DTYPES = ("float32", "bfloat16")
 STUDENTS = ("guided", "halved")  # of config.teacher.how: the network takes w as an input
 SHARED = ("name", "time", "dtype")  # every config.model has them
+
+
+class Summary(NamedTuple):
+    """A network on a model card."""
+
+    kind: str
+    text: str  # its size, without a full stop
 
 
 def takes_w(config: ConfigDict) -> bool:

@@ -60,6 +60,11 @@ class UNet(nn.Module):
         """Raise InputError for a config.model that no U-Net can have."""
         check(config.model, config.data.image_size)
 
+    @property
+    def summary(self) -> network.Summary:
+        levels = ", ".join(map(str, self.multipliers))
+        return network.Summary("U-Net", f"{self.channels} channels times ({levels}), blocks a level: {self.num_blocks}")
+
     def levels(self, side: int) -> list[tuple[int, int]]:
         """Return (side, channels) of each level for images of that side, the largest first."""
         return [(side >> i, multiplier * self.channels) for i, multiplier in enumerate(self.multipliers)]

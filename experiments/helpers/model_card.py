@@ -26,7 +26,7 @@ Row = dict[str, str]  # of results.csv
 TEXT = """
 # {name}
 
-EMA weights{length} of a U-Net {made} by cfg_jax {version}, step {step}.
+EMA weights{length} of a {kind} {made} by cfg_jax {version}, step {step}.
 Ho & Salimans, Classifier-Free Diffusion Guidance.
 
     import cfg_jax
@@ -36,7 +36,7 @@ Ho & Salimans, Classifier-Free Diffusion Guidance.
 - Data: {data}
 - p_uncond: {config.p_uncond:g}; {guidance}
 - Parameters: {count:,}, {dtype}. Config {digest}, whole in the file's header.
-- Network: {config.model.channels} channels times ({levels}), blocks a level: {config.model.num_blocks}.
+- Network: {network}.
 - Sampling, unless told: {config.sampler.name}, T = {config.sampler.num_steps}.{more}
 
 ## Scores
@@ -56,7 +56,7 @@ def card(
     data: the card of what they were trained on, where it is known. license and datasets: names of the hub; the license
     is by default that of the data. rows: what scores() read. rounded: whether the weights were rounded since.
     """
-    size = config.data.image_size
+    size, summary = config.data.image_size, build.network(config).summary
     guidance, w, labels = "w > 0 guides it.", 1.0, [0, int(config.data.num_classes > 1)]
     if build.takes_w(config):
         w = config.teacher.w_high
@@ -70,7 +70,7 @@ def card(
         made=made, more=more,
         load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, w=w, guidance=guidance,
         data=about(config.data, data, datasets), count=sum(a.size for a in jax.tree.leaves(params)), dtype=dtype,
-        digest=configs.digest(config), levels=", ".join(map(str, config.model.multipliers)),
+        digest=configs.digest(config), kind=summary.kind, network=summary.text,
         scores=(table(rows) + ROUNDED * rounded) if rows else UNSCORED,
     )  # fmt: skip
     index = {"license": license or (LICENCES.get(data.licence) if data else None) or "other"}

@@ -59,7 +59,7 @@ def save(path, config: ml_collections.ConfigDict) -> None:
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The dictionary that from_json reads back, in this version of the code and in later ones."""
+    """Return the dictionary that from_json reads back, in this version of the code and in later ones."""
     return {"version": VERSION, **config.to_dict()}
 
 
@@ -72,7 +72,7 @@ def load(path) -> ml_collections.ConfigDict:
 
 
 def from_json(tree: Any) -> ml_collections.ConfigDict:
-    """What to_json gave, after JSON -> a config with all fields of this version.
+    """Return the config that to_json wrote, with all fields of this version.
 
     Raises ValueError, KeyError or TypeError where it is none.
     """
@@ -90,7 +90,7 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
 
 
 def digest(config: ml_collections.ConfigDict) -> str:
-    """Twelve hex digits of the fields that decide a run's parameters: all but those of FREE.
+    """Return twelve hex digits of the fields that decide a run's parameters: all but those of FREE.
 
     A field of ADDED counts only where it differs from its value there, so that digests in old rows stay valid.
     """
@@ -100,14 +100,14 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
 
 def differences(old, new) -> list[str]:
-    """["train.batch_size: 128 -> 64", ...] of two configs, for the fields that a continued run may not change."""
+    """Return ["train.batch_size: 128 -> 64", ...]: what differs of the fields that a continued run may not change."""
     old, new = flat(old), flat(new)
     fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
 
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """{"train.batch_size": 128, ...} of all fields."""
+    """Return all fields as {"train.batch_size": 128, ...}."""
     return _flat(tuples(config.to_dict()))
 
 

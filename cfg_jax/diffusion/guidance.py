@@ -101,12 +101,12 @@ def both_halves(eps_fn: Callable, uncond, z, logsnr, c) -> tuple[Array, Array]:
 
 
 def is_zero(w) -> bool:
-    """Whether w is known, while a program is traced, to be 0 for every image."""
+    """Return whether w is known to be 0 for every image while a program is traced."""
     return not isinstance(w, Tracer) and bool(np.all(np.asarray(w) == 0))
 
 
 class Halves(NamedTuple):
-    """A model as a rule sees it, all of (z [B, ...], scalar logsnr, c [B])."""
+    """A model as a rule sees it. Every field is a function of (z [B, ...], scalar logsnr, c [B])."""
 
     cond: Callable  # -> eps_c; of a student of guidance with w [B] as a fourth argument
     both: Callable  # -> (eps_c, eps_u)
@@ -116,11 +116,11 @@ class Halves(NamedTuple):
 
     @property
     def native(self) -> "Halves":
-        """The same model, giving what its network predicts."""
+        """Return the same model, in terms of what its network predicts."""
         return self.own or self
 
     def to(self, target: str, predicted, z, logsnr) -> Array:
-        """A prediction of these, [B, ...], as another one of loss.PREDICTIONS."""
+        """Convert a prediction [B, ...] of this model to another one of loss.PREDICTIONS."""
         return convert(predicted, z, logsnr, self.predicts, target)
 
     def guided(self, predicted, z, logsnr, **more) -> "Guided":
@@ -143,7 +143,7 @@ class Guided(NamedTuple):
         return cls(eps, shift, log_weight, jnp.zeros_like(eps), x)
 
     def whole(self, z, logsnr) -> "Guided":
-        """The same in float32, with x."""
+        """Return the same in float32, with x filled in."""
         out = jax.tree.map(jnp.float32, self)
         return out if out.x is not None else out._replace(x=process.predict_x(z, out.eps, logsnr))
 
@@ -272,14 +272,14 @@ class OtherLabel:
     """
 
     def labels(self, keys: Array, c: Int[Array, " b"], num_classes: int) -> Int[Array, " b"]:
-        """Each image's by its own key, uniform over the others."""
+        """Draw a label for each image by its own key, uniform over the other classes."""
         ahead = jax.vmap(lambda key: jax.random.randint(key, (), 1, num_classes, jnp.int32))(keys)
         return (c + ahead) % num_classes
 
 
 @flax.struct.dataclass
 class Guidance:
-    """A rule, and what it guides with: the null label if `second` is None, and a classifier's gradient beside it."""
+    """A rule, where eps_u comes from (the null label if `second` is None), and a noisy-image classifier or None."""
 
     rule: Any
     second: SecondModel | OtherLabel | None = None
@@ -335,7 +335,7 @@ def predicted(model, target: str, z, logsnr, c, *w) -> Float[Array, "b ..."]:
 
 
 def within(rule, change: Callable):
-    """The rule with what lies inside of its interval and rounds, the classes that say `limits_where`, changed."""
+    """Change what lies inside a rule's interval and rounds, which are the classes with `limits_where`."""
     if getattr(rule, "limits_where", False):
         return rule.replace(rule=within(rule.rule, change))
     return change(rule)

@@ -24,7 +24,7 @@ class Weighed(NamedTuple):
 
 
 def start(num: int, size: int) -> Weighed:
-    """Equal weights of `num` particles in groups of `size`."""
+    """Return equal weights for `num` particles in groups of `size`."""
     return Weighed(jnp.zeros(num, jnp.float32), jnp.ones(num // size, jnp.float32))
 
 
@@ -61,15 +61,15 @@ class ParticleWalk(samplers.Walk):
 
     @property
     def group(self) -> int:
-        """Images of a group, one after another."""
+        """The number of images in a group. They follow one another in the batch."""
         return self.sampler.particles
 
     def __call__(self, keys, guided, z, c, state=STATELESS):
-        """As of a Walk."""
+        """Return x [B, ...], from the same arguments as a Walk."""
         return self.weighed(keys, guided, z, c, state)[0]
 
     def weighed(self, keys, guided, z, c, state=STATELESS):
-        """The same -> x [B, ...] and each group's least effective size, a share of its particles, [groups]."""
+        """Return x [B, ...] and each group's least effective size, as a share of its particles, [groups]."""
 
         def resampled(t, weighed, z, least=0.5):
             group_keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, t), 1))(keys[:: self.group])
@@ -98,7 +98,7 @@ def walk(sampler: Any, logsnrs: Any, threshold: Callable | None = None) -> sampl
 
 
 def problem(size: int, *of_image: np.ndarray) -> str | None:
-    """What keeps images with these labels and w, [N] each, from being groups of `size`, or None."""
+    """Say why images with these labels and w, [N] each, cannot be groups of `size`. Return None where they can."""
     if len(of_image[0]) % size:
         return f"{len(of_image[0])} images are no whole number of groups"
     same = all((np.reshape(values, (-1, size)) == np.reshape(values, (-1, size))[:, :1]).all() for values in of_image)

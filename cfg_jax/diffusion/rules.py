@@ -287,7 +287,7 @@ class Rounds:
         return None
 
     def grid(self, logsnrs):
-        """logsnrs [T], and those above renoise_logsnr again for each round."""
+        """Return logsnrs [T], followed by those above renoise_logsnr once for each round."""
         again = np.append(np.float32(self.renoise_logsnr), logsnrs[logsnrs > self.renoise_logsnr])
         return np.concatenate([logsnrs, *[again] * self.rounds])
 
@@ -320,17 +320,17 @@ def only_where(holds, rule, *args):
 
 
 def parts(rule) -> list:
-    """A rule and all that it is around, the direction last."""
+    """Return a rule and the rules that it wraps, from the outermost to the innermost."""
     return [rule, *(parts(rule.rule) if hasattr(rule, "rule") else [])]
 
 
 def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-    """Each image's a on its b."""
+    """Project each image of a onto the same image of b."""
     return inner(a, b) / jnp.maximum(inner(b, b), 1e-12) * b
 
 
 def spread(x: Float[Array, "b ..."]) -> Array:
-    """The standard deviation over each image's elements, [B, 1, ...]."""
+    """Return the standard deviation over each image's elements, [B, 1, ...]."""
     return x.std(axis=tuple(range(1, x.ndim)), keepdims=True)
 
 

@@ -28,7 +28,7 @@ from cfg_jax.diffusion.guidance import STATELESS, Guided, Stateless
 
 class Predicted(NamedTuple):
     x: Array  # [B, ...], after the threshold
-    eps: Array  # [B, ...], what noise is put back with: it leads from x to z, but for the guidance's shift
+    eps: Array  # [B, ...], the noise that is added back to x; z = alpha x + sigma eps unless the guidance shifts it
     push: Array  # [B, ...], as of Guided
 
 
@@ -233,7 +233,7 @@ class Walk:
 
 
 def start(seed, indices: Int[ArrayLike, " b"], shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """(keys [B], z_1 ~ N(0, I) [B, *shape]) of the images `indices` [B] of a seed.
+    """Return (keys [B], z_1 ~ N(0, I) [B, *shape]) for the images `indices` [B] of a seed.
 
     Raises InputError for a seed that is no int32, or negative.
     """
@@ -248,12 +248,12 @@ def ancestral(keys, eps_fn, z, c, logsnrs, *, v, threshold=None) -> Float[Array,
 
 
 def plain(eps_fn: Callable) -> Callable:
-    """An eps_fn, guided or not, as a Walk takes it."""
+    """Wrap an eps_fn, guided or not, as a Walk takes it."""
     return lambda z, logsnr, c, state: (Guided.of(eps_fn(z, jnp.broadcast_to(logsnr, z.shape[:1]), c)), state)
 
 
 def clip(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-    """Static threshold: x to [-1, 1]."""
+    """Clip x to [-1, 1]: the static threshold."""
     return jnp.clip(x, -1, 1)
 
 

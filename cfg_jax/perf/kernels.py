@@ -1,4 +1,4 @@
-"""Whether the devices compute a config's kernels right, and how fast."""
+"""Check whether the devices compute a config's kernels right, and time them."""
 
 import time
 from collections.abc import Callable

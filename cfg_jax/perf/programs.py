@@ -29,7 +29,7 @@ class Program:
 
 
 def training(config: ConfigDict, mesh: Mesh) -> Program:
-    """A step on config.train.batch_size images, as experiments.train runs it."""
+    """Trace a step on config.train.batch_size images, as experiments.train runs it."""
     data, count = config.data, config.train.batch_size
     image = (count, data.image_size, data.image_size, data.channels)
     with pinned.pinned():
@@ -43,7 +43,7 @@ def training(config: ConfigDict, mesh: Mesh) -> Program:
 
 
 def sampling(config: ConfigDict, mesh: Mesh, w: float = 1.0) -> Program:
-    """Drawing a batch of config.eval.batch_size images at w, as the sweep does; rounded up to the devices."""
+    """Trace the drawing of config.eval.batch_size images at w, as a sweep does it, rounded up to the devices."""
     data = config.data
     count = meshes.divided(config.eval.batch_size, mesh)
     shape = (data.image_size, data.image_size, data.channels)
@@ -61,7 +61,7 @@ def sampling(config: ConfigDict, mesh: Mesh, w: float = 1.0) -> Program:
 
 
 def features(config: ConfigDict, mesh: Mesh, batch_size: int) -> Program:
-    """Inception's features and logits of images of the config's size, in float32; rounded up to the devices."""
+    """Trace Inception's features and logits of images of the config's size, in float32, rounded up to the devices."""
     count, side = meshes.divided(batch_size, mesh), config.data.image_size
     images = on(meshes.split(mesh), jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8))
     params = on(meshes.replicated(mesh), inception.shapes("logits"))
@@ -76,7 +76,7 @@ def on(place: Any, tree: Any) -> Any:
 
 
 def filled(args: Any) -> Any:
-    """Arrays in place of shapes: He's normal weights, so that nothing vanishes, random pixels, and labels 0."""
+    """Return arrays for shapes: He's normal weights, so that nothing vanishes, random pixels, and labels 0."""
     rng = np.random.default_rng(0)
 
     def fill(a):

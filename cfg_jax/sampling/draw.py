@@ -70,7 +70,7 @@ def batches(
 
 
 def on(mesh: jax.sharding.Mesh, denoiser: Denoiser, guidance: Guidance) -> tuple[Denoiser, Guidance]:
-    """The models of a walk, told the mesh that their batches are split over."""
+    """Return the models of a walk with the mesh over which their batches are split."""
 
     def told(model):
         return model.on(mesh) if isinstance(model, Denoiser | NoisyClassifier) else model
@@ -82,7 +82,7 @@ def on(mesh: jax.sharding.Mesh, denoiser: Denoiser, guidance: Guidance) -> tuple
 
 
 def per_image(rule, change: Callable):
-    """The rule with its fields of one number for each image changed, those of the rules within it, too."""
+    """Change the fields of a rule, and of the rules that it wraps, that hold one number for each image."""
     names = [name for name in getattr(rule, "per_image", ("w",)) if np.ndim(getattr(rule, name, 0))]
     fields = {name: change(getattr(rule, name)) for name in names}
     if hasattr(rule, "rule"):
@@ -101,7 +101,7 @@ def check_per_image(rule, count: int) -> None:
 
 
 def asks_uncond(rule, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a rule asks for the unconditional half anywhere: it is traced once, nothing is computed."""
+    """Return whether a rule asks for the unconditional half. It is traced once; nothing is computed."""
     asked = []
 
     def both(z, logsnr, c):
@@ -118,18 +118,18 @@ def asks_uncond(rule, image_shape: tuple[int, int, int]) -> bool:
 
 
 def on_grid(walk: samplers.Walk, guidance: Guidance) -> samplers.Walk:
-    """The walk on the grid that a rule makes of its own, where it makes one."""
+    """Return the walk on the rule's own grid, where the rule has one."""
     grid = getattr(guidance.rule, "grid", None)
     return dataclasses.replace(walk, logsnrs=grid(np.asarray(walk.logsnrs))) if grid else walk
 
 
 def passes(guidance: Guidance, walk: samplers.Walk) -> int:
-    """How often an image goes through a network, another model's too, in a walk, as rule and sampler declare it."""
+    """Return the network passes of one image in a walk, a second model's included, as rule and sampler declare them."""
     return int(passes_of(guidance.rule, on_grid(walk, guidance).levels).sum())
 
 
 def check_labels(labels, num_classes: int) -> np.ndarray:
-    """int32 [N]. Raises InputError for what is no list of integers, or out of range; num_classes 0 takes any."""
+    """Return labels as int32 [N]. Raises InputError unless they are integers in range; num_classes 0 takes any."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
         raise InputError(f"labels must be a list of integers, got {labels.dtype} of shape {labels.shape}")
@@ -140,9 +140,9 @@ def check_labels(labels, num_classes: int) -> np.ndarray:
 
 
 def labels_by_rule(rule: str, num_images: int, num_classes: int, seed: int, group: int = 1) -> np.ndarray:
-    """int32 [num_images]: `random` as ADM's, each image's class uniform; `balanced`: class i mod num_classes.
+    """Return int32 [num_images]: uniform classes for `random`, as in ADM; class i mod num_classes for `balanced`.
 
-    group: so many images, one after another, have one label; a whole number of them.
+    group: this many consecutive images share a label; it divides num_images.
     """
     if group > 1:
         return np.repeat(labels_by_rule(rule, num_images // group, num_classes, seed), group)

@@ -62,7 +62,7 @@ class Model:
         return self.denoiser.eps_fn(z, logsnr, c, w)
 
     def rule(self, section: ConfigDict, w, classifier: bool = False):
-        """The rule that a config.guidance names, at w; of a student the one that gives it w as an input."""
+        """Return the rule that a config.guidance names, at w; for a student the rule that passes w to the network."""
         return build.rule(section, w, build.takes_w(self.config), classifier)
 
     @pinned.pinned()
@@ -120,7 +120,7 @@ def check_effect(values: dict, settings: dict, w) -> None:
 
 
 def direction_of(rule, image_shape: tuple[int, int, int]) -> tuple[str, Any]:
-    """(name, w) of a rule given by value, as the checks want them: a name of RULES, and w a number or [N].
+    """Return (name, w) of a rule given by value, for the checks: a name of RULES, and w as a number or [N].
 
     A rule that is none of RULES, and asks for the unconditional half, counts as Equation 6 at its own w, or at 1.
     """
@@ -200,7 +200,7 @@ class Guides:
                 raise InputError(f"the unconditional run has {given} classes, the model {own}: give one of the same")
 
     def beside(self, rule, section: ConfigDict | None = None) -> Guidance:
-        """The whole guidance of a rule with these. section: a config.guidance; without it eps_u is the null label's."""
+        """Return the guidance of a rule with these models. section: a config.guidance; None takes the null label."""
         second = OtherLabel() if section and section.uncond == "other_label" else None
         if self.uncond:
             second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
@@ -230,13 +230,13 @@ def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: s
 
 
 def load_classifier(run_dir) -> Classifier:
-    """The Classifier of a run directory that experiments.train_classifier or import_adm wrote."""
+    """Load the Classifier of a run directory that experiments.train_classifier or import_adm wrote."""
     config, _, arrays = weights.read(run_dir, classifier=True)
     return Classifier(config, build.noisy_classifier(config, arrays))
 
 
 def load_guides(guide=None, classifier_run=None, dtype: str | None = None) -> Guides:
-    """Those of a sweep, where one kind of guidance is asked for. guide: RUN or RUN@STEP."""
+    """Load the Guides of a sweep, which has at most one kind of them. guide: RUN or RUN@STEP."""
     if guide and classifier_run:
         raise InputError("--guide and --classifier_run are two kinds of guidance: choose one")
     if guide:
@@ -256,7 +256,7 @@ def run_and_step(text: str) -> tuple[str, int | None]:
 
 
 def changed(config: ConfigDict, settings: dict) -> ConfigDict:
-    """A copy of a config with fields of its sampler and guidance set by their own names. Unknown ones are refused."""
+    """Copy a config and set fields of its sampler and guidance by name. Raises InputError for unknown ones."""
     config = config.copy_and_resolve_references()
     known = {
         name: f"{group}.{name}"

@@ -38,7 +38,7 @@ class Pairs:
 
 
 def make(model: Model, num: int, w: float, num_steps: int, seed: int = 0, batch_size: int = 256) -> Pairs:
-    """(x, its noise) of `num` images of a seed, by Heun's steps of Equation 6 at w; the labels are balanced.
+    """Make `num` pairs of a seed by Heun's steps along the ODE of Equation 6 at w. The labels are balanced.
 
     At w = 0 a share p_uncond of them has no label, so that what learns of them keeps an unconditional half.
     """
@@ -60,14 +60,14 @@ def make(model: Model, num: int, w: float, num_steps: int, seed: int = 0, batch_
 
 
 def equation_6(model: Model, w: float):
-    """The rule of Equation 6 at w, by a student in one pass."""
+    """Return the rule of Equation 6 at w. A student computes it in one pass."""
     if not w:
         return guidance.Unguided()
     return (guidance.InOnePass if build.takes_w(model.config) else guidance.ClassifierFree)(np.float32(w))
 
 
 def path_of(directory, model: Model, *asked) -> Path:
-    """Where the pairs of a model belong, by its weights and the further arguments of `make`."""
+    """Return the path of a model's pairs, named by its weights and the further arguments of `make`."""
     return Path(directory) / f"pairs-{digest_json([model.digest, *asked])}.npz"
 
 
@@ -79,7 +79,7 @@ def check(model: Model, w: float) -> None:
 
 
 def straightness(model: Model, labels, w: float, num_steps: int = 64, seed: int = 0) -> np.ndarray:
-    """[N]: how far each image's path is from a straight line, see flow.straightness, by Euler's steps.
+    """Return how far each image's path is from a straight line, [N], by Euler's steps. See flow.straightness.
 
     Guided by Equation 6, from a log-SNR of -20 to 20.
     """

@@ -1,1 +1,1 @@
-"""From a config to a checkpointed run: devices, state, checkpoints, the training loop."""
+"""What is kept of a run: weights with their config, checkpoints, averages of the parameters."""

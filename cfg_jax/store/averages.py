@@ -24,7 +24,7 @@ def power(length: float) -> float:
 
 
 def start(params, lengths: Sequence[float]) -> dict:
-    """{length: average} at step 0."""
+    """Return {length: average} at step 0."""
     return {f"{length:g}": jax.tree.map(jnp.copy, params) for length in lengths}
 
 
@@ -40,7 +40,7 @@ def update(averages: dict, params, step) -> dict:
 
 
 def weights(kept: Sequence[tuple[int, float]], step: int, length: float) -> tuple[np.ndarray, float]:
-    """How much of each kept average (its step, its length) makes one of `length` at `step`, and what the fit misses.
+    """Return the share of each kept average (step, length) in one of `length` at `step`, and the error of the fit.
 
     The shares sum to 1, as those of an average do: a sum of 1.04 would scale every parameter by it. What is missed is
     the norm of the difference of the two profiles, as a share of the wanted one's.
@@ -63,7 +63,7 @@ def overlap(a_steps, a_powers, b_steps, b_powers) -> np.ndarray:
 
 
 def combine(kept: dict[int, dict], step: int, length: float):
-    """The average of `length` at `step` out of {step: {length: average}}.
+    """Combine {step: {length: average}} into the average of `length` at `step`.
 
     Raises InputError for a length that they do not give.
     """

@@ -102,13 +102,13 @@ class Checkpoints:
 
 
 def manager_of(directory: Path, **options) -> ocp.CheckpointManager:
-    """Orbax's manager of the checkpoints in a directory, which puts digests into each that it writes."""
+    """Return orbax's manager for a directory. It puts digests into each checkpoint that it writes."""
     seal = ocp.AsyncOptions(post_finalization_callback=partial(write_digests, directory))
     return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(async_options=seal, **options))
 
 
 def items_of(state: TrainState) -> dict[str, Any]:
-    """{item: its arrays} of those of ITEMS that a state has."""
+    """Return {item: arrays} for those of ITEMS that a state has."""
     return {name: getattr(state, name) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
 
 
@@ -151,7 +151,7 @@ def restore_params(run_dir: str | Path, step: int | None = None, item: str = "em
 
 
 def steps_of(run_dir: str | Path) -> list[int]:
-    """The steps of a run's finished checkpoints. Raises InputError where there is none."""
+    """Return the steps of a run's finished checkpoints. Raises InputError where there is none."""
     directory = Path(run_dir) / "checkpoints"
     if not directory.is_dir():
         raise InputError(
@@ -163,7 +163,7 @@ def steps_of(run_dir: str | Path) -> list[int]:
 
 
 def average(run_dir: str | Path, length: float, step: int | None = None) -> tuple[int, Any]:
-    """(step, an EMA of `length`) of a run: see averages.py. It is made of all checkpoints up to the step."""
+    """Return (step, an EMA of `length`) of a run, made from all checkpoints up to the step. See averages.py."""
     steps = steps_of(run_dir)
     step = steps[-1] if step is None else step
     if not (Path(run_dir) / "checkpoints" / str(steps[-1]) / "averages").is_dir():
@@ -203,7 +203,7 @@ def damage(path: Path, item: str = "") -> str | None:
 
 
 def _unsealed(path):
-    """Whether an older version wrote this checkpoint, perhaps without digests."""
+    """Return whether an older version wrote this checkpoint, perhaps without digests."""
     try:
         return not read_json(path / "_CHECKPOINT_METADATA").get("custom_metadata")
     except (OSError, ValueError, AttributeError):
@@ -222,7 +222,7 @@ def set_aside_damaged(directory: Path) -> None:
 
 
 def item_files(path: Path) -> list[str]:
-    """Names of the files of a checkpoint's items. Files beside them are orbax's, which goes on writing them."""
+    """Return the names of the files of a checkpoint's items. Orbax goes on writing its other files."""
     return sorted(str(file.relative_to(path)) for file in path.glob("*/**/*") if file.is_file())
 
 
@@ -233,12 +233,12 @@ def latest(run_dir: str | Path) -> int:
 
 
 def _steps(directory):
-    """Finished checkpoints: one being written has another name."""
+    """Return the steps of finished checkpoints. One that is being written has another name."""
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 
 def _of_jax(error):
-    """Whether another process was lost, which is no fault of the disk; orbax wraps some of these."""
+    """Return whether jax raised this because another process was lost. Orbax wraps some of these errors."""
     return any(isinstance(e, jax.errors.JaxRuntimeError) for e in (error, error.__cause__, error.__context__))
 
 

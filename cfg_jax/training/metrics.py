@@ -68,7 +68,7 @@ class TrainMetrics(metrics.Collection):
 
     @classmethod
     def means(cls) -> tuple[str, ...]:
-        """The names of what is a mean over images."""
+        """Return the names of the metrics that are means over images."""
         return tuple(name for name in cls.__annotations__ if name != "skipped")
 
 

@@ -165,7 +165,7 @@ def _train(
                 pending, since = [], time.perf_counter()
 
             # Check
-            if (sample or save) and agreed(not steps.all_finite(state)):  # as memory may go bad; no step does this
+            if (sample or save) and agreed(not steps.all_finite(state)):  # no step can cause it; faulty memory can
                 raise NonFinite(f"the parameters, their average or moments at step {done} are not finite")
 
             # Sample, and save: first the pictures, which a run killed before the save draws again

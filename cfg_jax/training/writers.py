@@ -19,7 +19,7 @@ from cfg_jax.training import records
 
 
 class Writer:
-    """All of them as one."""
+    """All destinations of records as one."""
 
     def __init__(self, workdir: Path, step: int, config: ConfigDict, project: str | None = None) -> None:
         """Go on from `step`; `project` is of Weights & Biases. Raises InputError where no run of it can be had."""

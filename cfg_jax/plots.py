@@ -53,16 +53,7 @@ STYLE = {
     "ytick.labelcolor": "black",
 }
 styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-SIDES = [
-    (0, 1),
-    (0, -1),
-    (1, 0),
-    (-1, 0),
-    (1, 1),
-    (1, -1),
-    (-1, 1),
-    (-1, -1),
-]  # from a point to its name, by preference
+SIDES = [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # of a name, by preference
 GAPS = 4, 9  # points between a name and its point
 
 

@@ -18,9 +18,7 @@ DATASET = flags.DEFINE_string("dataset", None, "digits, or a directory of --root
 ROOT = flags.DEFINE_string("root", "data", "where prepared data sets are")
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "the split of the pictures")
 INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
-NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 0, "take this many images, the same in every run; 0 for all", lower_bound=0
-)
+NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "take this many, always the same; 0 for all", lower_bound=0)
 NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 10_000, "images to keep in the file, for KID, precision and recall", lower_bound=0
 )

@@ -31,7 +31,6 @@ from experiments.helpers import cli
 
 flags.disclaim_key_flags()  # --help shows flags defined here as the study's
 BEGAN = time.perf_counter()
-styled = plots.styled
 
 
 def define_out(study: str) -> flags.FlagHolder:

@@ -27,7 +27,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/bias", "where the reference and t
 OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write; the plot as SVG and the numbers as JSON get its name")
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     out, counts = Path(OUT.value), COUNTS.value
     for kind in (".png", ".svg", ".json"):

@@ -24,7 +24,7 @@ W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights, 0 among them")
 TUNED = flags.DEFINE_integer("tuned", 200, "steps of p_uncond = 0.1 that a model of p_uncond = 0 is tuned with")
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     widths, ps, ws, config = CHANNELS.value, P_UNCOND.value, W.value, CONFIG.value
     out = Path(OUT.value) / f"capacity-{config.data.name}"

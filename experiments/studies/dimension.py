@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cfg_jax import checks
+from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.models.mixture import Mixture
 from experiments.helpers import cli, gallery
@@ -44,7 +44,7 @@ def drawn(dim: int, num_classes: int) -> tuple[float, float]:
     return along.mean(), along.std() * dim**0.5 / SPREAD
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     checks.finite(W.value, "--w")
     rows = [["D", *(f"{kind}: {measure}" for kind in KINDS for measure in ("mean", "std"))]]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from cfg_jax import plots
 from cfg_jax.diffusion import guidance, process, samplers, schedule
 from cfg_jax.models.mixture import Uniforms
 from experiments.helpers import cli, gallery
@@ -41,7 +42,7 @@ def drawn(model: Uniforms, sampler: Any, w: float) -> np.ndarray:
     return gallery.drawn(model, guidance.ClassifierFree(w), sampler, grid, NUM_SAMPLES.value, c=1)[0][:, 0]
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     rows = [["w", "ODE: mean", "beyond 0.9", "beyond 1", "with an error: beyond 1", "greatest", "Algorithm 2: mean"]]
     figure, panels = gallery.subplots(len(W.value), (2.2 * len(W.value), 2.6))

@@ -10,6 +10,7 @@ python -m experiments.studies.ema --runs=runs/digits-ema --out=runs/studies
 import numpy as np
 from absl import flags
 
+from cfg_jax import plots
 from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
 from cfg_jax.sweep import claims
 from experiments.helpers import cli, gallery
@@ -22,7 +23,7 @@ NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_boun
 NUM_STEPS = flags.DEFINE_integer("num_steps", 32, "T", lower_bound=2)
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     runs, lengths, ws = RUNS.value, LENGTHS.value, W.value
     averaged = {(run, length): gallery.load(run, ws, length) for run in runs for length in lengths}

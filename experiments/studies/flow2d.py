@@ -18,6 +18,7 @@ from jaxtyping import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import flow, guidance
 from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.models.mixture import Mixture
@@ -217,7 +218,7 @@ def identity(law: Mixture, label: int, scale: float, w: float) -> Array:
     return jnp.abs(by - guidance.guided(law.eps_fn, w, law.null)(z, logsnr, c)).max()
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     scales = S.value
     studied = [Studied(name) for name in plane.RINGS]

@@ -57,7 +57,7 @@ def guided_samples(mixture: Mixture, c: int, w: float, particles: int = 0) -> Fl
     return gallery.drawn(mixture, guidance.ClassifierFree(w), sampler, grid, NUM_SAMPLES.value, 2, c)[0]
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     out, ws, num, steps = Path(OUT.value), W.value, NUM_SAMPLES.value, NUM_STEPS.value
     for kind in (".png", ".json"):

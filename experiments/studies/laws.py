@@ -36,7 +36,7 @@ def drawn(sampler: Any, w: float) -> tuple[np.ndarray, float]:
     return x.reshape(GROUPS.value, -1).var(1), float(effective.mean()) if len(effective) else 1.0
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     ws = W.value
     rows = [["w"], *([f"{w:g}"] for w in ws)]

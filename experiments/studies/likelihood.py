@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from cfg_jax import plots
 from cfg_jax.data import sources
 from cfg_jax.diffusion import likelihood, schedule
 from cfg_jax.errors import require
@@ -31,7 +32,7 @@ PROBES = flags.DEFINE_integer("probes", None, "directions of the trace; default:
 CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its range there
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     ws = W.value
     model = gallery.load(RUN.value, [*ws, 1.0])

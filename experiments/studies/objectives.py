@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from cfg_jax import plots
 from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
@@ -36,7 +37,7 @@ WALKS = {
 }
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     config, ws, num_images = CONFIG.value, W.value, NUM_IMAGES.value
     for w in ws:

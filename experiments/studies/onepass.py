@@ -9,6 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cfg_jax import plots
 from cfg_jax.diffusion import distill
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
@@ -26,7 +27,7 @@ NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_boun
 cli.define_training()
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     runs, ws, steps, halved = RUNS.value, W.value, T.value, STEPS.value
     students.check_halvings(halved)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from cfg_jax import plots
 from cfg_jax.sampling import draw, pairs
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
@@ -28,7 +29,7 @@ NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_boun
 cli.define_training()
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     runs, w, steps = RUNS.value, W.value, T.value
     flows = [gallery.load(run, [w]) for run in runs]

@@ -15,6 +15,7 @@ from absl import flags
 from jax.tree_util import Partial
 from matplotlib.figure import Figure
 
+from cfg_jax import plots
 from cfg_jax.diffusion import flow
 from cfg_jax.evaluation.scores import energy_distance
 from experiments.helpers import canvas, cli, gallery
@@ -144,7 +145,7 @@ def beside_exact(one: Studied, remedy: Walker, name: str, about: str) -> Figure:
     return figure
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     studied = [Studied(name) for name in plane.RINGS]
     figure, rows, bent = reflow(studied)

@@ -7,6 +7,7 @@ temperature of the conditionals. Both agree where the tokens are independent.
 python -m experiments.studies.sequences --out=runs/studies
 """
 
+from cfg_jax import plots
 from experiments.helpers import cli, gallery
 from experiments.studies import token_laws as laws
 
@@ -15,7 +16,7 @@ S = cli.define_numbers("s", "0,0.5,1,2,3,5,8", "guidance scales, s = 1 + w", low
 MODELS = {"2 bits": (2, 2), "8 tokens, 4 long": (8, 4)}  # the vocabulary and the length
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     curves = {}
     for name, shape in MODELS.items():

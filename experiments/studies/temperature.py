@@ -150,7 +150,7 @@ def verdict(curves: dict[str, list[list[float]]]) -> str:
     return f"Claim 8 is {word}: the distance less guidance's, at the IS of each w: {'; '.join(texts)}."
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     if not RUN.value:
         return gallery.write(OUT.value, "temperature", of_mixtures(), exact_table(), "T = 2,048, v = 0.")

@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 
+from cfg_jax import plots
 from cfg_jax.diffusion import exact, samplers, schedule
 from experiments.helpers import cli, gallery
 
@@ -19,7 +20,7 @@ W = cli.define_numbers("w", "0,1,4", "guidance weights")
 V = cli.define_numbers("variance_interp", "0,0.3,1", "v", low=0)
 
 
-@gallery.styled
+@plots.styled
 def main() -> None:
     rows = [["T", *(f"{steps:,}" for steps in T.value), "many"]]
     figure, [axes] = gallery.subplots()

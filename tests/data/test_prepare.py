@@ -980,6 +980,7 @@ def test_a_reference_of_another_resize_is_refused(tmp_path, on_a_folder):
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="ilsvrc2012_sample.tar is not in CFG_JAX_ASSETS")
+@pytest.mark.slow
 def test_imagenet64_trains_from_real_pictures(tmp_path):
     card = prepare.prepare("imagenet64", SAMPLE, tmp_path / "imagenet64-area", resize="area", partial_set=True)
     assert card.counts == {"train": 50} and card.sha256["train"].startswith("c39bb3b9d3f57c88")

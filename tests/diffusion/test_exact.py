@@ -143,6 +143,7 @@ def test_effective_size_and_systematic_resampling():
     assert (np.floor(50 * weights) <= children).all() and (children <= np.ceil(50 * weights)).all()
 
 
+@pytest.mark.slow
 def test_the_effective_size_collapses_in_many_dimensions():
     """Never drawn anew, a seventh of 4,000 particles counts in 64 dimensions at w = 1, hardly one in 256."""
     grid = jnp.asarray(schedule.grid(256))

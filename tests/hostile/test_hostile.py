@@ -305,7 +305,7 @@ FILES = [
         ("words for numbers", "is not whole", {"model__channels": "many"}),
         ("other channels", "model.safetensors", {"model__channels": 64}),
         ("nan for a noise level", "logsnr_min", {"logsnr_min": float("nan")}),
-        ("an unknown field", "model.fast", {"model__fast": True}),
+        ("an unknown field", "config.model has fast", {"model__fast": True}),
         ("an unknown time", "config.model.time", {"model__time": "__import__('os').system('touch /tmp/x')"}),
         ("a billion steps", "config.sampler.num_steps", {"sampler__num_steps": 10**9}),
     )),

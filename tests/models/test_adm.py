@@ -142,7 +142,7 @@ def test_adm_time_is_exact_at_every_step_of_its_schedules():
         level = noise_level.NOISE_LEVELS[name]()
         np.testing.assert_allclose(level(jnp.float32(logsnr)), t, atol=0.02)
         assert level is noise_level.NOISE_LEVELS[name]()  # jit would compile again for another
-        assert noise_level(jnp.float32(50.0)) == 0 and noise_level(jnp.float32(-50.0)) == 999
+        assert level(jnp.float32(50.0)) == 0 and level(jnp.float32(-50.0)) == 999
 
 
 def test_a_torch_file_is_read_without_being_run():
@@ -255,7 +255,7 @@ def test_import_sample_export_load(tmp_path):
     trained = ["--attention_order=new", "--noise_schedule=cosine"]
     guess = run("import_adm", f"--checkpoint={file}", f"--out={adm_dir}", model_flag, *size, trained[1])
     assert guess.returncode == 1 and guess.stderr.count("\n") == 1 and not adm_dir.exists()
-    assert "small.pt is not the published 64x64_diffusion" in guess.stderr and "say --attention_order" in guess.stderr
+    assert "small.pt is not the published 64x64_diffusion" in guess.stderr and "give --attention_order" in guess.stderr
     done = run("import_adm", f"--checkpoint={file}", f"--out={adm_dir}", model_flag, *size, *trained)
     assert done.returncode == 0, done.stderr
     assert "attention order new, noise schedule cosine" in done.stdout

@@ -218,6 +218,7 @@ def test_the_real_weights_tell_pictures_apart(tmp_path):
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="inception_2015_to_mixed_8.npz is not in CFG_JAX_ASSETS")
+@pytest.mark.slow
 def test_a_sweep_on_the_networks_features(tmp_path, tiny):
     """Names say what they are of; the reference is kept, and is that of the images themselves."""
     inception.convert(REAL, tmp_path / "inception.npz")

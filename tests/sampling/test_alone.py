@@ -53,6 +53,7 @@ def test_an_image_does_not_depend_on_the_w_of_others(model, settings):
 
 
 @pytest.mark.parametrize("settings", [ROUNDS, ZERO, ROUNDS | {"uncond": "other_label"}])
+@pytest.mark.slow
 def test_the_least_w_makes_no_jump(model, settings):
     found, least = (model.sample([1, 2], w=w, **settings).astype(int) for w in (0.0, 1e-20))
     assert np.abs(found - least).max() <= 1

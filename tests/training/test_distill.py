@@ -150,6 +150,7 @@ def test_what_a_student_cannot_do_is_said_in_a_line(runs):
         students.distilled(flow, "flow", 0, 4)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_has_changed_is_not_gone_on_with(runs, tmp_path):
     config = weights.read(runs / "student")[0]
     assert config.teacher.digest == weights.digest_of(weights.read(runs / "flow")[2])

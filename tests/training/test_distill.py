@@ -92,7 +92,7 @@ def runs(tmp_path_factory):
 @pytest.mark.slow
 def test_a_student_starts_as_its_teachers_conditional_half_and_takes_w(runs):
     student, teacher = cfg_jax.load(runs / "student", params="params"), cfg_jax.load(runs / "flow")
-    z, logsnr, c = np.ones((2, 8, 8, 1), "f4"), np.float32([0.0, 1.0]), np.int32([3, 4])
+    z, logsnr, c = jnp.ones((2, 8, 8, 1)), jnp.float32([0.0, 1.0]), jnp.int32([3, 4])
     at = {w: student.eps_fn(z, logsnr, c, np.full(2, w, "f4")) for w in (0.0, 4.0)}
     assert np.abs(at[0.0] - at[4.0]).max() > 1e-7
     np.testing.assert_array_equal(at[0.0], student.eps_fn(z, logsnr, c))

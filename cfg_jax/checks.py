@@ -21,7 +21,6 @@ LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
 UNCONDS = ("null", "other_label")
 CLASSIFIER_FORMS = ("eps", "mean")
-DTYPES = network.DTYPES
 MAX_T = 100_000
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax import checks
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
 from cfg_jax.files import check_output, read_json, write_atomic
+from cfg_jax.models import network
 from cfg_jax.store import weights
 from experiments.helpers import cli, model_card
 
@@ -21,7 +21,7 @@ RUN = cli.define_run()
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 EMA = cli.define_ema()
 OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md", required=True)
-DTYPE = flags.DEFINE_enum("dtype", "float32", checks.DTYPES, "of the parameters in the file; bfloat16 halves it")
+DTYPE = flags.DEFINE_enum("dtype", "float32", network.DTYPES, "of the parameters in the file; bfloat16 halves it")
 LICENSE = flags.DEFINE_string("license", None, "of the weights, as the hub names it; default: that of the data")
 DATASETS = flags.DEFINE_list("datasets", [], "what they were trained on, as the hub names it")
 SCORES = flags.DEFINE_string("scores", None, "directory with the results.csv of a sweep that scored these weights")

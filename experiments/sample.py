@@ -12,6 +12,7 @@ import cfg_jax
 from cfg_jax import checks, images
 from cfg_jax.errors import InputError, require
 from cfg_jax.files import check_output, write_npz
+from cfg_jax.models import network
 from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
 from experiments.helpers import cli
 
@@ -24,7 +25,7 @@ NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's confi
 STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
 EMA = cli.define_ema()
-DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "of the network's body; default: what it was trained in")
+DTYPE = flags.DEFINE_enum("dtype", None, network.DTYPES, "of the network's body; default: what it was trained in")
 GUIDE = cli.define_guide()
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "a noisy-image classifier's run, to guide by its gradient")
 SET = flags.DEFINE_multi_string(

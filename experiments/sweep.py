@@ -9,7 +9,7 @@ Several jobs may share a --workdir: each takes cells that no other has. --vary a
 
 from absl import flags
 
-from cfg_jax import checks
+from cfg_jax.models import network
 from cfg_jax.sweep import report, spec
 from cfg_jax.sweep.run import sweep
 from experiments.helpers import cli
@@ -22,7 +22,7 @@ VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the g
 GUIDE = cli.define_guide()
 EMA = cli.define_ema()
 CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "noisy-image classifier to guide by; w is its scale")
-DTYPE = flags.DEFINE_enum("dtype", None, checks.DTYPES, "dtype of the networks' bodies; default: as trained")
+DTYPE = flags.DEFINE_enum("dtype", None, network.DTYPES, "dtype of the networks' bodies; default: as trained")
 NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, in the format of ADM's evaluator")
 OTHER = flags.DEFINE_bool("other_reference", False, "score against config.data even if trained on another set")
 DEVICE = flags.DEFINE_bool("other_device", False, "allow cells and a reference made on another kind of device")

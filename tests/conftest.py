@@ -43,8 +43,7 @@ def strict(request):
         yield
 
 
-@pytest.fixture
-def tiny():
+def tiny_config():
     """The digits config with a one-level network and a few steps."""
     config = digits.get_config()
     config.model.multipliers, config.model.num_blocks, config.model.attention_resolutions = (1,), 1, ()
@@ -52,6 +51,21 @@ def tiny():
     config.sampler.num_steps = 3
     config.eval.update(num_images=24, batch_size=8, splits=2, bootstrap=4, w=(0.0, 1.0))
     return config
+
+
+@pytest.fixture
+def tiny():
+    return tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The tiny config trained for its four steps, to be read and not changed: (config, run directory)."""
+    from cfg_jax.training import trainer
+
+    config, workdir = tiny_config(), tmp_path_factory.mktemp("run") / "tiny"
+    trainer.train(config, workdir)
+    return config, workdir
 
 
 @pytest.fixture(scope="session")

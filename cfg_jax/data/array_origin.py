@@ -20,7 +20,7 @@ ARRAYS = {
 
 
 def arrays(path: Path) -> dict[str, Pictures]:
-    """Return {split: Pictures} of an .npz with array names of ARRAYS, or of an .npy with labels.npy beside it.
+    """Return {split: Pictures} of an .npz with array names of ARRAYS, or of an .npy and its labels.npy.
 
     Images are uint8 [N, H, W] or [N, H, W, C], labels are integers [N]. Raises InputError for any others.
     """

@@ -1,4 +1,4 @@
-"""Facts about a data set: before it is prepared (RECIPES) and after (Card, the card.json beside the images)."""
+"""Facts about a data set: before it is prepared (RECIPES) and after (Card, written as card.json)."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path

@@ -20,7 +20,7 @@ def find_splits(pictures: Iterable[str]) -> dict[Folder, str]:
     """Return {folder: its split} for paths of pictures; the folders in a split's folder are the classes.
 
     It is {(): "train"} if no folder is a split. Test pictures are for validation if the source has no others. A folder
-    called train is a class, the vehicle, if it has no folders in it and no split is beside it. Raises InputError if
+    called train is a class, the vehicle, if it holds no folder and no other split lies next to it. Raises InputError if
     split and class cannot be told apart, for instance if two or three folders with any names have folders of the same
     names.
     """

@@ -13,7 +13,6 @@ from cfg_jax.diffusion import guidance, particles, rules, samplers, schedule
 from cfg_jax.diffusion.loss import Objective
 from cfg_jax.errors import choice
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
-from cfg_jax.models.network import takes_w as takes_w
 from cfg_jax.models.unet import Encoder, UNet
 
 NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}

@@ -1,4 +1,4 @@
-"""What a network reads of the config, whichever it is."""
+"""Read the fields that a network takes from the config."""
 
 from typing import Any, NamedTuple
 

@@ -30,6 +30,48 @@ FIELDS = (
 W_SCALE = 250  # w of 0 to 4 becomes as long as the noise level, 0 to 1000
 
 
+def check(config: ConfigDict) -> None:
+    """Check that levels, channels, groups and heads of a U-Net or an encoder divide. Raises InputError."""
+    model, image_size = config.model, config.data.image_size
+    for field in ("channels", "num_blocks", "head_width", "num_heads"):
+        require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
+    require(
+        model.multipliers and all(m >= 1 for m in model.multipliers),
+        f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
+    )
+    require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
+    require(0 <= model.get("dropout", 0) < 1, f"config.model.dropout={model.get('dropout')} must lie in [0, 1)")
+    factor = 2 ** (len(model.multipliers) - 1)
+    require(
+        image_size % factor == 0,
+        f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
+        f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
+    )
+    sides = [image_size >> level for level in range(len(model.multipliers))]
+    unused = sorted(set(model.attention_resolutions) - set(sides))
+    require(
+        not unused,
+        f"config.model.attention_resolutions has {unused}, the levels' sides are {sides}: drop what is not one",
+    )
+    require(
+        (model.head_width is None) != (model.num_heads is None),
+        "one of config.model.head_width and config.model.num_heads must be None: set that in the config file",
+    )
+    for multiplier, side in zip(model.multipliers, sides, strict=True):
+        width = multiplier * model.channels
+        require(
+            width % 32 == 0,
+            f"config.model.channels={model.channels} times multiplier {multiplier} is {width}: "
+            "it must be a multiple of the 32 groups of GroupNorm",
+        )
+        field = "head_width" if model.num_heads is None else "num_heads"
+        if side in model.attention_resolutions or side == sides[-1]:
+            require(
+                width % model[field] == 0,
+                f"config.model.{field}={model[field]} does not divide the {width} channels at {side}x{side}",
+            )
+
+
 class UNet(nn.Module):
     channels: int
     multipliers: tuple[int, ...]  # one level each, halving the side
@@ -55,10 +97,7 @@ class UNet(nn.Module):
         out_channels = config.data.channels * (2 if fields.pop("learned_variance") else 1)
         return cls(out_channels=out_channels, takes_w=network.takes_w(config), **fields)
 
-    @staticmethod
-    def check(config: ConfigDict) -> None:
-        """Raise InputError for a config.model that no U-Net can have."""
-        check(config.model, config.data.image_size)
+    check = staticmethod(check)
 
     @property
     def summary(self) -> network.Summary:
@@ -152,10 +191,7 @@ class Encoder(nn.Module):
             raise InputError(f"config.teacher.how={config.teacher.how} teaches a diffusion model, not a classifier")
         return cls(**network.fields(config, *FIELDS))
 
-    @staticmethod
-    def check(config: ConfigDict) -> None:
-        """Raise InputError for a config.model that no encoder can have."""
-        check(config.model, config.data.image_size)
+    check = staticmethod(check)
 
     @staticmethod
     def config_of(config: ConfigDict) -> ConfigDict:
@@ -176,47 +212,6 @@ class Encoder(nn.Module):
         h, _ = encode(self, z, emb, block, attend)
         h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
-
-
-def check(model: ConfigDict, image_size: int) -> None:
-    """Check that levels, channels, groups and heads of a U-Net or an encoder divide, for images of that side."""
-    for field in ("channels", "num_blocks", "head_width", "num_heads"):
-        require(model[field] is None or model[field] >= 1, f"config.model.{field}={model[field]} must be at least 1")
-    require(
-        model.multipliers and all(m >= 1 for m in model.multipliers),
-        f"config.model.multipliers={model.multipliers} must name at least one level, each 1 or more",
-    )
-    require(model.channels <= 2**14, f"config.model.channels={model.channels} are more than 16,384: choose fewer")
-    require(0 <= model.get("dropout", 0) < 1, f"config.model.dropout={model.get('dropout')} must lie in [0, 1)")
-    factor = 2 ** (len(model.multipliers) - 1)
-    require(
-        image_size % factor == 0,
-        f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
-        f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
-    )
-    sides = [image_size >> level for level in range(len(model.multipliers))]
-    unused = sorted(set(model.attention_resolutions) - set(sides))
-    require(
-        not unused,
-        f"config.model.attention_resolutions has {unused}, the levels' sides are {sides}: drop what is not one",
-    )
-    require(
-        (model.head_width is None) != (model.num_heads is None),
-        "one of config.model.head_width and config.model.num_heads must be None: set that in the config file",
-    )
-    for multiplier, side in zip(model.multipliers, sides, strict=True):
-        width = multiplier * model.channels
-        require(
-            width % 32 == 0,
-            f"config.model.channels={model.channels} times multiplier {multiplier} is {width}: "
-            "it must be a multiple of the 32 groups of GroupNorm",
-        )
-        field = "head_width" if model.num_heads is None else "num_heads"
-        if side in model.attention_resolutions or side == sides[-1]:
-            require(
-                width % model[field] == 0,
-                f"config.model.{field}={model[field]} does not divide the {width} channels at {side}x{side}",
-            )
 
 
 def layers(net: UNet | Encoder, **dropout) -> tuple[partial, partial]:

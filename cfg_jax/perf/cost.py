@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from ml_collections import ConfigDict
 
 from cfg_jax.diffusion.guidance import Guidance
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides
 from cfg_jax.training import state as states
@@ -56,7 +56,7 @@ def passes_an_image(config: ConfigDict, w: float) -> int:
 
 def guidance_of(config: ConfigDict, w: Any) -> Guidance:
     """Return the config's own guidance at w, a number or one for each image."""
-    return Guides().beside(build.rule(config.guidance, w, build.takes_w(config)), config.guidance)
+    return Guides().beside(build.rule(config.guidance, w, network.takes_w(config)), config.guidance)
 
 
 def written(hours: float) -> str:

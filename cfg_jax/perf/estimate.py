@@ -29,7 +29,7 @@ PRODUCTS = {  # matrix products of [T, d] with [d, T] in a kernel of attention
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one call of a program needs of one device."""
+    """The memory, work and time that one call of a program takes on one device."""
 
     arguments: int  # bytes
     temporaries: int  # bytes

@@ -15,7 +15,7 @@ from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.images import to_uint8
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.sampling import asked, draw
 from cfg_jax.store import hub, weights
@@ -57,13 +57,13 @@ class Model:
 
         w [B] is of a student, see experiments.distill. Raises InputError where the network takes none.
         """
-        if w is not None and not build.takes_w(self.config):
+        if w is not None and not network.takes_w(self.config):
             raise InputError("this model takes no w: ask it for both halves, or distil it with experiments.distill")
         return self.denoiser.eps_fn(z, logsnr, c, w)
 
     def rule(self, section: ConfigDict, w, classifier: bool = False):
         """Return the rule that a config.guidance names, at w; for a student the rule that passes w to the network."""
-        return build.rule(section, w, build.takes_w(self.config), classifier)
+        return build.rule(section, w, network.takes_w(self.config), classifier)
 
     @pinned.pinned()
     def sample(self, labels, w=None, num_steps=None, seed=0, *, batch_size=None, guides=None, **settings) -> np.ndarray:
@@ -173,7 +173,7 @@ class Guides:
         if other_label and self.uncond:
             raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
-        if build.takes_w(model.config):
+        if network.takes_w(model.config):
             asked.student_guidance(model.config, section, ws, field, bool(self.uncond))
         else:
             for w in ws:
@@ -223,8 +223,8 @@ def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: s
     """
     if isinstance(params, str) and params not in ("ema", "params"):
         raise InputError(f"params={params!r} is unknown: choose ema or params")
-    if dtype not in (None, *checks.DTYPES):
-        raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(checks.DTYPES)}")
+    if dtype not in (None, *network.DTYPES):
+        raise InputError(f"dtype={dtype!r} is unknown: choose {' or '.join(network.DTYPES)}")
     config, step, arrays = weights.read(run_dir, step, params)
     return Model(config, build.denoiser(config, arrays, dtype), step)
 

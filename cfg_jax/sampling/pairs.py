@@ -15,7 +15,7 @@ import numpy as np
 from cfg_jax.diffusion import flow, guidance, samplers, schedule
 from cfg_jax.errors import InputError, require
 from cfg_jax.files import digest, digest_json, write_npz
-from cfg_jax.models import build
+from cfg_jax.models import network
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides, Model
@@ -63,7 +63,7 @@ def equation_6(model: Model, w: float):
     """Return the rule of Equation 6 at w. A student computes it in one pass."""
     if not w:
         return guidance.Unguided()
-    return (guidance.InOnePass if build.takes_w(model.config) else guidance.ClassifierFree)(np.float32(w))
+    return (guidance.InOnePass if network.takes_w(model.config) else guidance.ClassifierFree)(np.float32(w))
 
 
 def path_of(directory, model: Model, *asked) -> Path:

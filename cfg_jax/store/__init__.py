@@ -1,1 +1,1 @@
-"""What is kept of a run: weights with their config, checkpoints, averages of the parameters."""
+"""The files of a run: checkpoints, averages of the parameters, weights with their config."""

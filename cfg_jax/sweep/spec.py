@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from cfg_jax import config as configs
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.text import short
 
 if TYPE_CHECKING:  # a report needs neither orbax nor a network
@@ -95,7 +95,7 @@ def identity(
         "s": None if guides.classifier else 1 + w,
         **drawn_by(config, guides.name),
     }
-    if build.takes_w(model.config) and not guides.classifier:
+    if network.takes_w(model.config) and not guides.classifier:
         row["guidance"] = ONE_PASS
     if REDRAWN & row.keys():
         row["drawn_as"] = DRAWN_AS

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError, require
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.sampling import pairs
 from cfg_jax.store import weights
@@ -54,7 +54,7 @@ def rectified(teacher: ConfigDict, run: str, pairs: str, w: float) -> ConfigDict
     the pairs without a label. Any other w is folded into it.
     """
     config = _taught(teacher, run, "pairs")
-    if teacher.objective.predicts != "velocity" or build.takes_w(teacher):
+    if teacher.objective.predicts != "velocity" or network.takes_w(teacher):
         config.init_from = None
     config.p_uncond = 0.0 if w else teacher.p_uncond
     config.objective.update(predicts="velocity", error="velocity", density="uniform_t")
@@ -107,14 +107,14 @@ def check_teacher(teacher: ConfigDict, config: ConfigDict) -> None:
         own, given = config.data[field], teacher.data[field]
         require(given == own, f"{run} has config.data.{field}={given}, the student {own}: name a run of the same")
     if how == "guided":
-        require(not build.takes_w(teacher), f"{run} takes w itself: it has been distilled, go on by --steps")
+        require(not network.takes_w(teacher), f"{run} takes w itself: it has been distilled, go on by --steps")
         require(
             0 < teacher.p_uncond < 1 and teacher.model.null_label and teacher.data.num_classes,
             f"{run} was trained on {teacher.data.num_classes} classes with p_uncond={teacher.p_uncond:g} and has no "
             "two halves to distil: name a run with classes and 0 < config.p_uncond < 1",
         )
     else:
-        require(build.takes_w(teacher), f"{run} does not take w: distil its guidance first, without --steps")
+        require(network.takes_w(teacher), f"{run} does not take w: distil its guidance first, without --steps")
         require(
             teacher.teacher.w_low <= config.teacher.w_low and config.teacher.w_high <= teacher.teacher.w_high,
             f"config.teacher.w_low={config.teacher.w_low:g} and w_high={config.teacher.w_high:g} are beyond the "

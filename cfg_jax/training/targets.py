@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cfg_jax import images
 from cfg_jax.diffusion import distill, guidance, process, schedule
 from cfg_jax.diffusion.loss import convert
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser
 
 
@@ -38,7 +38,7 @@ def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
     else:
         x = images.to_float(image)
         z, logsnr, eps = objective.noised(key, x)
-    if not build.takes_w(config):
+    if not network.takes_w(config):
         return Examples(x, eps, z, logsnr, c)
     w_key, step_key = jax.random.split(jax.random.fold_in(key, 2))
     w = jax.random.uniform(w_key, c.shape, minval=section.w_low, maxval=section.w_high)

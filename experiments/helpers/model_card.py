@@ -13,7 +13,7 @@ from cfg_jax import __version__
 from cfg_jax import config as configs
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.store import weights
 from cfg_jax.text import markdown
 
@@ -58,7 +58,7 @@ def card(
     """
     size, summary = config.data.image_size, build.network(config).summary
     guidance, w, labels = "w > 0 guides it.", 1.0, [0, int(config.data.num_classes > 1)]
-    if build.takes_w(config):
+    if network.takes_w(config):
         w = config.teacher.w_high
         guidance = f"a student, it takes w itself, from {config.teacher.w_low:g} to {w:g}."
     elif not config.data.num_classes:

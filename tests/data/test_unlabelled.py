@@ -19,9 +19,9 @@ from experiments.helpers import model_card
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory):
     """Four steps, with a grid at the last one: (config, workdir)."""
-    from tests.conftest import tiny
+    from tests.conftest import tiny_config
 
-    config, workdir = tiny.__wrapped__(), tmp_path_factory.mktemp("unlabelled") / "run"
+    config, workdir = tiny_config(), tmp_path_factory.mktemp("unlabelled") / "run"
     config.data.num_classes = 0
     trainer.train(config, workdir)
     return config, workdir

@@ -22,12 +22,12 @@ from cfg_jax.sampling.model import Guides, Model
 from cfg_jax.store import weights
 from cfg_jax.sweep import run
 from cfg_jax.training import state as states
-from tests.conftest import fill, tiny
+from tests.conftest import fill, tiny_config
 from tests.evaluation.test_references import Network
 
 
 def made(**fields):
-    config = tiny.__wrapped__()
+    config = tiny_config()
     config.update_from_flattened_dict(fields)
     return Model(config, build.denoiser(config, fill(jax.eval_shape(lambda: states.create(config)).params)))
 

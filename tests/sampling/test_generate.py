@@ -21,9 +21,9 @@ LABELS = np.arange(12) % 10
 @pytest.fixture(scope="module")
 def model():
     """A network whose eps depends on the class and on z: numbers in place of training."""
-    from tests.conftest import tiny
+    from tests.conftest import tiny_config
 
-    config = tiny.__wrapped__()
+    config = tiny_config()
     shapes = jax.eval_shape(lambda: states.create(config)).params
     return Model(config, build.denoiser(config, fill(shapes)))
 

@@ -14,23 +14,12 @@ from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import spec
 from cfg_jax.sweep.run import sweep
-from cfg_jax.training import trainer
 from tests.evaluation.test_references import Network
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Four steps of the tiny model: (config, run directory)."""
-    from tests.conftest import tiny
-
-    config, workdir = tiny.__wrapped__(), tmp_path_factory.mktemp("run") / "model"
-    trainer.train(config, workdir)
-    return config, workdir
-
-
 @pytest.mark.slow
-def test_a_cell_of_particles(run, tmp_path, monkeypatch):
-    config, workdir = run
+def test_a_cell_of_particles(tiny_run, tmp_path, monkeypatch):
+    config, workdir = tiny_run
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     config = spec.changed(config, {"eval.bootstrap": 0, "eval.num_images": 24, "eval.batch_size": 8})
     rows = sweep(config, [workdir], [0.0, 0.5], tmp_path / "s", vary={"sampler.particles": [4, 8]})
@@ -56,8 +45,8 @@ def test_the_parts_of_is_have_some_of_every_group():
 
 
 @pytest.mark.slow
-def test_images_of_a_group_share_a_label_and_a_w(run):
-    config, _ = run
+def test_images_of_a_group_share_a_label_and_a_w(tiny_run):
+    config, _ = tiny_run
     assert list(draw.labels_by_rule("balanced", 12, 3, 0, group=4)) == [0] * 4 + [1] * 4 + [2] * 4
     params = build.parameters(config, jax.random.key(0))
     model = Model(config, build.denoiser(config, params))
@@ -89,16 +78,16 @@ def test_what_particles_cannot_be_combined_with(tiny, fields, said):
         checks.everything(spec.changed(tiny, fields))
 
 
-def test_a_cell_is_whole_groups(run, tmp_path):
-    config, workdir = run
+def test_a_cell_is_whole_groups(tiny_run, tmp_path):
+    config, workdir = tiny_run
     with pytest.raises(InputError, match="particles=5 does not divide config"):
         sweep(config, [workdir], [0.5], tmp_path / "s", vary={"sampler.particles": [5]})
 
 
 @pytest.mark.slow
-def test_particles_are_varied_by_the_command(run, command, tmp_path):
+def test_particles_are_varied_by_the_command(tiny_run, command, tmp_path):
     """Whole numbers, of a field that is None in the config."""
-    _, workdir = run
+    _, workdir = tiny_run
     model = "model.multipliers=(1,)", "model.num_blocks=1", "model.attention_resolutions=()", "sampler.num_steps=3"
     few = "num_images=40", "batch_size=20", "splits=2", "bootstrap=0", "neighbours=0"
     small = [*model, *(f"eval.{field}" for field in few)]

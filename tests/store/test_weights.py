@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 import cfg_jax
-from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.models import build
+from cfg_jax.models import build, network
 from cfg_jax.sampling.model import Guides, Model, run_and_step
 from cfg_jax.store import checkpoint, weights
 from cfg_jax.training import state as states
@@ -46,7 +45,7 @@ def test_an_export_is_the_run_to_the_bit(run, tmp_path):
 
 def test_an_export_in_bfloat16_is_half_as_long_and_nearly_the_run(run, tmp_path):
     _, config, params = run
-    files = {dtype: tmp_path / f"{dtype}.safetensors" for dtype in checks.DTYPES}
+    files = {dtype: tmp_path / f"{dtype}.safetensors" for dtype in network.DTYPES}
     for dtype, file in files.items():
         weights.export(file, config, 0, params, dtype)
     assert files["bfloat16"].stat().st_size < 0.6 * files["float32"].stat().st_size

@@ -50,16 +50,6 @@ def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Four steps without a stop: (config, workdir)."""
-    from tests.conftest import tiny
-
-    config, workdir = tiny.__wrapped__(), tmp_path_factory.mktemp("run") / "whole"
-    trainer.train(config, workdir)
-    return config, workdir
-
-
 @pytest.mark.slow
 def test_a_step_moves_nothing_between_devices_and_host_but_its_batch(tiny, tmp_path, monkeypatch):
     compile_step = steps.compile_step
@@ -82,8 +72,8 @@ def test_a_step_moves_nothing_between_devices_and_host_but_its_batch(tiny, tmp_p
     assert [record["step"] for record in records(tmp_path / "run")] == [2, 4]
 
 
-def test_two_and_two_steps_are_four_bit_for_bit(whole, tmp_path):
-    config, workdir = whole
+def test_two_and_two_steps_are_four_bit_for_bit(tiny_run, tmp_path):
+    config, workdir = tiny_run
     half = config.copy_and_resolve_references()
     half.train.num_steps = 2
     trainer.train(half, tmp_path)
@@ -94,8 +84,8 @@ def test_two_and_two_steps_are_four_bit_for_bit(whole, tmp_path):
     assert strip(records(tmp_path)) == strip(records(workdir))
 
 
-def test_a_run_leaves_what_it_promises(whole):
-    config, workdir = whole
+def test_a_run_leaves_what_it_promises(tiny_run):
+    config, workdir = tiny_run
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["2", "4"]
     assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["0000004_ema.png", "0000004_params.png"]
     assert json.loads((workdir / "config.json").read_text())["p_uncond"] == config.p_uncond
@@ -106,8 +96,8 @@ def test_a_run_leaves_what_it_promises(whole):
     assert abs(rows[0]["loss"] - 1) < 0.5  # the output starts at zero
 
 
-def test_done_is_done(whole):
-    config, workdir = whole
+def test_done_is_done(tiny_run):
+    config, workdir = tiny_run
     before = (workdir / "checkpoints" / "4").stat().st_mtime_ns
     began = time.perf_counter()
     trainer.train(config, workdir)
@@ -116,8 +106,8 @@ def test_done_is_done(whole):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(whole, tmp_path):
-    config, _ = whole
+def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(tiny_run, tmp_path):
+    config, _ = tiny_run
     config = config.copy_and_resolve_references()
     config.train.update(checkpoint_every=1000, sample_every=1000, num_steps=5000)
 
@@ -142,8 +132,8 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_records_past_the_checkpoint_of_a_killed_run_are_not_kept_twice(whole, tmp_path):
-    config, _ = whole
+def test_records_past_the_checkpoint_of_a_killed_run_are_not_kept_twice(tiny_run, tmp_path):
+    config, _ = tiny_run
     half = config.copy_and_resolve_references()
     half.train.num_steps = 2
     trainer.train(half, tmp_path)
@@ -194,8 +184,8 @@ def test_a_thread_trains_too(tiny, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_run_of_another_config_is_refused(whole):
-    config, workdir = whole
+def test_a_run_of_another_config_is_refused(tiny_run):
+    config, workdir = tiny_run
     other = config.copy_and_resolve_references()
     other.p_uncond, other.train.learning_rate = 0.3, 1.0
     with pytest.raises(InputError, match=r"p_uncond: 0.1 -> 0.3; train.learning_rate: 0.002 -> 1.0"):
@@ -203,9 +193,9 @@ def test_a_run_of_another_config_is_refused(whole):
     assert json.loads((workdir / "config.json").read_text())["p_uncond"] == 0.1
 
 
-def test_a_checkpoint_cut_short_is_named(whole, tmp_path):
+def test_a_checkpoint_cut_short_is_named(tiny_run, tmp_path):
     """In a process of its own: orbax's other reads end in warnings whenever they are collected."""
-    _, workdir = whole
+    _, workdir = tiny_run
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     files = [p for p in (tmp_path / "checkpoints" / "4").rglob("*") if p.is_file() and p.stat().st_size > 20_000]
     for path in files:
@@ -231,9 +221,9 @@ def spoil(path, how):
 
 
 @pytest.mark.parametrize("how", ["a bit", "a file", "the digests"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path, how, caplog):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny_run, tmp_path, how, caplog):
     """The run ends as one that was never damaged, bit for bit, and what was damaged is kept aside."""
-    config, workdir = whole
+    config, workdir = tiny_run
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     spoil(tmp_path / "checkpoints" / "4", how)
     if how == "a bit":
@@ -262,8 +252,8 @@ WITHOUT_DIGESTS = {
 
 
 @pytest.mark.parametrize("how", WITHOUT_DIGESTS)
-def test_a_checkpoint_without_whole_digests_is_damaged(whole, tmp_path, how):
-    _, workdir = whole
+def test_a_checkpoint_without_whole_digests_is_damaged(tiny_run, tmp_path, how):
+    _, workdir = tiny_run
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "checkpoints" / "4" / "sha256.json"
     WITHOUT_DIGESTS[how](path, json.loads(path.read_text()))
@@ -273,9 +263,9 @@ def test_a_checkpoint_without_whole_digests_is_damaged(whole, tmp_path, how):
     assert checkpoint.steps_of(tmp_path) == [2] and cfg_jax.load(tmp_path).step == 2
 
 
-def test_a_checkpoint_of_an_older_version_needs_no_digests(whole, tmp_path):
+def test_a_checkpoint_of_an_older_version_needs_no_digests(tiny_run, tmp_path):
     """Such a one says nothing of digests in orbax's metadata; those of imported weights say it, too."""
-    _, workdir = whole
+    _, workdir = tiny_run
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "checkpoints" / "4"
     (path / "sha256.json").unlink()
@@ -289,14 +279,14 @@ def test_a_checkpoint_of_an_older_version_needs_no_digests(whole, tmp_path):
     assert checkpoint.damage(imported) == "sha256.json is missing"
 
 
-def test_one_run_at_a_time(whole):
-    config, workdir = whole
+def test_one_run_at_a_time(tiny_run):
+    config, workdir = tiny_run
     with only_one(workdir), pytest.raises(InputError, match=f"in use by process {os.getpid()} on"):
         trainer.train(config, workdir)
 
 
-def test_no_checkpoint_no_run(tmp_path, whole):
-    _, workdir = whole
+def test_no_checkpoint_no_run(tmp_path, tiny_run):
+    _, workdir = tiny_run
     with pytest.raises(InputError, match="no run directory"):
         cfg_jax.load(tmp_path)
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
@@ -439,9 +429,9 @@ def test_what_was_skipped_is_found_in_the_records(tmp_path):
     assert troubles(tmp_path, 3) == {"skipped_steps": 1, "rollbacks": 0}
 
 
-def test_every_step_draws_anew(whole):
+def test_every_step_draws_anew(tiny_run):
     """The same parameters and the same batch at another step: another loss."""
-    config, _ = whole
+    config, _ = tiny_run
     state = jax.jit(partial(states.create, config))()
     batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8), "label": jnp.arange(8)}
     step = jax.jit(partial(steps.train_step, config=config))
@@ -458,8 +448,8 @@ def test_ema_of_constant_parameters_and_its_warm_up():
         np.testing.assert_allclose(states.update_ema(ema, params, step, 0.99)["a"], 1 - decay, rtol=1e-5)
 
 
-def test_ema_moves_slower_than_the_parameters(whole):
-    config, workdir = whole
+def test_ema_moves_slower_than_the_parameters(tiny_run):
+    config, workdir = tiny_run
     start, end = jax.jit(partial(states.create, config))(), final(workdir, config)
 
     def moved(params):

@@ -21,17 +21,17 @@ A classifier's gradient is added to what the rule gives: after w's schedule, the
 the interval and the rounds. Elsewhere it is not computed.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import process, struct
 from cfg_jax.diffusion.loss import convert
 
 
@@ -159,7 +159,7 @@ LABELS = 2**31 - 1  # folded into an image's key for its random labels: no walk 
 STATELESS = (), None  # what Guidance.init gives where nothing is carried
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Unguided(Stateless):
     """w = 0: one pass."""
 
@@ -170,7 +170,7 @@ class Unguided(Stateless):
         return halves.native.guided(halves.native.cond(z, logsnr, c), z, logsnr), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Unconditional(Stateless):
     """eps_u: one pass, for a classifier to guide. w is not looked at."""
 
@@ -183,7 +183,7 @@ class Unconditional(Stateless):
         return halves.native.guided(halves.native.uncond(z, logsnr, c), z, logsnr), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class ClassifierFree(Stateless):
     """The paper's. Equation 6."""
 
@@ -199,7 +199,7 @@ class ClassifierFree(Stateless):
         return own.guided(guide(cond, uncond, self.w), z, logsnr, log_weight=log_weight), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class InOnePass(Stateless):
     """Equation 6 by a student that takes w as an input: one pass. Meng et al. 2023."""
 
@@ -212,7 +212,7 @@ class InOnePass(Stateless):
         return own.guided(own.cond(z, logsnr, c, jnp.broadcast_to(self.w, c.shape)), z, logsnr), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class ByClassifier:
     """Another rule, and eps - scale sigma grad_z log p(c | z, lambda). Dhariwal & Nichol 2021.
 
@@ -222,7 +222,7 @@ class ByClassifier:
     rule: Any
     classifier: Any  # has log_prob
     scale: Any = 1.0
-    as_mean: bool = flax.struct.field(pytree_node=False, default=False)
+    as_mean: bool = struct.static(default=False)
 
     def __call__(self, halves, z, logsnr, c, state):
         out, state = self.rule(halves, z, logsnr, c, state)
@@ -249,7 +249,7 @@ def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
     return (a * b).sum(axis=tuple(range(1, a.ndim)), keepdims=True)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class SecondModel:
     """eps_u by another model: a separately trained pair, or autoguidance.
 
@@ -257,13 +257,13 @@ class SecondModel:
     """
 
     model: Any
-    unlabelled: bool = flax.struct.field(pytree_node=False)
+    unlabelled: bool = struct.static()
 
     def labels(self, c: Int[Array, " b"]) -> Int[Array, " b"]:
         return jnp.full_like(c, self.model.null) if self.unlabelled else c
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class OtherLabel:
     """eps_u by the model itself with a random other label, anew at each step: independent condition guidance.
 
@@ -277,7 +277,7 @@ class OtherLabel:
         return (c + ahead) % num_classes
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Guidance:
     """A rule, where eps_u comes from (the null label if `second` is None), and a noisy-image classifier or None."""
 
@@ -285,7 +285,7 @@ class Guidance:
     second: SecondModel | OtherLabel | None = None
     classifier: Any = None  # has log_prob
     classifier_scale: Any = 1.0
-    as_mean: bool = flax.struct.field(pytree_node=False, default=False)  # ADM's form, see Guided.push
+    as_mean: bool = struct.static(default=False)  # ADM's form, see Guided.push
 
     def init(self, keys, z):
         """What a walk carries from step to step: the rule's state, and each image's key where labels are drawn.
@@ -337,5 +337,5 @@ def predicted(model, target: str, z, logsnr, c, *w) -> Float[Array, "b ..."]:
 def within(rule, change: Callable):
     """Change what lies inside a rule's interval and rounds, which are the classes with `limits_where`."""
     if getattr(rule, "limits_where", False):
-        return rule.replace(rule=within(rule.rule, change))
+        return dataclasses.replace(rule, rule=within(rule.rule, change))
     return change(rule)

@@ -8,13 +8,12 @@ makes up for it. Skreta et al. 2025. An image then depends on its seed and its g
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import samplers
+from cfg_jax.diffusion import samplers, struct
 from cfg_jax.diffusion.guidance import STATELESS
 
 
@@ -55,7 +54,7 @@ def resample(
     return Weighed(kept, jnp.minimum(weighed.effective, effective)), particles
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class ParticleWalk(samplers.Walk):
     """Algorithm 2 with images in groups of particles, whose rule gives log weights."""
 

@@ -11,15 +11,15 @@ together, or None. `unguided_at_0` is False where w = 0 is not the conditional m
 sampler must declare to walk by the rule, with the remedy. `limits_where` marks what says when there is guidance.
 """
 
+import dataclasses
 from typing import Any, ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import process, struct
 from cfg_jax.diffusion.guidance import (
     ClassifierFree,
     Guided,
@@ -33,7 +33,7 @@ from cfg_jax.diffusion.guidance import (
 from cfg_jax.diffusion.loss import PREDICTIONS
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class PowerLaw(Stateless):
     """eps_c + w |d|^power d with d = eps_c - eps_u, |d| over an image's elements. power = 0 is Equation 6.
 
@@ -57,7 +57,7 @@ class PowerLaw(Stateless):
         return own.guided(cond + process.per_image(self.w, z) * length**self.power * d, z, logsnr), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class APG:
     """Adaptive projected guidance, in x: momentum, a bound on the norm, and less of what is parallel to x_c.
 
@@ -88,7 +88,7 @@ class APG:
         return own.guided(cond + process.per_image(self.w, z) * d / slope, z, logsnr), total
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class ZeroStar(Stateless):
     """CFG-Zero*, in the velocity of the straight path: v~ = (1 + w) v_c - w k v_u, k v_u the projection of v_c on v_u.
 
@@ -109,7 +109,7 @@ class ZeroStar(Stateless):
         return Guided.of(process.eps_of_velocity(z, v, logsnr), x=process.x_of_velocity(z, v, logsnr)), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class PlusPlus(Stateless):
     """CFG++: x by eps_u + w (eps_c - eps_u), and noise is put back with eps_u. Chung et al. 2024, whose lambda is w.
 
@@ -136,7 +136,7 @@ class PlusPlus(Stateless):
         return own.guided(found, z, logsnr, shift=shift), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TwoLabels(Stateless):
     """eps_c + w (eps_c - eps_u) + other_w (eps_other - eps_u): a label beside the image's own, or away from it.
 
@@ -179,7 +179,7 @@ class Around:
         return passes_of(self.rule, logsnrs)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Scheduled(Around):
     """Another rule with w times schedule_w, which is given at schedule_logsnr, linear between and constant beyond."""
 
@@ -199,10 +199,10 @@ class Scheduled(Around):
 
     def __call__(self, halves, z, logsnr, c, state):
         factor = jnp.interp(logsnr, jnp.asarray(self.schedule_logsnr), jnp.asarray(self.schedule_w))
-        return self.rule.replace(w=factor * self.rule.w)(halves, z, logsnr, c, state)
+        return dataclasses.replace(self.rule, w=factor * self.rule.w)(halves, z, logsnr, c, state)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Rescaled(Around):
     """Another rule's x~ <- rescale x~ std(x_c) / std(x~) + (1 - rescale) x~, std over an image's elements.
 
@@ -227,7 +227,7 @@ class Rescaled(Around):
         return out._replace(eps=process.predict_eps(z, x, logsnr), x=x), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Interval(Around):
     """Another rule where low <= logsnr < high, and elsewhere no guidance and no second pass.
 
@@ -256,7 +256,7 @@ class Interval(Around):
         return only_where(self.inside(logsnr), self.rule, halves, z, logsnr, c, state)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Rounds:
     """Gibbs-like guidance: a sample of w = 0, then `rounds` times noise up to renoise_logsnr and down again by a rule.
 
@@ -265,7 +265,7 @@ class Rounds:
     """
 
     rule: Any
-    rounds: int = flax.struct.field(pytree_node=False, default=1)
+    rounds: int = struct.static(default=1)
     renoise_logsnr: Any = 0.0
 
     unguided_at_0: ClassVar = False  # the rounds of w = 0 make another image

@@ -14,7 +14,6 @@ passes, one at each of its ends, where one at logsnr is the rule.
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from cfg_jax import pinned
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import process, struct
 from cfg_jax.diffusion.guidance import STATELESS, Guided, Stateless
 
 
@@ -37,7 +36,7 @@ class State(NamedTuple):
     guidance: Any
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Ancestral(Stateless):
     """Algorithm 2, with v = variance_interp between the two variances of Equation 4.
 
@@ -45,7 +44,7 @@ class Ancestral(Stateless):
     """
 
     variance_interp: Any = 0.3
-    particles: int = flax.struct.field(pytree_node=False, default=0)
+    particles: int = struct.static(default=0)
 
     limits: ClassVar = {"variance_interp": (0, 1), "particles": (0, 4096)}
     goes_back: ClassVar = True
@@ -58,7 +57,7 @@ class Ancestral(Stateless):
         return mean + std * noise, out.x, state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DDIM(Stateless):
     """z' = alpha' x + sqrt(sigma'^2 - s^2) eps + s noise, s = eta times the smaller standard deviation of Equation 3.
 
@@ -79,7 +78,7 @@ class DDIM(Stateless):
         return process.alpha(logsnr_next) * x + kept * eps + std * noise, x, state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DPMpp2M:
     """DPM-Solver++(2M): DDIM's step, and x goes on to change as in the last one. Lu et al. 2022b, Algorithm 2.
 
@@ -100,7 +99,7 @@ class DPMpp2M:
         return alpha * x + sigma * eps + correction, x, State((x, h), state.guidance)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Heun(Stateless):
     """The probability-flow ODE to second order: DDIM's step, and again with the mean of eps at both of its ends.
 
@@ -118,7 +117,7 @@ class Heun(Stateless):
         return alpha * x + sigma * eps + length * (eps_next - eps) / 2, x, state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Langevin(Stateless):
     """DDIM's step, then a step of Langevin dynamics at the new noise level: z + delta/2 score + sqrt(delta) noise.
 
@@ -140,7 +139,7 @@ class Langevin(Stateless):
         return z - delta / 2 * eps / sigma + jnp.sqrt(delta) * noise, x, state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class FlowHeun(Stateless):
     """The same ODE to second order in flow matching's time: DDIM's step, and again with the mean of both velocities.
 
@@ -170,7 +169,7 @@ SAMPLERS = {
 }
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Walk:
     """A sampler on its grid: logsnrs [T]; threshold: x -> x, after guidance.
 
@@ -179,7 +178,7 @@ class Walk:
 
     sampler: Any
     logsnrs: Any
-    threshold: Callable | None = flax.struct.field(pytree_node=False, default=None)
+    threshold: Callable | None = struct.static(default=None)
 
     group: ClassVar = 0  # images that depend on each other, which particles.py has
 

@@ -7,12 +7,11 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import loss
+from cfg_jax.diffusion import loss, struct
 
 
 def told(net: nn.Module, mesh: Mesh | None) -> nn.Module:
@@ -20,13 +19,13 @@ def told(net: nn.Module, mesh: Mesh | None) -> nn.Module:
     return net.clone(mesh=mesh) if hasattr(net, "mesh") else net
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Denoiser:
     """A diffusion model. It is asked for eps, whatever its network was trained to predict."""
 
     params: Any
-    net: Any = flax.struct.field(pytree_node=False)  # a flax module, as build.NETWORKS has them
-    predicts: str = flax.struct.field(pytree_node=False, default="eps")  # of loss.PREDICTIONS
+    net: Any = struct.static()  # a flax module, as build.NETWORKS has them
+    predicts: str = struct.static(default="eps")  # of loss.PREDICTIONS
 
     @property
     def null(self) -> int:
@@ -55,12 +54,12 @@ class Denoiser:
         return loss.convert(self.predict(z, logsnr, c, w), z, logsnr, self.predicts, "eps")
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class NoisyClassifier:
     """A classifier of z at a log-SNR, such as ADM's."""
 
     params: Any
-    net: Any = flax.struct.field(pytree_node=False)
+    net: Any = struct.static()
 
     def on(self, mesh: Mesh | None) -> "NoisyClassifier":
         """Return the classifier for arrays that are split over a mesh."""

@@ -6,23 +6,22 @@ eps(z) = -sigma grad log p(z) is closed, for one component as for the mixture.
 
 from dataclasses import dataclass
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import process, struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Mixture:
     """Each component is a class, unless `classes` says of which class it is one of several."""
 
     means: jax.Array  # [K, D]
     stds: jax.Array  # [K]
     weights: jax.Array  # [K], sum to 1
-    classes: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)  # [K], from 0 without a gap
+    classes: tuple[int, ...] | None = struct.static(default=None)  # [K], from 0 without a gap
 
     @property
     def null(self) -> int:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +16,7 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import flow, guidance, loss, process
+from cfg_jax.diffusion import flow, guidance, loss, process, struct
 from cfg_jax.models.mixture import Mixture
 
 RINGS = {"separate": (1.4, 0.8), "overlapping": (0.6, 1.0)}  # a centre's distance from 0, and the radius
@@ -54,14 +53,14 @@ class MLP(nn.Module):
         return nn.Dense(z.shape[1])(h)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Field:
     """A network of the velocity with its parameters. w: the guidance weight of one that takes w, scalar or [B]."""
 
     params: Any
-    net: MLP = flax.struct.field(pytree_node=False)
+    net: MLP = struct.static()
     w: Any = 0.0
-    takes_w: bool = flax.struct.field(pytree_node=False, default=False)
+    takes_w: bool = struct.static(default=False)
 
     @property
     def null(self) -> int:

@@ -9,7 +9,6 @@ python -m experiments.studies.temperature --out=runs/studies --run=runs/digits-p
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +16,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from cfg_jax import plots
-from cfg_jax.diffusion import exact, guidance, samplers, schedule
+from cfg_jax.diffusion import exact, guidance, samplers, schedule, struct
 from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.errors import require
 from cfg_jax.models.mixture import Mixture
@@ -37,7 +36,7 @@ NAMES = {"g": "score times g", "tau": "noise variance times tau", "w": "guidance
 PLAIN = guidance.Unguided(), samplers.Ancestral(0.3)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Scaled(Stateless):
     """Multiplies the conditional score by g, in one pass."""
 
@@ -49,7 +48,7 @@ class Scaled(Stateless):
         return Guided.of(self.g * halves.cond(z, logsnr, c)), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Cooled(samplers.Ancestral):
     """Algorithm 2, with the variance of its noise multiplied by tau."""
 

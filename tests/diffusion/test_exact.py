@@ -1,12 +1,11 @@
 """The exact laws of guidance on Gaussians, whose eps has no error: what is wrong is the code's or the step's."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.diffusion import exact, guidance, particles, process, samplers, schedule
+from cfg_jax.diffusion import exact, guidance, particles, process, samplers, schedule, struct
 from cfg_jax.models.mixture import Gaussians, Mixture
 
 TWO = Gaussians(jnp.zeros((2, 1)), jnp.sqrt(jnp.float32(exact.VARIANCES)))
@@ -94,7 +93,7 @@ def test_langevin_steps_of_size_0_are_ddim_and_a_size_of_1_is_the_sde():
 def test_guided_ddpm_is_conditional_ddim_and_langevin_at_twice_the_w(w):
     """Predictor and corrector: gamma' = 2 gamma - 1 of Bradley & Nakkiran 2024 is w' = 2w."""
 
-    @flax.struct.dataclass
+    @struct.dataclass
     class PredictorCorrector(samplers.Stateless):
         def step(self, _, z, state, logsnr, logsnr_next, noise):
             eps = exact.eps(z, logsnr, exact.VARIANCES[0])
@@ -224,7 +223,7 @@ def test_cfg_plus_plus_is_ddims_guidance_with_a_scale_that_grows_as_steps_shrink
 def test_less_noise_gives_its_own_variance():
     """The noise's variance times tau: tau, on N(0, 1)."""
 
-    @flax.struct.dataclass
+    @struct.dataclass
     class Cooled(samplers.Ancestral):
         def step(self, predict, z, state, logsnr, logsnr_next, noise):
             return super().step(predict, z, state, logsnr, logsnr_next, 0.5**0.5 * noise)

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks
 from cfg_jax.data import sources
-from cfg_jax.diffusion import guidance, loss, process, rules, samplers, schedule
+from cfg_jax.diffusion import guidance, loss, process, rules, samplers, schedule, struct
 from cfg_jax.errors import InputError
 from cfg_jax.models import build, network
 from cfg_jax.models.mixture import Mixture
@@ -269,13 +268,13 @@ def test_flow_matching_is_three_fields():
     assert logsnr.min() >= -20 and logsnr.max() <= 20
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Constant(guidance.Stateless):
     """A made-up rule: eps_c moved by a number, with no second pass."""
 
     w: Any
     offset: Any = 0.1
-    of: str = flax.struct.field(pytree_node=False, default="eps")
+    of: str = struct.static(default="eps")
 
     limits = {"offset": (0, 1)}  # noqa: RUF012
 
@@ -284,7 +283,7 @@ class Constant(guidance.Stateless):
         return guidance.Guided.of(eps + process.per_image(self.w, z) * self.offset), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Halting(samplers.Ancestral):
     """A made-up sampler with a state of its own: it counts its steps, and stands still after `last` of them."""
 

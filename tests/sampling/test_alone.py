@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from cfg_jax import pinned
 from cfg_jax.data import sources
-from cfg_jax.diffusion import guidance, rules, samplers
+from cfg_jax.diffusion import guidance, rules, samplers, struct
 from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.errors import InputError
 from cfg_jax.files import read_json, write_json
@@ -94,7 +93,7 @@ def test_noises_and_labels_are_drawn_by_different_keys():
     assert len(seen) == 2 * 240
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Mine(Stateless):
     """A rule of a user's own, which has no w."""
 
@@ -105,7 +104,7 @@ class Mine(Stateless):
         return Guided.of((cond + self.strength * (cond - uncond)).astype(jnp.bfloat16)), state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Walker(Stateless):
     """A sampler of a user's own that says nothing."""
 

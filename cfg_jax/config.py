@@ -9,7 +9,7 @@ import ml_collections
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
-VERSION = 6  # of the fields
+VERSION = 7  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
@@ -34,6 +34,13 @@ ADDED = {
     6: {
         "objective.omega": 0.0,
         "teacher": {"how": None, "run": None, "digest": None, "w_low": 0.0, "w_high": 4.0, "num_steps": None},
+    },
+    7: {
+        f"guidance.{field}": value
+        for field, value in {
+            "prior": 0.999, "temperature": 1.0, "offset": 0.0, "coarse": 0.5, "levels": 1, "ahead": 0.03,
+            "damping": 8.0, "schedule": None,
+        }.items()
     },
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums

@@ -67,7 +67,7 @@ def get_config():
     sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), t (of a flow), logsnr (uniform in it)
 
     config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
-    guidance.name = "classifier-free"  # Equation 6, or power_law, apg, cfg_zero, cfg_pp, two_labels
+    guidance.name = "classifier-free"  # Equation 6, or another of RULES in cfg_jax/diffusion/rules.py
     guidance.uncond = "null"  # eps_u of the null label, or of a random other_label
     guidance.logsnr_low = config_dict.placeholder(float)  # guide where low <= lambda < high,
     guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
@@ -76,6 +76,11 @@ def get_config():
     guidance.zero_below = config_dict.placeholder(float)  # of cfg_zero: log-SNR where the velocity is 0
     guidance.other_label = config_dict.placeholder(int)  # of two_labels, and its weight
     guidance.other_w = 1.0
+    guidance.prior, guidance.temperature, guidance.offset = 0.999, 1.0, 0.0  # of feedback
+    guidance.coarse, guidance.levels = 0.5, 1  # of fdg
+    guidance.ahead = 0.03  # of rectified_cfg_pp, in the straight path's time
+    guidance.damping = 8.0  # of mambo_g
+    guidance.schedule = config_dict.placeholder(str)  # w over the log-SNR: linear, cosine, c2fg, dg; or by points,
     guidance.schedule_logsnr = config_dict.placeholder(tuple)  # w times schedule_w at these log-SNR, linear between
     guidance.schedule_w = config_dict.placeholder(tuple)
     guidance.rescale = config_dict.placeholder(float)  # share of x scaled to the spread of the unguided x

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cfg_jax.diffusion import process, struct
+from cfg_jax.diffusion import directions, process, struct
 from cfg_jax.diffusion.guidance import (
     ClassifierFree,
     Guided,
@@ -31,6 +31,7 @@ from cfg_jax.diffusion.guidance import (
     passes_of,
 )
 from cfg_jax.diffusion.loss import PREDICTIONS
+from cfg_jax.errors import require
 
 
 @struct.dataclass
@@ -179,26 +180,47 @@ class Around:
         return passes_of(self.rule, logsnrs)
 
 
+# w over the cosine schedule's time u, 0 at the clean end and 1 at the noise: w times a factor whose mean over u is 1
+SCHEDULES = {
+    "linear": lambda u: 2 * (1 - u),  # Wang et al. 2024
+    "cosine": lambda u: 1 + jnp.cos(jnp.pi * u),  # Wang et al. 2024
+    "c2fg": lambda u: jnp.exp(1 - u) / (jnp.e - 1),  # arXiv 2603.08155 with an exponent of 1
+    # (1 - alpha^2) alpha / beta of DG-CFG, arXiv 2607.19725: sigma alpha^2 where beta = pi tan(pi u / 2)
+    "dg": lambda u: 3 * jnp.pi / 2 * jnp.sin(jnp.pi * u / 2) * jnp.cos(jnp.pi * u / 2) ** 2,
+}
+
+
 @struct.dataclass
 class Scheduled(Around):
-    """Another rule with w times schedule_w, which is given at schedule_logsnr, linear between and constant beyond."""
+    """Another rule with w times a factor: one of SCHEDULES, or schedule_w at the points schedule_logsnr.
+
+    schedule_w is linear between the points, and constant beyond.
+    """
 
     rule: Any
     schedule_logsnr: Any = (0.0,)
     schedule_w: Any = (1.0,)
+    schedule: str = struct.static(default="points")
 
     @staticmethod
     def problem(config):
-        at, factors = config.guidance.schedule_logsnr, config.guidance.schedule_w
+        at, factors, name = (config.guidance[f] for f in ("schedule_logsnr", "schedule_w", "schedule"))
+        if name not in {None, *SCHEDULES}:
+            return f"schedule={name} is unknown: choose one of {', '.join(SCHEDULES)}"
         if at is None and factors is None:
             return None
+        if name is not None:
+            return f"schedule={name} is a schedule of its own: leave out schedule_logsnr and schedule_w"
         if not at or not factors or len(at) != len(factors) or not np.all(np.diff(at) > 0):
             return f"schedule_logsnr={at} must increase, and have as many numbers as schedule_w={factors}"
         finite = np.all(np.isfinite([at, factors]))
         return None if finite else f"schedule_w={factors} must be finite, and schedule_logsnr"
 
     def __call__(self, halves, z, logsnr, c, state):
-        factor = jnp.interp(logsnr, jnp.asarray(self.schedule_logsnr), jnp.asarray(self.schedule_w))
+        if self.schedule == "points":
+            factor = jnp.interp(logsnr, jnp.asarray(self.schedule_logsnr), jnp.asarray(self.schedule_w))
+        else:
+            factor = SCHEDULES[self.schedule](2 / jnp.pi * jnp.arctan(jnp.exp(-logsnr / 2)))
         return dataclasses.replace(self.rule, w=factor * self.rule.w)(halves, z, logsnr, c, state)
 
 
@@ -214,7 +236,19 @@ class Rescaled(Around):
 
     limits: ClassVar = {"rescale": (0, 1)}
 
+    @staticmethod
+    def problem_with(rule):
+        """Return why a rule or its class cannot be rescaled, or None."""
+        if getattr(rule, "predicts_elsewhere", False):
+            return "rescale gives its rule the prediction at z, and this rule asks for others: leave rescale out"
+        return None
+
+    @staticmethod
+    def problem(config):
+        return config.guidance.rescale and Rescaled.problem_with(RULES[config.guidance.name])
+
     def __call__(self, halves, z, logsnr, c, state):
+        require(self.problem_with(self.rule) is None, self.problem_with(self.rule))
         own = halves.native
         both = own.both(z, logsnr, c)  # once: the rule is given the same
         eps_both = tuple(own.to("eps", half, z, logsnr) for half in both)
@@ -341,6 +375,12 @@ RULES = {
     "cfg_zero": ZeroStar,
     "cfg_pp": PlusPlus,
     "two_labels": TwoLabels,
+    "feedback": directions.Feedback,
+    "fdg": directions.FrequencyDecoupled,
+    "rectified_cfg_pp": directions.LookAhead,
+    "mambo_g": directions.MagnitudeAware,
+    "tcfg": directions.Tangential,
+    "reg": directions.Rectified,
     "unconditional": Unconditional,
 }
 # around any of them, where a config sets one of their fields, the innermost first

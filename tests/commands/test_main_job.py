@@ -117,6 +117,7 @@ def test_again_it_finds_everything_done(digits_dir):
     assert [f.stat().st_mtime_ns for f in files] == before
 
 
+@pytest.mark.slow
 def test_a_cell_of_other_settings_is_made_again(digits_dir):
     runs, _ = digits_dir
     path = runs / "digits-sweep" / "cells" / "digits-p0.1_T3_v0.3_static_paper_seed0_w4.json"
@@ -143,7 +144,7 @@ def test_sample_writes_a_grid_and_an_npz(digits_dir, tmp_path):
     assert wrong.returncode == 1 and "no finite number" in wrong.stderr
 
 
-def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
+def test_gaussians_write_what_they_promise(tmp_path):
     done = run("studies.gaussians", f"--out={tmp_path}", "--w=0,2", "--num_samples=500", "--num_steps=64")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "gaussians.json").read_text())["rows"]
@@ -151,6 +152,10 @@ def test_gaussians_and_benchmark_write_what_they_promise(tmp_path):
     assert at[0.0]["density_mean"] == pytest.approx(1, abs=1e-3)
     assert at[0.0]["sampled_mean"] == pytest.approx(1, abs=0.1)
     assert at[2.0]["sampled_mean"] > at[2.0]["density_mean"] + 0.1  # Algorithm 2 is not that density
+
+
+@pytest.mark.slow
+def test_the_benchmark_writes_what_it_promises(tmp_path):
     small = [flag for flag in TINY if "train" in flag or "model" in flag or "sampler" in flag]
     out = tmp_path / "b.json"
     done = run(
@@ -246,6 +251,7 @@ def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
     assert wrong.returncode == 1 and "has no metrics.jsonl" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_the_curl_of_a_run(digits_dir, tmp_path):
     runs, _ = digits_dir
     few = "--num_images=4", "--probes=1", "--logsnrs=-4,-2", f"--out={tmp_path}"

@@ -20,6 +20,7 @@ def test_a_notebook_runs_from_top_to_bottom(path):
     assert not [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_command_in_a_notebook_ends_and_the_kernel_lives(tmp_path):
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")

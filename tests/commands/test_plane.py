@@ -18,6 +18,7 @@ def noise(num):
     return jax.random.normal(jax.random.key(0), (num, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", plane.RINGS)
 def test_a_class_of_several_gaussians_is_the_mixture_of_them(name):
     law, logsnr, z = plane.rings(name), jnp.float32(0.7), noise(20)
@@ -34,6 +35,7 @@ def test_a_class_of_several_gaussians_is_the_mixture_of_them(name):
         np.testing.assert_allclose(x[c == k].mean(0), law.means[of == k].mean(0), atol=0.07)
 
 
+@pytest.mark.slow
 def test_components_that_are_classes_of_their_own_are_what_they_were():
     law, z = Mixture(jnp.float32([[-1.0, 0.3], [0.8, 0.0]]), jnp.float32([0.3, 0.5]), jnp.float32([0.4, 0.6])), noise(9)
     named = Mixture(law.means, law.stds, law.weights, (0, 1))
@@ -91,6 +93,7 @@ def test_reflow_straightens_and_keeps_the_ends():
     assert jnp.square(after[-1] - before[-1]).mean() ** 0.5 < 0.15
 
 
+@pytest.mark.slow
 def test_the_distilled_target_is_equation_6_of_the_teacher():
     """At w = 0 a teacher is its own student; at a greater w it is not, by w (v_c - v_u)."""
     law, teacher, key = plane.rings("overlapping"), plane.untrained(), jax.random.key(2)

@@ -22,6 +22,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_the_uniforms_eps_is_the_posterior_mean():
     """eps = (z - alpha E[x | z]) / sigma by a sum over a fine grid of x; far out, and where the noise is all."""
     x = np.linspace(-1, 1, 400_001)
@@ -48,6 +49,7 @@ def uniforms(sampler, w):
     return np.asarray(run())
 
 
+@pytest.mark.slow
 def test_the_guided_ode_ends_on_the_edge_and_not_beyond():
     x = uniforms(samplers.Heun(), 10.0)
     assert (x > 0.95).mean() > 0.95 and x.max() < 1.01
@@ -61,6 +63,7 @@ def cells(text):
     return [[float(c) if c.replace(".", "").replace("-", "").isdigit() else c for c in row] for row in rows]
 
 
+@pytest.mark.slow
 def test_distortion_vanishes_with_the_dimension_unless_classes_grow_with_it(command, tmp_path):
     done = command("studies.dimension", f"--out={tmp_path}", "--D=4,64,128", "--num_steps=64", "--num_samples=1000")
     assert done.returncode == 0, done.stderr
@@ -69,6 +72,7 @@ def test_distortion_vanishes_with_the_dimension_unless_classes_grow_with_it(comm
     assert few[7] > 1.1 and many[7] > 1.1  # 2^(D/16) classes
 
 
+@pytest.mark.slow
 def test_the_laws_of_temperature(command, tmp_path):
     done = command("studies.temperature", f"--out={tmp_path}", "--g=1,2", "--tau=0.5", "--num_steps=16")
     assert done.returncode == 0, done.stderr
@@ -143,6 +147,7 @@ def test_label_dropout_against_width_trains_what_it_compares(command, tmp_path):
     assert again.returncode == 0 and cells(again.stdout) == cells(done.stdout)
 
 
+@pytest.mark.slow
 def test_gaussians_third_row_is_the_density(command, tmp_path):
     done = command("studies.gaussians", f"--out={tmp_path}", "--w=1", "--num_samples=4000", "--num_steps=128")
     assert done.returncode == 0, done.stderr

@@ -117,6 +117,7 @@ def test_a_resize_is_its_definition(name):
     CHECKS[name](Image.fromarray(twice))  # exactly twice the size: adm halves it once more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_resize_is_its_definition_on_real_pictures(name, ilsvrc):
     for image in ilsvrc:

@@ -178,6 +178,7 @@ def test_temperature_is_not_guidance():
     assert exact.sampled_variance(samplers.DDIM(0.0), grid, g, scaled) < 1e-3
 
 
+@pytest.mark.slow
 def test_classifier_guidance_is_classifier_free_only_from_the_right_base():
     """From the conditional eps with scale w, or from the unconditional one with 1 + w."""
     model = Mixture(jnp.float32([[-1.0, 0.3], [0.5, 0.0]]), jnp.float32([0.4, 0.7]), jnp.float32([0.3, 0.7]))

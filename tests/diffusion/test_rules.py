@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import checks
-from cfg_jax.diffusion import exact, guidance, process, rules, samplers, schedule
+from cfg_jax.diffusion import directions, exact, guidance, process, rules, samplers, schedule
 from cfg_jax.diffusion.guidance import ClassifierFree, Guidance, SecondModel, Unguided
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
@@ -57,6 +57,8 @@ W = np.float32([0.5, 3.0])
         rules.Rescaled(ClassifierFree(W), 0.0),
         rules.Scheduled(ClassifierFree(W / 2), (-5.0, 5.0), (2.0, 2.0)),
         rules.PlusPlus(1 + W),
+        directions.MagnitudeAware(W, 0.0),
+        directions.LookAhead(W, 0.0),
         rules.Rescaled(rules.Scheduled(rules.PowerLaw(2 * W, 0.0), (-0.7, 0.0), (0.5, 9.0)), 0.0),
     ],
     ids=lambda rule: type(rule).__name__,
@@ -95,6 +97,127 @@ def test_two_labels_by_hand_and_of_one_label_twice_it_is_equation_6(halves):
     np.testing.assert_allclose(asked(rules.TwoLabels(W, 1, -0.6), halves)[0], wanted, rtol=1e-4, atol=1e-5)
     same, sum_of_both = asked(rules.TwoLabels(W, 0, 0.6), halves)[0], asked(ClassifierFree(W + 0.6), halves)[0]
     np.testing.assert_allclose(same, sum_of_both, rtol=1e-4, atol=1e-5)
+
+
+def test_magnitude_aware_guidance_by_hand(halves):
+    _, _, _, cond, uncond, _ = halves
+    share = np.linalg.norm(cond - uncond, axis=1, keepdims=True) / np.linalg.norm(uncond, axis=1, keepdims=True)
+    wanted = cond + W[:, None] * np.exp(-2.0 * share) * (cond - uncond)
+    np.testing.assert_allclose(asked(directions.MagnitudeAware(W, 2.0), halves)[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_tangential_guidance_keeps_the_first_singular_vector(halves):
+    known, z, logsnr, cond, uncond, _ = halves
+    first = [np.linalg.svd(np.stack(rows), full_matrices=False)[2][0] for rows in zip(cond, uncond, strict=True)]
+    kept = np.stack([(u @ v) * v for u, v in zip(uncond, first, strict=True)])
+    wanted = cond + W[:, None] * (cond - kept)
+    np.testing.assert_allclose(asked(directions.Tangential(W), halves)[0], wanted, rtol=1e-4, atol=1e-4)
+    parallel = known._replace(both=lambda *_: (jnp.float32(cond), jnp.float32(-2 * cond)))
+    found = asked(directions.Tangential(W), (parallel, z, logsnr))[0]
+    np.testing.assert_allclose(found, cond * (1 + 3 * W[:, None]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "levels"), [(8, 1), (8, 3), (7, 2)])
+def test_frequencies_guided_alike_are_equation_6_and_a_flat_difference_is_all_coarse(rng, side, levels):
+    z, cond, uncond = jnp.float32(rng.standard_normal((3, 2, side, side, 1)))
+    of = lambda cond, uncond: guidance.Halves(lambda *_: cond, lambda *_: (cond, uncond))  # noqa: E731
+    alike = asked(directions.FrequencyDecoupled(W, 1.0, levels), (of(cond, uncond), z, -0.7))[0]
+    by_w = W.reshape(2, 1, 1, 1)
+    np.testing.assert_allclose(alike, cond + by_w * (cond - uncond), rtol=1e-4, atol=1e-5)
+    flat = asked(directions.FrequencyDecoupled(W, 0.25, levels), (of(cond, cond - 1), z, -0.7))[0]
+    np.testing.assert_allclose(flat, cond + by_w * 0.25, rtol=1e-4, atol=1e-5)
+    # a chequerboard of an even side has no coarse half
+    fine = np.indices((side, side)).sum(0)[None, ..., None] % 2 * 2.0 - 1
+    if side % 2 == 0:
+        found = asked(directions.FrequencyDecoupled(W, 0.0, levels), (of(cond, cond - jnp.float32(fine)), z, -0.7))[0]
+        inside = np.s_[:, 2:-2, 2:-2]
+        np.testing.assert_allclose(found[inside], (np.asarray(cond) + by_w * fine)[inside], rtol=1e-3, atol=0.15)
+
+
+@pytest.mark.parametrize("ahead", [0.1, 0.4])
+def test_looking_ahead_by_hand_and_never_beyond_the_clean_end(ahead):
+    """On exact Gaussians: eps is linear in z, so that each part is known."""
+    w, logsnr, c = 1.5, -0.7, jnp.zeros(2, int)
+    z = jnp.float32([[0.8], [-1.1]])
+
+    def velocity(z, logsnr, variance):
+        eps = exact.eps(z, jnp.float32(logsnr), variance)
+        return process.predict_x(z, eps, jnp.float32(logsnr)) - eps, eps
+
+    v, eps = velocity(z, logsnr, exact.VARIANCES[0])
+    t = 1 / (1 + np.exp(-logsnr / 2))
+    straight = (1 - t - ahead) * eps + (t + ahead) * (v + eps)
+    logsnr_next = 2 * np.log((t + ahead) / (1 - t - ahead))
+    there = straight / ((1 - t - ahead) / float(process.sigma(logsnr_next)))
+    apart = velocity(there, logsnr_next, exact.VARIANCES[0])[0] - velocity(there, logsnr_next, exact.VARIANCES[1])[0]
+    whole = Guidance(directions.LookAhead(w, ahead)).on(TWO)
+    out, _ = whole(z, jnp.float32(logsnr), c, guidance.STATELESS)
+    np.testing.assert_allclose(out.x - out.eps, v + w * apart, rtol=1e-4, atol=1e-4)
+    late, _ = whole(z, jnp.float32(19.0), c, guidance.STATELESS)
+    plain, _ = Guidance(ClassifierFree(w)).on(TWO)(z, jnp.float32(19.0), c, guidance.STATELESS)
+    np.testing.assert_allclose(late.x, plain.whole(z, jnp.float32(19.0)).x, rtol=1e-3)
+
+
+def test_the_gradient_of_reg_by_hand():
+    """x_c of N(0, 1) is alpha z: g is alpha^2 everywhere, so that REG is Equation 6 at alpha^2 w."""
+    z, logsnr, c = jnp.float32([[0.8], [-1.1]]), jnp.float32(0.9), jnp.zeros(2, int)
+    found, _ = Guidance(directions.Rectified(2.0)).on(TWO)(z, logsnr, c, guidance.STATELESS)
+    w = 2.0 * float(process.alpha(logsnr)) ** 2
+    wanted, _ = Guidance(ClassifierFree(w)).on(TWO)(z, logsnr, c, guidance.STATELESS)
+    np.testing.assert_allclose(found.eps, wanted.eps, rtol=1e-4)
+
+
+def fed_back(rule, logsnrs, num=4000):
+    """The walk of Algorithm 2 with v = 0 by feedback guidance: z [num, 1] and l [num] at its end."""
+    keys, z = samplers.start(0, jnp.arange(num), (1,))
+    step = Guidance(rule).on(TWO)
+    c, state = jnp.zeros(num, int), Guidance(rule).init(keys, z)
+
+    @jax.jit
+    def walked(z, state):
+        def one(carry, inputs):
+            (z, state), (t, logsnr, logsnr_next) = carry, inputs
+            out, state = step(z, logsnr, c, state)
+            mean = process.reverse_mean(z, out.whole(z, logsnr).x, logsnr, logsnr_next)
+            noise = samplers.noise_of(keys, t, (1,))
+            return (mean + process.reverse_std(logsnr, logsnr_next, 0.0) * noise, state), None
+
+        steps = jnp.arange(1, len(logsnrs)), logsnrs[:-1], logsnrs[1:]
+        (z, state), _ = jax.lax.scan(one, (z, state), steps)
+        return z, rule.gained(z, logsnrs[-1], *state[0])
+
+    return walked(z, state)
+
+
+def test_feedback_measures_how_likely_a_path_is_without_its_label():
+    """On paths of the conditional model, by steps of the same variance, the mean of p(path) / p(path | c) is 1."""
+    logsnrs = jnp.asarray(schedule.grid(32, -6, 6, "logsnr"))
+    z, ratio = fed_back(directions.Feedback(1.0, prior=1.0), logsnrs, 20_000)
+    assert float(ratio.max()) < 3  # nothing was clipped
+    inverse = np.exp(-np.asarray(ratio))
+    assert abs(inverse.mean() - 1) < 4 * inverse.std() / np.sqrt(len(inverse)) and inverse.std() > 0.1
+    # far from 0, where p(x | c) is smaller, the ratio is smaller
+    assert np.corrcoef(np.abs(z[:, 0]), ratio)[0, 1] < -0.5
+
+
+def test_feedback_is_bounded_by_w_and_guides_least_where_the_label_is_clear():
+    rule = directions.Feedback(jnp.float32([4.0, 4.0, 4.0]), prior=0.9)
+    least = float(rule.least()[0])
+    np.testing.assert_allclose(rule.strength(jnp.float32([-9.0, least, 0.0])), [4, 4, 0.1 / 0.9], rtol=1e-3)
+    logsnrs = jnp.asarray(schedule.grid(32, -6, 6, "logsnr"))
+    _, ratio = fed_back(directions.Feedback(4.0, prior=0.9, temperature=4.0, offset=-0.2), logsnrs)
+    assert float(ratio.min()) >= least - 1e-5 and float(ratio.max()) > least + 0.1
+
+
+@pytest.mark.parametrize("name", rules.SCHEDULES)
+def test_a_named_schedule_has_mean_1_over_the_cosine_schedules_time(name, halves):
+    known, z, _, cond, uncond, _ = halves
+    us = (np.arange(200) + 0.5) / 200
+    rule = rules.Scheduled(ClassifierFree(1.0), schedule=name)
+    at = lambda u: asked(rule, (known, z, -2 * np.log(np.tan(np.pi * u / 2))))[0]  # noqa: E731
+    factors = np.stack([(at(u) - cond) / (cond - uncond) for u in us[::5]])
+    assert abs(factors.mean() - np.mean([float(rules.SCHEDULES[name](u)) for u in us[::5]])) < 1e-3
+    assert abs(np.mean([float(rules.SCHEDULES[name](u)) for u in us]) - 1) < 1e-3
 
 
 def test_rescaled_to_1_has_the_spread_of_the_unguided_x(halves):
@@ -315,6 +438,14 @@ def test_a_config_composes_rules_in_their_order(tiny):
         ({"guidance.rounds": 2, "guidance.renoise_logsnr": 0.0, "sampler.name": "heun"}, "where sampler heun cannot"),
         ({"guidance.classifier": "mean", "sampler.name": "ddim"}, "classifier=mean moves the mean of Algorithm 2's"),
         ({"guidance.uncond": "other_label", "data.num_classes": 1}, "uncond=other_label needs two classes"),
+        ({"guidance.name": "reg", "guidance.rescale": 0.5}, "leave rescale out"),
+        ({"guidance.name": "fdg", "guidance.levels": 0}, r"guidance.levels=0 must lie in \[1, 8\]"),
+        ({"guidance.name": "feedback", "guidance.prior": 1.5}, r"guidance.prior=1.5 must lie in \[0, 1\]"),
+        ({"guidance.schedule": "sine"}, "guidance.schedule=sine is unknown: choose one of linear, cosine"),
+        (
+            {"guidance.schedule": "cosine", "guidance.schedule_logsnr": (0.0,), "guidance.schedule_w": (1.0,)},
+            "leave out schedule_logsnr",
+        ),
         ({"guidance.rescale": 0.5, "sampler.particles": 4}, "particles=4 has the weights of .* with nothing around it"),
     ],
 )

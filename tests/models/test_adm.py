@@ -243,6 +243,7 @@ def torch_zip(path, state):
         file.writestr("x/data.pkl", program + b"u.")
 
 
+@pytest.mark.slow
 def test_import_sample_export_load(tmp_path):
     """A small ADM-shaped checkpoint through the commands, start to end."""
     size = ["--config.data.image_size=8", "--config.data.num_classes=4", "--config.model.channels=32",

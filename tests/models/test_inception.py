@@ -51,6 +51,7 @@ def relative(a, b):
     return np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_every_stage_is_torch_fidelitys(reference, state, run):
     stages = run(reference["images"])
     errors = {name: relative(stages[name], reference[name]) for name in TOLERANCE}
@@ -73,6 +74,7 @@ def test_features_do_not_depend_on_the_batch(reference, run):
     assert relative(together["pool_3"][2:], alone["pool_3"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_up_to_mixed_8_the_network_is_the_same(reference, state):
     params, _ = inception.from_torch(state)
     known = inception.shapes("mixed_8")
@@ -202,6 +204,7 @@ def test_a_probe_of_too_few_pictures_is_refused(tmp_path):
     assert not (tmp_path / "c.npz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="inception_2015_to_mixed_8.npz is not in CFG_JAX_ASSETS")
 def test_the_real_weights_tell_pictures_apart(tmp_path):
     """Features of the real network: two crops of one texture are nearer than of another, by far."""

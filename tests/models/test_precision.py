@@ -58,6 +58,7 @@ def test_a_training_step_multiplies_float32_in_full(dtype, remat):
     assert {kind for kind, _ in found} == {"float32", dtype}
 
 
+@pytest.mark.slow
 def test_networks_that_score_multiply_in_full():
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), "uint8")
     net = inception.Inception()
@@ -68,6 +69,7 @@ def test_networks_that_score_multiply_in_full():
     assert precisions(small.apply, jax.eval_shape(small.init, jax.random.key(0), x), x) == {("float32", FULL)}
 
 
+@pytest.mark.slow
 def test_a_classifier_that_guides_multiplies_in_full():
     """Its gradient too."""
     config = adm.config_of("64x64_classifier", imagenet64.get_config(), {"model.channels": 32, "data.image_size": 16,

@@ -39,6 +39,7 @@ def test_published_adm64_has_its_own_count():
     assert count(params) == 295_904_454
 
 
+@pytest.mark.slow
 def test_imagenet128_shapes():
     config = importlib.import_module("configs.imagenet128").get_config()
     net, inputs, params = abstract(config)

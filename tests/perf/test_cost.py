@@ -54,10 +54,14 @@ def test_activations_are_what_the_compiled_step_holds(tiny):
     assert batch * cost.activation_bytes(tiny, 1) == pytest.approx(estimate, rel=0.02)
 
 
-def test_the_command():
+@pytest.mark.slow
+def test_the_command_at_imagenet_64():
     done = run("bench.cost", "--config=configs/imagenet64.py")
     assert done.returncode == 0, done.stderr
     assert "295,900,035" in done.stdout and "219.3 GFLOP" in done.stdout and "5.39e+20" in done.stdout
+
+
+def test_the_command_lists_the_parameters():
     digits = run("bench.cost", "--config=configs/digits.py", "--parameters").stdout
     rows = re.findall(r"^\| (\w+(?:/\w+)*) +\| \(([\d, ]+)\) +\| float32 \| ([\d,]+) +\|$", digits, re.MULTILINE)
     sizes = {name: math.prod(map(int, shape.strip(",").split(","))) for name, shape, _ in rows}

@@ -78,6 +78,7 @@ def test_what_particles_cannot_be_combined_with(tiny, fields, said):
         checks.everything(spec.changed(tiny, fields))
 
 
+@pytest.mark.slow
 def test_a_cell_is_whole_groups(tiny_run, tmp_path):
     config, workdir = tiny_run
     with pytest.raises(InputError, match="particles=5 does not divide config"):

@@ -85,6 +85,7 @@ def test_a_name_of_the_hub_is_a_file(hub, online, tmp_path, name):
     assert cfg_jax.load(tmp_path / "m.safetensors").digest == cfg_jax.load("digits").digest
 
 
+@pytest.mark.slow
 def test_it_guides_and_is_fetched_once(hub, online, tmp_path):
     name = "hf://me/digits@main/few/steps.safetensors"
     sample = "--labels=3", "--num_steps=2", "--w=1", f"--out={tmp_path}/grid.png"

@@ -77,6 +77,7 @@ def test_its_sweep_is_done_and_grows(old, config):
     assert bare(table[2:4]) == bare(text[2:4]) and table[4].startswith("| 2 | 3 |")
 
 
+@pytest.mark.slow
 def test_its_cells_are_still_what_is_made(old, config):
     """The numbers of a cell that is taken away and made again, on whatever CPU this is."""
     [path] = (old / "sweep" / "cells").glob("*_w1.json")
@@ -88,6 +89,7 @@ def test_its_cells_are_still_what_is_made(old, config):
     np.testing.assert_allclose([*row["scores"].values()], [*wanted["scores"].values()], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_attached_weights_of_version_1_load():
     path = ROOT / "experiments" / "results" / "fashion_mnist_16" / "model.safetensors"
     model = cfg_jax.load(path)

@@ -89,6 +89,7 @@ def model(tiny, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
     evaluation = {"num_images": 40, "batch_size": 40, "splits": 2, "bootstrap": 5, "neighbours": 100}
     row = Scorer(model, tmp_path / "features", 2, **evaluation)(ClassifierFree(np.float32(1.0)))

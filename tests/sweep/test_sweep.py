@@ -47,6 +47,7 @@ def test_a_row_says_what_it_was_measured_with(run, tiny, caplog):
     assert "is of 100 of the 1,797 train pictures: a distance to it compares with others to the same" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_bfloat16_run_is_scored_in_float32_beside_itself(run, tmp_path):
     [own] = run()
     [row] = run(dtype="float32")

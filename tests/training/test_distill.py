@@ -22,6 +22,7 @@ from tests.conftest import fill
 PLANE = Mixture(jnp.float32([[-1.0, 0.3], [0.8, 0.0]]), jnp.float32([0.3, 0.5]), jnp.float32([0.4, 0.6]))
 
 
+@pytest.mark.slow
 def test_a_students_target_is_equation_6_of_each_images_own_w():
     z, logsnr, c = jnp.float32([[0.4, -0.2], [-1.5, 0.9]]), jnp.float32([-1.0, 2.0]), jnp.int32([0, 1])
     found = guidance.guided(PLANE.eps_fn, jnp.float32([0.0, 3.0]), PLANE.null)(z, logsnr, c)
@@ -159,6 +160,7 @@ def test_a_teacher_that_has_changed_is_not_gone_on_with(runs, tmp_path):
         trainer.train(config, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_pairs_of_another_shape_and_what_holds_none_end_in_a_line(runs, tmp_path):
     config = students.rectified(weights.read(runs / "flow")[0], "flow", str(runs / "pairs.npz"), 0.0)
     config.data.update(name="synthetic", image_size=16, card=None)

@@ -155,6 +155,7 @@ def test_a_first_record_that_was_cut_short_is_dropped(tmp_path, left):
     assert [row["step"] for row in records(tmp_path)] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_a_grid_that_fails_costs_no_step(tiny, tmp_path, monkeypatch):
     def fails(*_):
         raise OSError("no room for pictures")
@@ -166,6 +167,7 @@ def test_a_grid_that_fails_costs_no_step(tiny, tmp_path, monkeypatch):
     trainer.train(tiny, tmp_path)  # which is done
 
 
+@pytest.mark.slow
 def test_a_thread_trains_too(tiny, tmp_path):
     """Signals are of the main thread, and stay there what they were."""
     before, raised = signal.getsignal(signal.SIGTERM), []
@@ -429,6 +431,7 @@ def test_what_was_skipped_is_found_in_the_records(tmp_path):
     assert troubles(tmp_path, 3) == {"skipped_steps": 1, "rollbacks": 0}
 
 
+@pytest.mark.slow
 def test_every_step_draws_anew(tiny_run):
     """The same parameters and the same batch at another step: another loss."""
     config, _ = tiny_run
@@ -492,6 +495,7 @@ def imagenet64_step():
     return jax.jit(partial(steps.train_step, config=config), donate_argnums=0).lower(*args)
 
 
+@pytest.mark.slow
 def test_the_whole_imagenet64_step_lowers(imagenet64_step):
     """3 x 219.3 GFLOP a trained image, less what XLA leaves out: products with the padding of a convolution."""
     padding = 1 - (1 - 1 / 24) ** 2  # share of a 3x3 kernel's products that fall outside, at the smallest side, 8

@@ -16,7 +16,7 @@ STUDIES ?= runs/studies
 STUDIED ?= runs/digits-p0.1 \
     $(if $(wildcard data/fashion_mnist_16),experiments/results/fashion_mnist_16/model.safetensors)
 studies: $(VENV)/done
-	for study in $(addprefix studies.,laws gaussians truncation temperature sequences edge dimension flow2d rectified2d); do \
+	for study in $(addprefix studies.,laws density gaussians truncation temperature sequences edge dimension flow2d rectified2d); do \
 	    $(BIN)/python -m experiments.$$study --out=$(STUDIES) || exit 1; done
 	for run in $(STUDIED); do \
 	    $(BIN)/python -m experiments.studies.temperature --run=$$run --num_images=400 --num_steps=32 --out=$(STUDIES) && \

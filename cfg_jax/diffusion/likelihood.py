@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import guidance, process
 
 EXACT_UP_TO = 64  # dimensions of which the whole trace is taken; above, it is estimated
 
@@ -31,15 +31,30 @@ def log_likelihood(
     else:
         directions = jnp.broadcast_to(jnp.eye(dim).reshape(dim, 1, *x.shape[1:]), (dim, *x.shape))
 
-    def flow(z, logsnr):
-        sigma = process.sigma(logsnr)
-        return sigma * (sigma * z - eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c)) / 2
-
     def rate(state, logsnr):
         """d/dlambda of z, and of log p by each direction [probes, B]."""
-        velocity, pushed = jax.linearize(lambda z: flow(z, logsnr), state[0])
+        flow = lambda z: along_ode(z, eps_fn(z, jnp.broadcast_to(logsnr, c.shape), c), logsnr)  # noqa: E731
+        velocity, pushed = jax.linearize(flow, state[0])
         along = lambda u: (u * pushed(u)).reshape(len(x), -1).sum(1)  # noqa: E731
         return velocity, -jax.lax.map(along, directions, batch_size=16)
+
+    begin = x * process.alpha(jnp.asarray(logsnrs)[-1]), jnp.zeros((len(directions), len(x)))
+    z, gained = runge_kutta(rate, begin, jnp.asarray(logsnrs)[::-1])
+    prior = -0.5 * (jnp.square(z).reshape(len(x), -1).sum(1) + dim * jnp.log(2 * jnp.pi))
+    if probes:  # each direction estimates the whole trace
+        error = gained.std(0, ddof=1) / jnp.sqrt(probes) if probes > 1 else jnp.full(len(x), jnp.nan)
+        return prior - gained.mean(0), error
+    return prior - gained.sum(0), jnp.zeros(len(x))
+
+
+def along_ode(z: Float[Array, "b ..."], eps: Float[Array, "b ..."], logsnr) -> Float[Array, "b ..."]:
+    """dz/dlambda = sigma (sigma z - eps) / 2 of the probability-flow ODE."""
+    sigma = process.sigma(logsnr)
+    return sigma * (sigma * z - eps) / 2
+
+
+def runge_kutta(rate: Callable, state, logsnrs: Float[Array, " t"]):
+    """Return the state at logsnrs[-1], from that at logsnrs[0]. rate: (state, logsnr) -> d state / d logsnr."""
 
     def step(state, ends):
         begin, end = ends
@@ -51,14 +66,27 @@ def log_likelihood(
         k4 = rate(ahead(k3, 1.0), end)
         return jax.tree.map(lambda s, a, b, c, d: s + h * (a + 2 * b + 2 * c + d) / 6, state, k1, k2, k3, k4), None
 
-    from_clean = jnp.asarray(logsnrs)[::-1]
-    begin = x * process.alpha(from_clean[0]), jnp.zeros((len(directions), len(x)))
-    (z, gained), _ = jax.lax.scan(step, begin, (from_clean[:-1], from_clean[1:]))
-    prior = -0.5 * (jnp.square(z).reshape(len(x), -1).sum(1) + dim * jnp.log(2 * jnp.pi))
-    if probes:  # each direction estimates the whole trace
-        error = gained.std(0, ddof=1) / jnp.sqrt(probes) if probes > 1 else jnp.full(len(x), jnp.nan)
-        return prior - gained.mean(0), error
-    return prior - gained.sum(0), jnp.zeros(len(x))
+    return jax.lax.scan(step, state, (logsnrs[:-1], logsnrs[1:]))[0]
+
+
+def guided_loss(
+    eps_fn: Callable, x: Float[Array, "b ..."], c: Int[Array, " b"], w, null: int, logsnrs
+) -> Float[Array, " b"]:
+    """Return what guided DDIM, in the limit of many steps, loses of the density p(x | c)^(1 + w) p(x)^-w, in nats.
+
+    The log of its density is (1 + w) log p(x | c) - w log p(x) less this, up to a constant. It is w (1 + w) / 2 times
+    the integral of |eps(z, c) - eps(z)|^2 over the log-SNR, along the guided path that ends at x: the log weight of a
+    particle with its sign reversed. arXiv 2607.19725. logsnrs increasing [T], the steps of log_likelihood.
+    """
+
+    def rate(state, logsnr):
+        halves = guidance.both_halves(eps_fn, null, state[0], logsnr, c)
+        # the path is followed from its clean end to its noise, and the integral grows
+        return along_ode(state[0], guidance.guide(*halves, w), logsnr), -guidance.log_weight_rate(*halves, w)
+
+    x = jnp.asarray(x, jnp.float32)
+    begin = x * process.alpha(jnp.asarray(logsnrs)[-1]), jnp.zeros(len(x))
+    return runge_kutta(rate, begin, jnp.asarray(logsnrs)[::-1])[1]
 
 
 def lower_bound(

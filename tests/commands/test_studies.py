@@ -13,6 +13,7 @@ from cfg_jax.models.mixture import Uniforms
 SMALL = {
     "laws": ["--w=0,1", "--num_steps=32", "--particles=50", "--groups=4"],
     "truncation": ["--T=4,8", "--w=0,1"],
+    "density": ["--w=0,1", "--num_steps=16", "--num_samples=200"],
     "edge": ["--w=0,2", "--num_steps=16", "--num_samples=64"],
     "dimension": ["--D=1,16", "--num_steps=8", "--num_samples=32"],
     "sequences": ["--s=0,2"],

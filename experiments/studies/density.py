@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jaxtyping import Array, Float
+from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, likelihood, samplers, schedule
@@ -104,10 +105,9 @@ def main() -> None:
                 squares[i] = (seen, exact, tilted)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Class 0, whose right half lies on class 1")
-    plane, axes = gallery.subplots(3 * len(ws), (2.1 * 3 * len(ws), 2.5))
-    for i, w in enumerate(ws):
-        for j, (mass, name) in enumerate(zip(squares[i], ("samples", "exact", "tilted"), strict=True)):
-            ax = axes[3 * i + j]
+    plane = Figure(figsize=(2.1 * len(ws), 6.4))
+    for axes, w, kinds in zip(plane.subplots(3, len(ws), squeeze=False).T, ws, squares.values(), strict=True):
+        for ax, mass, name in zip(axes, kinds, ("samples", "exact density", "tilted density"), strict=True):
             ax.imshow(mass.T, origin="lower", extent=[-EXTENT, EXTENT] * 2)
             ax.set(title=f"w = {w:g}: {name}", xticks=[], yticks=[])
     about = (

@@ -13,13 +13,14 @@ from cfg_jax import config as configs
 from cfg_jax.diffusion import loss, rules, samplers
 from cfg_jax.errors import InputError, choice, require
 from cfg_jax.models import build, network
+from cfg_jax.models.attention import PERTURBATIONS
 from cfg_jax.pinned import check_seed
 
 GRIDS = ("paper", "shifted", "t", "logsnr")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
-UNCONDS = ("null", "other_label")
+UNCONDS = ("null", "other_label", *PERTURBATIONS)
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
 
@@ -166,7 +167,7 @@ def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> 
     walker = samplers.SAMPLERS[config.sampler.name] if walker is None else walker
     walks(walker, parts, rule.classifier == "mean")
     require(
-        rule.uncond == "null" or config.data.num_classes > 1,
+        rule.uncond != "other_label" or config.data.num_classes > 1,
         f"config.guidance.uncond={rule.uncond} needs two classes: set it to null, or take data with classes",
     )
     if size is None:
@@ -223,6 +224,20 @@ def guidance(config: ConfigDict) -> None:
         limits(section, cls, "config.guidance")
         if problem := getattr(cls, "problem", lambda config: None)(config):
             raise InputError(f"config.guidance.{problem}")
+    perturbations(config)
+
+
+def perturbations(config: ConfigDict) -> None:
+    """Check that the network has the worse attention that a config.guidance asks for."""
+    section, known = config.guidance, getattr(build.network_class(config), "perturbations", ())
+    fields = ["uncond"] if section.uncond in PERTURBATIONS else []
+    fields += ["perturbation"] if section.name == "beside_perturbed" else []
+    for field in fields:
+        require(
+            section[field] in known,
+            f"config.guidance.{field}={section[field]} is no perturbation that the network {config.model.name} has: "
+            f"{'choose ' + ', '.join(known) if known else 'it has none, so set uncond=null'}",
+        )
 
 
 def limits(section: ConfigDict, cls: Any, path: str) -> None:

@@ -39,7 +39,7 @@ ADDED = {
         f"guidance.{field}": value
         for field, value in {
             "prior": 0.999, "temperature": 1.0, "offset": 0.0, "coarse": 0.5, "levels": 1, "ahead": 0.03,
-            "damping": 8.0, "schedule": None,
+            "damping": 8.0, "schedule": None, "perturbation": "pag", "perturbation_w": 1.0,
         }.items()
     },
 }  # fmt: skip

@@ -68,7 +68,7 @@ def get_config():
 
     config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
     guidance.name = "classifier-free"  # Equation 6, or another of RULES in cfg_jax/diffusion/rules.py
-    guidance.uncond = "null"  # eps_u of the null label, or of a random other_label
+    guidance.uncond = "null"  # eps_u of the null label, of a random other_label, or with worse attention: pag, seg, tpg
     guidance.logsnr_low = config_dict.placeholder(float)  # guide where low <= lambda < high,
     guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
     guidance.power = 0.9  # of power_law
@@ -80,6 +80,7 @@ def get_config():
     guidance.coarse, guidance.levels = 0.5, 1  # of fdg
     guidance.ahead = 0.03  # of rectified_cfg_pp, in the straight path's time
     guidance.damping = 8.0  # of mambo_g
+    guidance.perturbation, guidance.perturbation_w = "pag", 1.0  # of beside_perturbed: pag, seg, tpg, and its weight
     guidance.schedule = config_dict.placeholder(str)  # w over the log-SNR: linear, cosine, c2fg, dg; or by points,
     guidance.schedule_logsnr = config_dict.placeholder(tuple)  # w times schedule_w at these log-SNR, linear between
     guidance.schedule_w = config_dict.placeholder(tuple)

@@ -178,3 +178,27 @@ class Rectified(Stateless):
         gradient, (cond, uncond) = jax.grad(total, has_aux=True)(z)
         gradient = process.alpha(logsnr) * gradient
         return own.guided(cond + process.per_image(self.w, z) * gradient * (cond - uncond), z, logsnr), state
+
+
+@struct.dataclass
+class BesidePerturbed(Stateless):
+    """Equation 6, and perturbation_w (c - c_perturbed) on top, c_perturbed with the attention made worse.
+
+    perturbation: pag, seg or tpg, of cfg_jax.models.attention. perturbation_w = 0 is Equation 6. Three passes a step.
+    With Perturbed as the source of eps_u, every rule takes a perturbed pass in place of the null label's.
+    """
+
+    w: Any  # scalar or [B]
+    perturbation: str = struct.static(default="pag")
+    perturbation_w: Any = 1.0
+
+    passes: ClassVar = 3
+    unguided_at_0: ClassVar = False
+    limits: ClassVar = {"perturbation_w": (-100, 100)}
+
+    def __call__(self, halves, z, logsnr, c, state):
+        own = halves.native
+        cond, uncond = own.both(z, logsnr, c)
+        worse = own.perturbed(self.perturbation, z, logsnr, c)
+        found = guide(cond, uncond, self.w) + process.per_image(self.perturbation_w, z) * (cond - worse)
+        return own.guided(found, z, logsnr), state

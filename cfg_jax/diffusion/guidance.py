@@ -113,6 +113,7 @@ class Halves(NamedTuple):
     uncond: Callable | None = None  # -> eps of the null label
     predicts: str = "eps"  # what the three give, a name of loss.PREDICTIONS
     own: Any = None  # the Halves of what the network predicts, None where that is eps
+    perturbed: Callable | None = None  # (kind, z, logsnr, c) -> eps_c with worse attention
 
     @property
     def native(self) -> "Halves":
@@ -278,11 +279,21 @@ class OtherLabel:
 
 
 @struct.dataclass
+class Perturbed:
+    """eps_u by the model itself with its own label and worse attention: it guides without a null label.
+
+    kind: one of the network's `perturbations`, such as those of cfg_jax.models.attention.
+    """
+
+    kind: str = struct.static()
+
+
+@struct.dataclass
 class Guidance:
     """A rule, where eps_u comes from (the null label if `second` is None), and a noisy-image classifier or None."""
 
     rule: Any
-    second: SecondModel | OtherLabel | None = None
+    second: SecondModel | OtherLabel | Perturbed | None = None
     classifier: Any = None  # has log_prob
     classifier_scale: Any = 1.0
     as_mean: bool = struct.static(default=False)  # ADM's form, see Guided.push
@@ -308,13 +319,18 @@ class Guidance:
             def uncond(z, logsnr, c):
                 return cond(z, logsnr, jnp.full_like(c, model.null))
 
+            def perturbed(kind, z, logsnr, c):
+                return cond(z, logsnr, c, of=model.perturbed(kind))
+
             def both(z, logsnr, c):
                 if isinstance(self.second, SecondModel):
                     return cond(z, logsnr, c), cond(z, logsnr, self.second.labels(c), of=self.second.model)
+                if isinstance(self.second, Perturbed):
+                    return cond(z, logsnr, c), perturbed(self.second.kind, z, logsnr, c)
                 of_u = self.second.labels(keys, c, model.null) if self.second else model.null
                 return both_halves(cond, of_u, z, logsnr, c)
 
-            return Halves(cond, both, uncond, target)
+            return Halves(cond, both, uncond, target, perturbed=perturbed)
 
         def step(z, logsnr, c, state):
             state, keys = state

@@ -381,6 +381,7 @@ RULES = {
     "mambo_g": directions.MagnitudeAware,
     "tcfg": directions.Tangential,
     "reg": directions.Rectified,
+    "beside_perturbed": directions.BesidePerturbed,
     "unconditional": Unconditional,
 }
 # around any of them, where a config sets one of their fields, the innermost first

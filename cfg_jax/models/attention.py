@@ -22,6 +22,21 @@ def attend(q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Arra
     return jax.nn.dot_product_attention(q, k, v, implementation=cudnn(q.shape[-1], q.dtype))
 
 
+def shuffled(q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"]) -> Array:
+    """Attention whose tokens change places, always in the same way. Rajabi et al. 2025, TPG (arXiv 2506.10036)."""
+    places = jax.random.permutation(jax.random.key(0), q.shape[1])
+    return jax.nn.dot_product_attention(q, k, v)[:, places]
+
+
+# attention made worse on purpose, whose prediction is a source of eps_u that needs no null label
+PERTURBATIONS = {
+    "pag": lambda q, k, v: v,  # each token attends to itself alone. Ahn et al. 2024 (arXiv 2403.17377)
+    # queries blurred without bound, which is their mean. Hong 2024 (arXiv 2408.00760)
+    "seg": lambda q, k, v: jax.nn.dot_product_attention(jnp.broadcast_to(q.mean(1, keepdims=True), q.shape), k, v),
+    "tpg": shuffled,
+}
+
+
 def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Literal["splash", "cudnn"] | None:
     """Return whose attention heads of this width take; None is XLA's.
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from cfg_jax.diffusion import loss, struct
+from cfg_jax.errors import choice
 
 
 def told(net: nn.Module, mesh: Mesh | None) -> nn.Module:
@@ -35,6 +36,14 @@ class Denoiser:
     def on(self, mesh: Mesh | None) -> "Denoiser":
         """Return the model for arrays that are split over a mesh, which an accelerator's own attention has to know."""
         return dataclasses.replace(self, net=told(self.net, mesh))
+
+    def perturbed(self, kind: str) -> "Denoiser":
+        """Return the model with its attention made worse. kind: one of the network's `perturbations`.
+
+        Raises InputError for another one, and for a network without any.
+        """
+        choice(kind, getattr(self.net, "perturbations", ()), "the perturbation")
+        return dataclasses.replace(self, net=self.net.clone(perturb=kind))
 
     def predict(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs

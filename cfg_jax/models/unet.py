@@ -8,7 +8,7 @@ output head stay in float32 whatever `dtype` the body computes in.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -89,6 +89,9 @@ class UNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all but the convolutions again in the backward pass: a tenth of the memory
     mesh: Mesh | None = None  # over which the batch is split
+    perturb: str | None = None  # how its middle attention is made worse, one of `perturbations`
+
+    perturbations: ClassVar = tuple(attention.PERTURBATIONS)
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "UNet":
@@ -262,7 +265,7 @@ def encode(
             skips.append(h)
 
     h = block(h.shape[-1], name="middle_0_block")(h, emb)
-    h = attend(name="middle_1_attention")(h)
+    h = attend(perturb=getattr(net, "perturb", None), name="middle_1_attention")(h)
     return block(h.shape[-1], name="middle_2_block")(h, emb), skips
 
 
@@ -297,6 +300,7 @@ class Attention(nn.Module):
     num_heads: int | None
     dtype: jnp.dtype
     mesh: Mesh | None = None
+    perturb: str | None = None  # of attention.PERTURBATIONS
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -304,14 +308,15 @@ class Attention(nn.Module):
         heads = self.num_heads or channels // self.head_width
         normalised = GroupNorm(self.dtype, name="norm")(x)
         how = attention.kernel(self.mesh, height * width, channels // heads, self.dtype)
-        if how:
+        if how and not self.perturb:
             of_qkv = Weights(3 * channels, self.dtype, name="qkv")(x)
             of_out = Weights(channels, self.dtype, zero=True, name="out")(x)
             tokens = normalised.reshape(b, height * width, channels)
             return x + projected(tokens, of_qkv, of_out, heads, how, self.mesh).reshape(x.shape)
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(normalised)
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        attend = attention.PERTURBATIONS[self.perturb] if self.perturb else jax.nn.dot_product_attention
+        h = attend(q, k, v).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
 
 

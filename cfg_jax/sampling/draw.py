@@ -109,7 +109,7 @@ def asks_uncond(rule, image_shape: tuple[int, int, int]) -> bool:
         return z, z
 
     def step(z):
-        halves = Halves(lambda z, *_: z, both, lambda z, *_: both(z, None, None)[0])
+        halves = Halves(lambda z, *_: z, both, lambda z, *_: both(z, None, None)[0], perturbed=lambda kind, z, *_: z)
         alone = per_image(rule, lambda values: values[:1])
         return alone(halves, z, jnp.float32(0), jnp.zeros(1, jnp.int32), alone.init(z))
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks, pinned
 from cfg_jax.diffusion import guidance, particles, rules, samplers
-from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
+from cfg_jax.diffusion.guidance import Guidance, OtherLabel, Perturbed, SecondModel
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build, network
@@ -169,9 +169,9 @@ class Guides:
     def check(self, model: Model, ws, labels=None, field: str = "w", section: Any = None) -> None:
         """Raise InputError where the model cannot be guided so. section: a config.guidance, else the model's own."""
         section = section or model.config.guidance
-        other_label = section.uncond != "null"
-        if other_label and self.uncond:
-            raise InputError("eps_u is of the other run, or of config.guidance.uncond=other_label: choose one")
+        of_itself = section.uncond != "null"  # eps_u is the model's own, and of no null label
+        if of_itself and self.uncond:
+            raise InputError(f"eps_u is of the other run, or of config.guidance.uncond={section.uncond}: choose one")
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
         if network.takes_w(model.config):
             asked.student_guidance(model.config, section, ws, field, bool(self.uncond))
@@ -180,9 +180,9 @@ class Guides:
                 if section.name == "unconditional":
                     checks.finite(float(w), field)
                 else:
-                    asked.guidance_weight(float(w), model.config, field, bool(self.uncond) or other_label)
+                    asked.guidance_weight(float(w), model.config, field, bool(self.uncond) or of_itself)
         always = not getattr(rules.RULES[section.name], "unguided_at_0", True)
-        if always and classes and not (p_uncond or self.uncond or other_label):
+        if always and classes and not (p_uncond or self.uncond or of_itself):
             raise InputError(
                 f"config.guidance.name={section.name} needs an unconditional half, and the model was trained with "
                 "p_uncond=0: train with config.p_uncond > 0"
@@ -201,7 +201,8 @@ class Guides:
 
     def beside(self, rule, section: ConfigDict | None = None) -> Guidance:
         """Return the guidance of a rule with these models. section: a config.guidance; None takes the null label."""
-        second = OtherLabel() if section and section.uncond == "other_label" else None
+        source = section.uncond if section else "null"
+        second = {"null": None, "other_label": OtherLabel()}.get(source, Perturbed(source))
         if self.uncond:
             second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
         classifier = self.classifier and self.classifier.network

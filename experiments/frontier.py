@@ -6,7 +6,8 @@ python -m experiments.frontier --config=configs/digits.py --runs=runs/digits-p0.
 --runs are training seeds of one model. --guides has one guide for each run; --classifiers one for all or one for each.
 Without them their curves are left out. Add a curve by --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64". Its
 fields may include guide=RUN or classifier=RUN, for a second model that guides.
-It writes frontier.html, .md, .png, .svg and .json, and keeps its cells, which are those of experiments.sweep.
+It writes frontier.html, .md and .json, and the pictures frontier and frontier_curves as .png and .svg. It keeps its
+cells, which are those of experiments.sweep.
 """
 
 import base64
@@ -158,12 +159,13 @@ def write(curves, out):
         for name, rows in curves.items()
     ]
     plots.save(out / "frontier", frontier.plot(curves, about))
+    plots.save(out / "frontier_curves", frontier.panels(curves, about))
     write_atomic(out / "frontier.md", text)
     write_json(out / "frontier.json", curves)
     page = report.render(
         "frontier.html.j2", about=about, run=run, head=head, lines=lines, claims=judged,
         is_name=claims.score_name(first, "is"), rules=rules,
-        plot=base64.b64encode((out / "frontier.svg").read_bytes()).decode(),
+        plots=[base64.b64encode((out / f"frontier{name}.svg").read_bytes()).decode() for name in ("", "_curves")],
     )  # fmt: skip
     write_atomic(out / "frontier.html", page)
     print(text)

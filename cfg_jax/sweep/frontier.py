@@ -17,7 +17,8 @@ from cfg_jax.text import markdown
 
 Rows = dict[str, list[dict]]  # {training run: [row of each strength]}
 SCORES = ("fid", "is", "precision", "recall", "variety", "saturated")
-PANELS = ("fid", "recall", "precision", "variety", "saturated")
+SHOWN = ("recall", "precision", "variety")  # in the plot, beside the distance
+COLUMNS = 5  # of panels
 
 
 def merged(runs: Rows) -> Curve:
@@ -158,35 +159,65 @@ def claims_text(judged: list[Claim]) -> str:
 
 @plots.styled
 def plot(curves: dict[str, Rows], title: str = "") -> Figure:
-    """Plot scores against IS, a curve for each rule over its strength, with the bootstrap standard error as a band.
+    """Plot each rule where its distance is least, a line a rule, the lowest on top. The first rule is the baseline.
 
-    The axes are limited to the surroundings of the first curve, which has w written at its points.
+    On the left its distance less the baseline's, a point for each training run with two standard errors; then its other
+    scores and its passes, with the baseline's as a vertical line.
     """
-    first = next(iter(next(iter(curves.values())).values()))[0]
-    names = [name for name in PANELS if claims.score_name(first, name)]
-    height = -(-(len(names) + 1) // 3)
-    figure = Figure(figsize=(11, 3 * height))
-    axes = figure.subplots(height, 3).ravel()
+    baseline = next(iter(curves))
+    found = {rule: gaps(runs, curves[baseline], least) for rule, runs in curves.items()}
+    rules = sorted(curves, key=lambda rule: np.mean([gap.value for gap in found[rule]] or [np.inf]))
+    rows = {rule: best(merged(curves[rule]).rows) for rule in rules}
+    names = [name for name in SHOWN if claims.score_name(rows[baseline], name)]
+    figure = Figure(figsize=(7.4, 1.1 + 0.19 * len(rules)))
+    first, *others = figure.subplots(1, 2 + len(names), sharey=True, width_ratios=[2.4, *[1] * (1 + len(names))])
+    places = np.arange(len(rules))
+    for place, rule in enumerate(rules):
+        differences = [] if rule == baseline else found[rule]
+        signs = {gap.sign for gap in differences}
+        color = {-1: plots.COLORS[2], 1: plots.COLORS[1]}.get(signs.pop() if len(signs) == 1 else 0, "#777777")
+        for gap, offset in zip(differences, np.linspace(-0.18, 0.18, len(differences)), strict=True):
+            first.errorbar(gap.value, place + offset, xerr=2 * gap.error, fmt="o", color=color)
+    first.set_xscale("symlog", linthresh=1, linscale=0.7)
+    first.axvline(0, color="#999999")
+    first.set(xlabel=f"distance less {baseline}'s", yticks=places)
+    first.set_yticklabels([f"{rule}, w = {rows[rule]['w']:g}" for rule in rules])
+    first.set_ylim(len(rules) - 0.4, -0.6)
+    passes = [rows[rule].get("passes", np.nan) for rule in rules]
+    values = [[claims.score(rows[rule], name) for rule in rules] for name in names]
+    for ax, name, xs in zip(others, [*names, "passes"], [*values, passes], strict=True):
+        ax.plot(xs, places, "o", color="#555555")
+        ax.axvline(xs[rules.index(baseline)], color="#999999")
+        ax.set(xlabel=name)
+        ax.locator_params(axis="x", nbins=3)
+        ax.tick_params(axis="y", length=0)
+    colors = f"Green: lower than {baseline}'s in every run by more than two errors. Orange: higher. Grey: neither"
+    figure.suptitle(f"{title}\n{colors}".strip())
+    return figure
+
+
+@plots.styled
+def panels(curves: dict[str, Rows], title: str = "") -> Figure:
+    """Plot distance against IS over the strength, a panel for each rule beside the first rule in grey."""
     means = {rule: merged(runs) for rule, runs in curves.items()}
-    base = next(iter(means.values()))
-    for ax, name in zip(axes, names, strict=False):
-        styles = itertools.cycle(itertools.product(plots.MARKERS, plots.COLORS))
-        for (rule, curve), (marker, color) in zip(means.items(), styles, strict=False):
-            x, y = curve.values("is"), curve.values(name)
-            spread = np.array([claims.spread(row, name) for row in curve.rows])
-            ax.plot(x, y, marker=marker, color=color, label=rule)
-            if np.isfinite(spread).all():
-                ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.12, linewidth=0)
-        scale = "log" if name == "fid" else "linear"
-        ax.set(xlabel=claims.score_name(first, "is"), ylabel=claims.score_name(first, name), yscale=scale)
-        for values, zoom in ((base.values("is"), ax.set_xlim), (base.values(name), ax.set_ylim)):
-            margin = 0.3 * np.ptp(values) + 1e-3
-            zoom(max(values.min() - margin, 0.6 * values.min()), values.max() + margin)
-        ax.lines[0].set(linewidth=2, zorder=3)
-    for ax in axes[len(names) :]:
+    (baseline, base), *others = means.items()
+    height = -(-len(others) // COLUMNS)
+    figure = Figure(figsize=(7.4, 0.6 + 1.5 * height))
+    axes = figure.subplots(height, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, (rule, curve) in zip(axes, others, strict=False):
+        for color, along in (("#aaaaaa", base), (plots.COLORS[0], curve)):
+            ax.plot(along.values("is"), along.values("fid"), ".-", color=color)
+        ax.set_title(rule, fontsize=8)
+    margin = 0.1 * np.ptp(base.values("is"))
+    axes[0].set(
+        yscale="log",
+        ylim=(0.7 * base.values("fid").min(), 1.5 * base.values("fid").max()),
+        xlim=(base.values("is").min() - 5 * margin, base.values("is").max() + margin),
+    )
+    for ax in axes[len(others) :]:
         ax.axis("off")
-    axes[len(names)].legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="center")
-    figure.suptitle(f"{title}. At the points of {next(iter(curves))}: w")
-    for ax in axes[: len(names)]:
-        plots.name_points({ax.lines[0]: [f"{w:g}" for w in base.along]})
+    row = next(iter(base.rows))
+    figure.supxlabel(str(claims.score_name(row, "is")), fontsize=8)
+    figure.supylabel(str(claims.score_name(row, "fid")), fontsize=8)
+    figure.suptitle(f"{title}. Grey: {baseline}" if title else f"Grey: {baseline}")
     return figure

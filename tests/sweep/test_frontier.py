@@ -76,9 +76,10 @@ def test_table_and_plot_have_every_rule_once():
     assert lines[2].startswith("| CFG | 0.5 | 6.00 ± 0.0") and lines[2].endswith("|  |")
     assert "| **lower**: -2.00 ± 0." in lines[3] and "| **higher**: +2.00 ± 0." in lines[4]
     drawn = frontier.plot(curves, "digits")
-    assert [text.get_text() for text in drawn.axes[5].get_legend().get_texts()] == list(curves)
-    assert len(drawn.axes[0].lines) == 3
-    assert {"0", "0.5", "2"} <= {text.get_text() for text in drawn.axes[0].texts}  # w of the first
+    names = [text.get_text() for text in drawn.axes[0].get_yticklabels()]
+    assert names == ["lower, w = 2", "CFG, w = 0.5", "higher, w = 0.5"]
+    assert len(drawn.axes[0].collections) == 4  # two training runs of each other rule
+    assert [ax.get_title("left") for ax in frontier.panels(curves, "digits").axes[:2]] == ["lower", "higher"]
 
 
 @pytest.fixture

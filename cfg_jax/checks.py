@@ -20,7 +20,7 @@ GRIDS = ("paper", "shifted", "t", "logsnr")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
-UNCONDS = ("null", "other_label", *PERTURBATIONS)
+UNCONDS = ("null", "other_label", "inner_head", *PERTURBATIONS)
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
 
@@ -75,6 +75,11 @@ def everything(config) -> None:
         require(train[field] >= 0, f"config.train.{field}={train[field]} must be 0 or more")
     for field in ("learning_rate", "grad_clip"):
         require(0 < train[field] < math.inf, f"config.train.{field}={train[field]} must be above 0 and finite")
+    require(
+        not train.inner_head_alone or (config.init_from and config.model.get("inner_head")),
+        "config.train.inner_head_alone trains a head on a network that is there: set config.init_from=RUN and "
+        "config.model.inner_head=True",
+    )
     check_seed(config.seed, "config.seed")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
     tracked = train.averages

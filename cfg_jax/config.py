@@ -41,7 +41,8 @@ ADDED = {
             "prior": 0.999, "temperature": 1.0, "offset": 0.0, "coarse": 0.5, "levels": 1, "ahead": 0.03,
             "damping": 8.0, "schedule": None, "perturbation": "pag", "perturbation_w": 1.0,
         }.items()
-    },
+    }
+    | {"train.inner_head_alone": False, "model.inner_head": False},
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
@@ -93,6 +94,8 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
             (fields[group] if group else fields)[name] = copy.deepcopy(value)
     if fields["model"].pop("pool", None):  # of a classifier before version 3
         fields["model"]["name"] = "noisy_classifier"
+    if fields["model"]["name"] == "noisy_classifier":
+        fields["model"].pop("inner_head", None)
     return ml_collections.ConfigDict(fields)
 
 

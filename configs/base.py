@@ -39,6 +39,9 @@ def get_config():
     model.num_heads = config_dict.placeholder(int)  # heads; the other is None
     model.null_label = True  # an embedding row for the null label
     model.resample_blocks = True  # up and down inside residual blocks, as ADM
+    model.inner_head = (
+        False  # a second prediction from the middle of the way up, to guide by: guidance.uncond=inner_head
+    )
     model.learned_variance = False  # a second output per channel, which published ADM models have
     model.time = "logsnr"  # what the embedding sees; adm_cosine and adm_linear are t of ADM's schedules
     model.dropout = 0.1
@@ -52,6 +55,7 @@ def get_config():
     train.averages = ()  # lengths of power-function EMAs that others are made of afterwards: (0.05, 0.1)
     train.log_every, train.checkpoint_every, train.sample_every = 100, 2000, 10_000
     train.keep_checkpoints, train.keep_every = 3, 50_000  # the last, and every so many steps; 0 for none
+    train.inner_head_alone = False  # train the inner head, and nothing else of init_from's weights
     train.max_skipped = 10  # steps not finite since the last checkpoint; more roll back to it
     train.accumulate = 1  # parts that a batch is taken in, one after another; slow on a CPU
     train.fsdp = 1  # devices that share one copy of parameters, EMA and moments
@@ -68,7 +72,7 @@ def get_config():
 
     config.guidance = guidance = ml_collections.ConfigDict()  # w itself is eval.w, and --w
     guidance.name = "classifier-free"  # Equation 6, or another of RULES in cfg_jax/diffusion/rules.py
-    guidance.uncond = "null"  # eps_u of the null label, of a random other_label, or with worse attention: pag, seg, tpg
+    guidance.uncond = "null"  # eps_u of the null label, a random other_label, the inner_head, or pag, seg, tpg
     guidance.logsnr_low = config_dict.placeholder(float)  # guide where low <= lambda < high,
     guidance.logsnr_high = config_dict.placeholder(float)  # and take one pass elsewhere
     guidance.power = 0.9  # of power_law

@@ -23,6 +23,7 @@ the interval and the rounds. Elsewhere it is not computed.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -289,11 +290,16 @@ class Perturbed:
 
 
 @struct.dataclass
+class InnerHead:
+    """eps_u by the inner head of the model, in the same pass: Internal Guidance (arXiv 2512.24176)."""
+
+
+@struct.dataclass
 class Guidance:
     """A rule, where eps_u comes from (the null label if `second` is None), and a noisy-image classifier or None."""
 
     rule: Any
-    second: SecondModel | OtherLabel | Perturbed | None = None
+    second: SecondModel | OtherLabel | Perturbed | InnerHead | None = None
     classifier: Any = None  # has log_prob
     classifier_scale: Any = 1.0
     as_mean: bool = struct.static(default=False)  # ADM's form, see Guided.push
@@ -325,6 +331,10 @@ class Guidance:
             def both(z, logsnr, c):
                 if isinstance(self.second, SecondModel):
                     return cond(z, logsnr, c), cond(z, logsnr, self.second.labels(c), of=self.second.model)
+                if isinstance(self.second, InnerHead):
+                    final, inner = model.heads(z, jnp.broadcast_to(logsnr, c.shape), c)
+                    to = partial(convert, z=z, logsnr=logsnr, source=predicts, target=target)
+                    return to(jnp.float32(final)), to(jnp.float32(inner))
                 if isinstance(self.second, Perturbed):
                     return cond(z, logsnr, c), perturbed(self.second.kind, z, logsnr, c)
                 of_u = self.second.labels(keys, c, model.null) if self.second else model.null

@@ -43,7 +43,7 @@ class Denoiser:
         Raises InputError for another one, and for a network without any.
         """
         choice(kind, getattr(self.net, "perturbations", ()), "the perturbation")
-        return dataclasses.replace(self, net=self.net.clone(perturb=kind))
+        return dataclasses.replace(self, net=self.net.clone(perturbation=kind))
 
     def predict(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
@@ -55,6 +55,16 @@ class Denoiser:
         taken = () if w is None else (w,)
         out: Array = self.net.apply({"params": self.params}, z, logsnr, c, *taken, **kwargs)  # type: ignore[assignment]
         return out[..., : z.shape[-1]]
+
+    def heads(
+        self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
+    ) -> list[Float[Array, "b h w c"]]:
+        """Return what `predict` does, followed by the same of the inner head if the network has one."""
+        if not getattr(self.net, "inner_head", False):
+            return [self.predict(z, logsnr, c, w, **kwargs)]
+        taken = () if w is None else (w,)
+        outs: Any = self.net.apply({"params": self.params}, z, logsnr, c, *taken, both_heads=True, **kwargs)
+        return [out[..., : z.shape[-1]] for out in outs]
 
     def eps_fn(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None

@@ -47,6 +47,10 @@ def check(config: ConfigDict) -> None:
         f"config.data.image_size={image_size} is not divisible by {factor}, the down-sampling of "
         f"{len(model.multipliers)} config.model.multipliers: drop a multiplier or change the size",
     )
+    require(
+        len(model.multipliers) > 1 or not model.get("inner_head"),
+        "config.model.inner_head is between two levels, and this network has one: add to config.model.multipliers",
+    )
     sides = [image_size >> level for level in range(len(model.multipliers))]
     unused = sorted(set(model.attention_resolutions) - set(sides))
     require(
@@ -89,14 +93,15 @@ class UNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all but the convolutions again in the backward pass: a tenth of the memory
     mesh: Mesh | None = None  # over which the batch is split
-    perturb: str | None = None  # how its middle attention is made worse, one of `perturbations`
+    perturbation: str | None = None  # how its middle attention is made worse, one of `perturbations`
+    inner_head: bool = False  # a second prediction, from the middle of the way up
 
     perturbations: ClassVar = tuple(attention.PERTURBATIONS)
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "UNet":
         """Return the U-Net of config.model. Raises InputError where a field is missing or unknown."""
-        fields = network.fields(config, *FIELDS, "null_label", "dropout", "learned_variance")
+        fields = network.fields(config, *FIELDS, "null_label", "dropout", "learned_variance", "inner_head")
         out_channels = config.data.channels * (2 if fields.pop("learned_variance") else 1)
         return cls(out_channels=out_channels, takes_w=network.takes_w(config), **fields)
 
@@ -135,10 +140,11 @@ class UNet(nn.Module):
         w: Float[Array, " b"] | None = None,
         *,
         train: bool = False,
-    ) -> Float[Array, "b h w out_channels"]:
+        both_heads: bool = False,
+    ) -> Float[Array, "b h w out_channels"] | tuple[Float[Array, "b h w out_channels"], ...]:
         """eps(z, lambda, c) in float32, or what else the network is trained to predict. train: with dropout.
 
-        w is looked at where `takes_w`; None is 0.
+        w is looked at where `takes_w`; None is 0. both_heads: return this and the prediction of the inner head.
         """
         block, attend = layers(self, dropout=self.dropout, deterministic=not train)
         emb = embed_time(self, logsnr)
@@ -151,6 +157,7 @@ class UNet(nn.Module):
         emb = nn.silu(emb).astype(self.dtype)
         h, skips = encode(self, z, emb, block, attend)
 
+        inner: Any = None
         index = 0
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for i in range(self.num_blocks + 1):
@@ -166,9 +173,18 @@ class UNet(nn.Module):
                     else:
                         h = conv3x3(h.shape[-1], self.dtype, f"{name}_up")(up(h))
                 index += 1
+            if self.inner_head and level == len(self.multipliers) // 2:
+                inner = self.head(h, z.shape[1] // h.shape[1], "inner")
+        out = self.head(h, 1, "out")
+        return (out, inner) if both_heads else out
 
-        h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
-        return conv3x3(self.out_channels, jnp.float32, "out_conv", zero=True)(h)
+    def head(self, h: Float[Array, "b h2 w2 d"], finer: int, name: str) -> Float[Array, "b h w out_channels"]:
+        """Predict `finer` by `finer` pixels at each place of h."""
+        b, height, width, _ = h.shape
+        h = nn.silu(GroupNorm(jnp.float32, name=f"{name}_norm")(h))
+        h = conv3x3(self.out_channels * finer**2, jnp.float32, f"{name}_conv", zero=True)(h)
+        h = h.reshape(b, height, width, finer, finer, self.out_channels).swapaxes(2, 3)
+        return h.reshape(b, height * finer, width * finer, self.out_channels)
 
 
 class Encoder(nn.Module):
@@ -201,7 +217,7 @@ class Encoder(nn.Module):
         """Return the config of a classifier of a diffusion model's noisy images: its encoder with attention pooling."""
         config = config.copy_and_resolve_references()
         with config.unlocked():
-            for name in ("null_label", "learned_variance", "dropout"):
+            for name in ("null_label", "learned_variance", "dropout", "inner_head"):
                 del config.model[name]
         config.model.name, config.p_uncond, config.init_from = "noisy_classifier", 0.0, None
         return config
@@ -265,7 +281,7 @@ def encode(
             skips.append(h)
 
     h = block(h.shape[-1], name="middle_0_block")(h, emb)
-    h = attend(perturb=getattr(net, "perturb", None), name="middle_1_attention")(h)
+    h = attend(perturbation=getattr(net, "perturbation", None), name="middle_1_attention")(h)
     return block(h.shape[-1], name="middle_2_block")(h, emb), skips
 
 
@@ -300,7 +316,7 @@ class Attention(nn.Module):
     num_heads: int | None
     dtype: jnp.dtype
     mesh: Mesh | None = None
-    perturb: str | None = None  # of attention.PERTURBATIONS
+    perturbation: str | None = None  # of attention.PERTURBATIONS
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -308,14 +324,14 @@ class Attention(nn.Module):
         heads = self.num_heads or channels // self.head_width
         normalised = GroupNorm(self.dtype, name="norm")(x)
         how = attention.kernel(self.mesh, height * width, channels // heads, self.dtype)
-        if how and not self.perturb:
+        if how and not self.perturbation:
             of_qkv = Weights(3 * channels, self.dtype, name="qkv")(x)
             of_out = Weights(channels, self.dtype, zero=True, name="out")(x)
             tokens = normalised.reshape(b, height * width, channels)
             return x + projected(tokens, of_qkv, of_out, heads, how, self.mesh).reshape(x.shape)
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(normalised)
         q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, channels // heads), 3, axis=2)
-        attend = attention.PERTURBATIONS[self.perturb] if self.perturb else jax.nn.dot_product_attention
+        attend = attention.PERTURBATIONS[self.perturbation] if self.perturbation else jax.nn.dot_product_attention
         h = attend(q, k, v).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
 

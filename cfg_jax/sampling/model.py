@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks, pinned
 from cfg_jax.diffusion import guidance, particles, rules, samplers
-from cfg_jax.diffusion.guidance import Guidance, OtherLabel, Perturbed, SecondModel
-from cfg_jax.errors import InputError, did_you_mean
+from cfg_jax.diffusion.guidance import Guidance, InnerHead, OtherLabel, Perturbed, SecondModel
+from cfg_jax.errors import InputError, did_you_mean, require
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
@@ -172,6 +172,11 @@ class Guides:
         of_itself = section.uncond != "null"  # eps_u is the model's own, and of no null label
         if of_itself and self.uncond:
             raise InputError(f"eps_u is of the other run, or of config.guidance.uncond={section.uncond}: choose one")
+        require(
+            section.uncond != "inner_head" or model.config.model.get("inner_head"),
+            "config.guidance.uncond=inner_head asks for a prediction that this model lacks: train it with "
+            "config.model.inner_head=True",
+        )
         p_uncond, classes = model.config.p_uncond, model.config.data.num_classes
         if network.takes_w(model.config):
             asked.student_guidance(model.config, section, ws, field, bool(self.uncond))
@@ -202,7 +207,8 @@ class Guides:
     def beside(self, rule, section: ConfigDict | None = None) -> Guidance:
         """Return the guidance of a rule with these models. section: a config.guidance; None takes the null label."""
         source = section.uncond if section else "null"
-        second = {"null": None, "other_label": OtherLabel()}.get(source, Perturbed(source))
+        known = {"null": None, "other_label": OtherLabel(), "inner_head": InnerHead()}
+        second = known[source] if source in known else Perturbed(source)
         if self.uncond:
             second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
         classifier = self.classifier and self.classifier.network

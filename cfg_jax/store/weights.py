@@ -115,15 +115,15 @@ def digest_of(params: Any) -> str:
 def fit_to(params: Any, template: Any) -> Any:
     """Return `params` for the network whose new parameters are `template`.
 
-    Where `params` has no row for the null label, or no embedding of w, that is the template's. Raises InputError with
-    a line for every other parameter that differs in name or shape.
+    Where `params` has no row for the null label, no embedding of w or no inner head, that is the template's. Raises
+    InputError with a line for every other parameter that differs in name or shape.
     """
     old: dict = flax.traverse_util.flatten_dict(params, sep="/")
     new: dict = flax.traverse_util.flatten_dict(template, sep="/")
     rows = "label_emb/embedding"
     if rows in old and rows in new and len(new[rows]) == len(old[rows]) + 1:
         old[rows] = np.concatenate([old[rows], new[rows][-1:]])
-    old = {name: array for name, array in new.items() if name.startswith("w_embed/")} | old
+    old = {name: array for name, array in new.items() if name.startswith(("w_embed/", "inner_"))} | old
     if problems := differences(old, new):
         raise InputError("config.init_from has weights of another network:\n" + "\n".join(problems))
     return flax.traverse_util.unflatten_dict(old, sep="/")

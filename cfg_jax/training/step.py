@@ -21,6 +21,8 @@ from cfg_jax.training import state as states
 from cfg_jax.training import targets
 from cfg_jax.training.metrics import ClassifierMetrics, TrainMetrics
 
+INNER_WEIGHT = 0.5  # of the inner head's loss, as published. arXiv 2512.24176
+
 
 def train_step(
     state: TrainState,
@@ -55,11 +57,13 @@ def train_step(
             log_probs = build.noisy_classifier(config, params).on(mesh).log_probs(of.z, of.logsnr)
             loss = optax.softmax_cross_entropy_with_integer_labels(log_probs, of.c)
             return loss.mean(), {"loss": loss, "right": (log_probs.argmax(1) == of.c).astype(loss.dtype)}
+        if config.train.inner_head_alone:
+            params = jax.tree.map_with_path(stopped_but_inner, params)
         model = build.denoiser(config, params).on(mesh)
-        predicted = model.predict(of.z, of.logsnr, of.c, of.w, train=True, rngs={"dropout": dropout_key})
+        predicted = model.heads(of.z, of.logsnr, of.c, of.w, train=True, rngs={"dropout": dropout_key})
         target = jax.lax.stop_gradient(targets.target(config, model, teacher, of))
-        loss = objective.distance(predicted, of.z, of.logsnr, target)
-        return loss.mean(), {"loss": loss}
+        loss, *of_inner = (objective.distance(out, of.z, of.logsnr, target) for out in predicted)
+        return loss.mean() + INNER_WEIGHT * sum(inner.mean() for inner in of_inner), {"loss": loss}
 
     gradient, per_image = mean_gradient(mean_loss, whole, dropout_key, examples, config.train.accumulate)
     grad_norm = optax.tree.norm(gradient)
@@ -73,6 +77,11 @@ def train_step(
     measured = ClassifierMetrics if classifies else TrainMetrics
     metrics = measured.of_step(finite, **per_image, logsnr=examples.logsnr, grad_norm=grad_norm)
     return new.replace(step=state.step + 1), metrics
+
+
+def stopped_but_inner(path: tuple, param: jax.Array) -> jax.Array:
+    """Return a parameter that gets a gradient where it is the inner head's, and none elsewhere."""
+    return param if path[0].key.startswith("inner_") else jax.lax.stop_gradient(param)
 
 
 def mean_gradient(

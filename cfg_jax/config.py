@@ -9,7 +9,7 @@ import ml_collections
 from cfg_jax.errors import InputError
 from cfg_jax.files import digest_json, read_json, write_json
 
-VERSION = 6  # of the fields
+VERSION = 7  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
@@ -35,6 +35,7 @@ ADDED = {
         "objective.omega": 0.0,
         "teacher": {"how": None, "run": None, "digest": None, "w_low": 0.0, "w_high": 4.0, "num_steps": None},
     },
+    7: {"objective.logit_mean": 0.0, "objective.logit_std": 1.0, "train.beta2": 0.999},
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (

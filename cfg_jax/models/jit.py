@@ -131,20 +131,20 @@ class JiT(nn.Module):
         emb = nn.silu(emb)
 
         # t / alpha carries z to the straight path
-        z = z / process.per_image(process.alpha(logsnr) + process.sigma(logsnr) / self.noise_scale, z)
+        z = z / (process.alpha(logsnr) + process.sigma(logsnr) / self.noise_scale)[:, None, None, None]
         h = dense(self.bottleneck, self.dtype, "patch_embed_0", use_bias=False)(patches(z, self.patch))
         h = dense(self.width, self.dtype, "patch_embed_1")(h)
         grid = z.shape[1] // self.patch, z.shape[2] // self.patch
         h += jnp.asarray(waves(*grid, self.width), self.dtype)
 
-        turns = angles(*grid, self.width // self.num_heads)
+        turns = jnp.float32(angles(*grid, self.width // self.num_heads))
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         block = nn.remat(Block, policy=policy) if self.remat else Block
         for i in range(self.depth):
             if self.class_tokens and i == self.class_tokens_from:
                 place = self.param("class_tokens", SMALL, (self.class_tokens, self.width))
                 h = jnp.concatenate([(label[:, None] + place).astype(self.dtype), h], axis=1)
-                turns = np.pad(turns, ((self.class_tokens, 0), (0, 0)))  # they have no place, and are not turned
+                turns = jnp.pad(turns, ((self.class_tokens, 0), (0, 0)))  # they have no place, and are not turned
             drops = train and self.depth // 4 <= i < self.depth // 4 * 3
             dropout = self.dropout if drops else 0.0
             h = block(self.num_heads, dropout, self.dtype, self.mesh, name=f"block_{i}")(h, emb, turns)
@@ -169,7 +169,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], emb: Float[Array, "b d"], turns: Float[np.ndarray, "t half"]
+        self, x: Float[Array, "b t d"], emb: Float[Array, "b d"], turns: Float[Array, "t half"]
     ) -> Float[Array, "b t d"]:
         drop = nn.Dropout(self.dropout, deterministic=not self.dropout)
         width = x.shape[-1]
@@ -192,7 +192,7 @@ class Attention(nn.Module):
     mesh: Mesh | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], turns: Float[np.ndarray, "t half"]) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], turns: Float[Array, "t half"]) -> Float[Array, "b t d"]:
         b, tokens, width = x.shape
         qkv = dense(3 * width, self.dtype, "qkv")(x).reshape(b, tokens, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -216,9 +216,9 @@ def modulation(emb: Float[Array, "b d"], width: int, count: int, dtype: jnp.dtyp
     return jnp.split(nn.Dense(count * width, dtype=dtype, kernel_init=zeros, name="emb")(emb)[:, None], count, axis=-1)
 
 
-def turned(x: Float[Array, "b t n d"], turns: Float[np.ndarray, "t half"]) -> Float[Array, "b t n d"]:
+def turned(x: Float[Array, "b t n d"], turns: Float[Array, "t half"]) -> Float[Array, "b t n d"]:
     """Turn each pair of neighbouring channels by its token's angle: rotary positions of Su et al. 2021."""
-    cos, sin = (jnp.asarray(f(turns)[:, None], x.dtype) for f in (np.cos, np.sin))
+    cos, sin = jnp.cos(turns)[:, None], jnp.sin(turns)[:, None]
     even, odd = x[..., ::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(x.shape)
 

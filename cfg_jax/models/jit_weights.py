@@ -31,7 +31,7 @@ def config_of(state: dict[str, np.ndarray], config: ConfigDict) -> ConfigDict:
     """Give a config of configs/imagenet64_jit.py the sizes of the weights that `named` returned, and return it.
 
     Two settings have no shape, and are those of the published models: class tokens join after a third of the blocks,
-    and the noise scale is the image's size over 256. Raises InputError where it is no JiT.
+    and the noise scale is the image's size over 256, at least 1. Raises InputError where it is no JiT.
     """
     try:
         squeezed, channels, patch, _ = state["x_embedder.proj1.weight"].shape
@@ -44,7 +44,7 @@ def config_of(state: dict[str, np.ndarray], config: ConfigDict) -> ConfigDict:
         raise InputError(f"the checkpoint is no JiT ({error}): name one of its .pth files") from error
     config.data.update(image_size=size, channels=channels, num_classes=rows - 1)
     config.model.update(
-        patch=patch, width=width, depth=depth, num_heads=heads, bottleneck=squeezed, noise_scale=size / 256,
+        patch=patch, width=width, depth=depth, num_heads=heads, bottleneck=squeezed, noise_scale=max(1.0, size / 256),
         class_tokens=state[CLASS_TOKENS].shape[1] if CLASS_TOKENS in state else 0, class_tokens_from=depth // 3,
     )  # fmt: skip
     return config

@@ -85,9 +85,8 @@ class JiT(nn.Module):
     @classmethod
     def from_config(cls, config: ConfigDict) -> "JiT":
         """Return the transformer of config.model. Raises InputError where a field is missing or unknown."""
-        return cls(
-            out_channels=config.data.channels, takes_w=network.takes_w(config), **network.fields(config, *FIELDS)
-        )
+        fields = network.fields(config, *FIELDS)
+        return cls(out_channels=config.data.channels, takes_w=network.takes_w(config), **fields)
 
     check = staticmethod(check)
 

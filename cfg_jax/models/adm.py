@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError
 from cfg_jax.models.noise_level import cosine_logsnrs, linear_logsnrs
-from cfg_jax.models.unet import Encoder
+from cfg_jax.models.unet import Encoder, check_name
 
 BLOCK = {
     "in_layers.0": "in_norm", "in_layers.2": "in_conv", "emb_layers.1": "emb", "out_layers.0": "out_norm",
@@ -55,8 +55,10 @@ PUBLISHED |= {
 def config_of(name: str, config, overrides: Mapping[str, Any] | tuple = ()) -> ConfigDict:
     """Change a config of configs/imagenet64.py into that of a published model and return it.
 
-    name is a key of PUBLISHED. overrides: {dotted name: value} where the model differs from the published one.
+    name is a key of PUBLISHED. overrides: {dotted name: value} where the model differs from the published one. Raises
+    InputError where the config is of another network.
     """
+    check_name(config)
     overrides = dict(overrides)
     for given, other in (("model.head_width", "model.num_heads"), ("model.num_heads", "model.head_width")):
         if given in overrides:  # of the two one is None

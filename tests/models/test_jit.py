@@ -182,6 +182,21 @@ def test_class_dropout_remat_and_bfloat16(config):
     assert half.dtype == jnp.float32 and 1e-5 < relative(half, out) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("train_classifier", ["--workdir={}"]),
+        ("studies.capacity", ["--out={}"]),
+        ("import_adm", ["--out={}", "--checkpoint=64x64_diffusion.pt"]),
+    ],
+)
+def test_what_needs_a_u_net_says_so(command, tmp_path, name, flags):
+    out = tmp_path / "out"
+    done = command(name, "--config=configs/digits_jit.py", *(flag.format(out) for flag in flags))
+    assert done.returncode == 1 and "config.model.name=jit is no unet" in done.stderr and not out.exists()
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The tiny config trained for its four steps."""

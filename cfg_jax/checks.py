@@ -81,6 +81,7 @@ def everything(config) -> None:
         "config.model.inner_head=True",
     )
     check_seed(config.seed, "config.seed")
+    require(0 <= train.beta2 < 1, f"config.train.beta2={train.beta2} must lie in [0, 1)")
     require(0 <= train.ema_decay < 1, f"config.train.ema_decay={train.ema_decay} must lie in [0, 1)")
     tracked = train.averages
     require(
@@ -156,6 +157,9 @@ def neighbours(count: int, name: str) -> None:
 def objective(section: ConfigDict) -> None:
     for field, choices in (("predicts", loss.PREDICTIONS), ("error", loss.PREDICTIONS), ("density", loss.DENSITIES)):
         choice(section[field], choices, f"config.objective.{field}")
+    mean, std = section.logit_mean, section.logit_std
+    require(abs(mean) <= 20, f"config.objective.logit_mean={mean} must lie in [-20, 20]")
+    require(0 < std <= 20, f"config.objective.logit_std={std} must be above 0 and at most 20")
 
 
 def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> None:

@@ -42,7 +42,10 @@ ADDED = {
             "damping": 8.0, "schedule": None, "perturbation": "pag", "perturbation_w": 1.0,
         }.items()
     }
-    | {"train.inner_head_alone": False, "model.inner_head": False},
+    | {
+        "train.inner_head_alone": False, "model.inner_head": False, "train.beta2": 0.999, "objective.logit_mean": 0.0,
+        "objective.logit_std": 1.0,
+    },
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
@@ -94,8 +97,8 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
             (fields[group] if group else fields)[name] = copy.deepcopy(value)
     if fields["model"].pop("pool", None):  # of a classifier before version 3
         fields["model"]["name"] = "noisy_classifier"
-    if fields["model"]["name"] == "noisy_classifier":
-        fields["model"].pop("inner_head", None)
+    if version < 7 and fields["model"]["name"] != "unet":
+        fields["model"].pop("inner_head")
     return ml_collections.ConfigDict(fields)
 
 

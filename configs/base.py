@@ -14,7 +14,8 @@ def get_config():
     config.objective = objective = ml_collections.ConfigDict()
     objective.predicts = "eps"  # what the network outputs: eps, x, v or velocity
     objective.error = "eps"  # of which of them the squared error is taken: a weight of the noise levels
-    objective.density = "sech"  # of training's log-SNR: the paper's, or uniform_t of the straight path
+    objective.density = "sech"  # of training's log-SNR: the paper's, or uniform_t or logit_normal of the straight path
+    objective.logit_mean, objective.logit_std = 0.0, 1.0  # of logit_normal
     objective.omega = 0.0  # of model guidance: it folds w = omega / (1 - omega) into the network
 
     config.teacher = teacher = ml_collections.ConfigDict()  # filled in by experiments.distill and experiments.reflow
@@ -43,7 +44,7 @@ def get_config():
         False  # a second prediction from the middle of the way up, to guide by: guidance.uncond=inner_head
     )
     model.learned_variance = False  # a second output per channel, which published ADM models have
-    model.time = "logsnr"  # what the embedding sees; adm_cosine and adm_linear are t of ADM's schedules
+    model.time = "logsnr"  # what the embedding sees: it, t of the straight path, or adm_cosine, adm_linear: ADM's t
     model.dropout = 0.1
     model.dtype = "bfloat16"  # of the body; parameters and averages are float32
     model.remat = False  # compute all but the convolutions again in the backward pass, to save memory
@@ -51,6 +52,7 @@ def get_config():
     config.train = train = ml_collections.ConfigDict()
     train.num_steps, train.batch_size = 400_000, 2048
     train.learning_rate, train.warmup_steps, train.grad_clip = 3e-4, 1000, 1.0
+    train.beta2 = 0.999  # of Adam
     train.ema_decay = 0.9999
     train.averages = ()  # lengths of power-function EMAs that others are made of afterwards: (0.05, 0.1)
     train.log_every, train.checkpoint_every, train.sample_every = 100, 2000, 10_000

@@ -26,10 +26,6 @@ LICENSE = flags.DEFINE_string("license", None, "of the weights, as the hub names
 DATASETS = flags.DEFINE_list("datasets", [], "what they were trained on, as the hub names it")
 SCORES = flags.DEFINE_string("scores", None, "directory with the results.csv of a sweep that scored these weights")
 
-IMPORTED = """
-- From {checkpoint} (sha256 {sha256}), read as {as}:
-  attention order {attention_order}, noise schedule {noise_schedule}."""
-
 
 def main() -> None:
     out = Path(OUT.value)
@@ -54,8 +50,13 @@ def main() -> None:
 def origin(path: Path) -> str:
     """Return what the card says about the checkpoint of an imported model; "" for a trained one."""
     try:
-        return IMPORTED.format(**read_json(path)) if path.exists() else ""
-    except (ValueError, KeyError, TypeError) as error:
+        if not path.exists():
+            return ""
+        fields = read_json(path)
+        checkpoint, digest, name = (fields.pop(key) for key in ("checkpoint", "sha256", "as"))
+        read_as = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in fields.items())
+        return f"\n- From {checkpoint} (sha256 {digest}), read as {name}:\n  {read_as}."
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): import the checkpoint again, elsewhere") from error
 
 

@@ -42,7 +42,7 @@ PREDICTIONS = {
         lambda at: process.sigma(at) / (process.alpha(at) + process.sigma(at)),
     ),
 }
-DENSITIES = {"sech": schedule.logsnr, "uniform_t": schedule.logsnr_of_t}
+DENSITIES = {"sech": schedule.logsnr, "uniform_t": schedule.logsnr_of_t, "logit_normal": schedule.logsnr_of_logit}
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Objective:
     predicts: str = "eps"
     error: str = "eps"
     density: str = "sech"
+    logit_mean: float = 0.0  # of logit_normal
+    logit_std: float = 1.0
     logsnr_min: float = -20.0
     logsnr_max: float = 20.0
     omega: float = 0.0  # of model guidance, see distill.py
@@ -63,7 +65,8 @@ class Objective:
         """
         u_key, eps_key = jax.random.split(key)
         u = jax.random.uniform(u_key, x.shape[:1], jnp.float32)
-        logsnr = DENSITIES[self.density](u, self.logsnr_min, self.logsnr_max)
+        logit = (self.logit_mean, self.logit_std) if self.density == "logit_normal" else ()
+        logsnr = DENSITIES[self.density](u, self.logsnr_min, self.logsnr_max, *logit)
         eps = jax.random.normal(eps_key, x.shape, jnp.float32) if eps is None else eps
         return process.diffuse(x, eps, logsnr), logsnr, eps
 

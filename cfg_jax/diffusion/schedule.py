@@ -36,6 +36,15 @@ def logsnr_of_t(u, logsnr_min=-20.0, logsnr_max=20.0):
     return 2 * (xp.log(low + (high - low) * (1 - u)) - xp.log(noise))
 
 
+def logsnr_of_logit(u, logsnr_min=-20.0, logsnr_max=20.0, mean=0.0, std=1.0):
+    """lambda = 2 logit(t), logit(t) ~ N(mean, std^2): the straight path at a logit-normal t. Esser et al. 2024.
+
+    u ~ U[0, 1], a float32 array; u = 0 is clean, as above. What lies beyond the two ends is moved to them.
+    """
+    u = jnp.maximum(u, 2.0**-24)  # a float32 that is drawn as 0 stands for a number as small as this
+    return jnp.clip(2 * (mean - std * jax.scipy.special.ndtri(u)), logsnr_min, logsnr_max)
+
+
 def density(logsnr, logsnr_min=-20.0, logsnr_max=20.0):
     """p(lambda) = sech(lambda / 2) / (4 a): a hyperbolic secant, truncated to the range."""
     a = math.atan(math.exp(-logsnr_min / 2)) - math.atan(math.exp(-logsnr_max / 2))

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError
 from cfg_jax.models.noise_level import cosine_logsnrs, linear_logsnrs
-from cfg_jax.models.unet import Encoder
+from cfg_jax.models.unet import Encoder, check_name
 
 BLOCK = {
     "in_layers.0": "in_norm", "in_layers.2": "in_conv", "emb_layers.1": "emb", "out_layers.0": "out_norm",
@@ -55,8 +55,10 @@ PUBLISHED |= {
 def config_of(name: str, config, overrides: Mapping[str, Any] | tuple = ()) -> ConfigDict:
     """Change a config of configs/imagenet64.py into that of a published model and return it.
 
-    name is a key of PUBLISHED. overrides: {dotted name: value} where the model differs from the published one.
+    name is a key of PUBLISHED. overrides: {dotted name: value} where the model differs from the published one. Raises
+    InputError where the config is of another network.
     """
+    check_name(config)
     overrides = dict(overrides)
     for given, other in (("model.head_width", "model.num_heads"), ("model.num_heads", "model.head_width")):
         if given in overrides:  # of the two one is None
@@ -116,12 +118,15 @@ def rename(name: str) -> tuple[tuple[str, ...], str] | None:
 
 
 def convert(
-    state: dict[str, np.ndarray], template: dict, legacy_heads: Callable[[int], int] | None = None
+    state: dict[str, np.ndarray],
+    template: dict,
+    legacy_heads: Callable[[int], int] | None = None,
+    rename: Callable[[str], tuple[tuple[str, ...], str] | None] = rename,
 ) -> dict[str, Any]:
-    """ADM's {name: array} -> this network's parameters, with the shapes of `template`.
+    """{name: array} of PyTorch -> a network's parameters, with the shapes of `template`.
 
-    legacy_heads: channels -> heads, given where attention is in the legacy order. Raises InputError with a line for
-    every key that is missing, extra or mis-shaped.
+    legacy_heads: channels -> heads, given where attention is in the legacy order. rename: of a network that is not
+    ADM's. Raises InputError with a line for every key that is missing, extra or mis-shaped.
     """
     flat, problems = {}, []
     wanted: dict = flatten_dict(template)
@@ -137,7 +142,7 @@ def convert(
         if key not in wanted:
             problems.append(f"extra: {name} {array.shape} is no parameter of this network")
             continue
-        if path[-1] == "qkv" and legacy_heads:
+        if legacy_heads and path[-1] == "qkv":
             array = new_order(array, legacy_heads(len(array) // 3))
         array = to_jax(array, leaf, len(wanted[key].shape))
         if array.shape != wanted[key].shape:
@@ -152,12 +157,12 @@ def convert(
 def to_jax(array: np.ndarray, leaf: str, ndim: int) -> np.ndarray:
     """A kernel [out, in, ...] of PyTorch -> float32 [..., in, out]; other leaves only become float32.
 
-    ndim is the number of axes here: 2 makes a 1x1 convolution a matrix.
+    ndim is the number of axes here: 2 makes a convolution a matrix [... * in, out], for what it is given as one.
     """
     if leaf not in ("kernel", "positional_embedding"):
         return np.asarray(array, np.float32)
     array = np.moveaxis(np.asarray(array, np.float32), (0, 1), (-1, -2))
-    return array.reshape(array.shape[-2:]) if ndim == 2 and array.size == array.shape[-1] * array.shape[-2] else array
+    return array.reshape(-1, array.shape[-1]) if ndim == 2 else array
 
 
 def new_order(array: np.ndarray, heads: int) -> np.ndarray:

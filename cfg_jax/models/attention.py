@@ -17,9 +17,18 @@ log = logging.getLogger(__name__)
 BLOCKS = (512, 256, 128)  # tokens of a tile of logits on a TPU, the largest that divides them
 
 
-def attend(q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"]) -> Array:
-    """softmax(q k^T / sqrt(d)) v over the tokens of each head, by this device's kernel if it has one."""
-    return jax.nn.dot_product_attention(q, k, v, implementation=cudnn(q.shape[-1], q.dtype))
+def attend(
+    q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"], mesh: Mesh | None = None
+) -> Float[Array, "b t n d"]:
+    """softmax(q k^T / sqrt(d)) v over the tokens of each head, by the device's kernel if it has one.
+
+    mesh: as of kernel.
+    """
+    how = kernel(mesh, q.shape[1], q.shape[-1], q.dtype)
+    if how == "splash":  # which needs a mesh
+        q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))
+        return splash(q, k, v, mesh).swapaxes(1, 2)  # type: ignore[arg-type]
+    return jax.nn.dot_product_attention(q, k, v, implementation=how)
 
 
 def shuffled(q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"]) -> Array:

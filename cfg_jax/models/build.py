@@ -13,9 +13,10 @@ from cfg_jax.diffusion import guidance, particles, rules, samplers, schedule
 from cfg_jax.diffusion.loss import Objective
 from cfg_jax.errors import choice
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
+from cfg_jax.models.jit import JiT
 from cfg_jax.models.unet import Encoder, UNet
 
-NETWORKS = {"unet": UNet, "noisy_classifier": Encoder}
+NETWORKS = {"unet": UNet, "jit": JiT, "noisy_classifier": Encoder}
 
 
 def network(config: ConfigDict) -> nn.Module:

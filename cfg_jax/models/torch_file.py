@@ -2,7 +2,7 @@
 
 The file is a zip of raw storages and one pickle that says which tensor is where. Before PyTorch 1.6 it was pickles one
 after the other and then the storages. The opcodes are read with pickletools, which only disassembles. Only the opcodes
-that a plain state dict needs are understood here; any other is an error.
+that state dicts need, and what training saves beside them, are understood here; any other is an error.
 """
 
 import pickletools
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 
 DTYPES = {
     "FloatStorage": "<f4",
@@ -23,16 +23,20 @@ DTYPES = {
 LEGACY = 0x1950A86A20F9469CFC6C  # the first of the older format's pickles
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
     """{name: array} of a state dict that torch.save wrote.
 
-    Raises InputError where the file is damaged or holds more than tensors by name.
+    part: the state dict's name in a file that holds several things by name, as a training's checkpoint does. Raises
+    InputError where the file is damaged, lacks the part, or holds more than tensors by name.
     """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError, TypeError) as error:
         remedy = "download it again, or save it as .safetensors"
         raise InputError(f"{path} cannot be read as a PyTorch state dict ({error}): {remedy}") from error
+    if part:
+        require(isinstance(state, dict) and part in state, f"{path} has no {part}: name another part, or another file")
+        state = state[part]
     if not isinstance(state, dict) or not all(isinstance(a, np.ndarray) for a in state.values()):
         raise InputError(f"{path} holds more than tensors by name: save its state dict alone")
     return state
@@ -79,7 +83,7 @@ def _no_storage(*_):
 def _interpret(program, storage=_no_storage):
     """Run the opcodes of one pickle on a stack of our own -> the object it describes.
 
-    A global stays a name, and only the two calls of _call are made. storage: (key, dtype, size) -> array.
+    A global stays a name, and only the calls of _call are made. storage: (key, dtype, size) -> array.
     """
     stack, marks, memo = [], [], {}
 
@@ -101,7 +105,7 @@ def _interpret(program, storage=_no_storage):
                 stack.append([])
             case "MARK":
                 marks.append(len(stack))
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
             case "GLOBAL":
                 stack.append(tuple(str(argument).split(" ")))
@@ -116,6 +120,9 @@ def _interpret(program, storage=_no_storage):
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 size = int(opcode.name[-1])
                 stack[-size:] = [tuple(stack[-size:])]
+            case "APPEND":
+                item = stack.pop()
+                stack[-1].append(item)
             case "APPENDS":
                 items = pop_to_mark()
                 stack[-1].extend(items)
@@ -130,11 +137,11 @@ def _interpret(program, storage=_no_storage):
                 if kind != "storage" or module != "torch" or dtype not in DTYPES:
                     raise ValueError(f"a {module}.{dtype} in it is not understood")
                 stack.append(storage(key, DTYPES[dtype], size))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_call(function, arguments))
             case "BUILD":
-                stack.pop()  # a state dict's _metadata: versions of modules
+                stack.pop()  # a state dict's _metadata, versions of modules, or what the flags of a training were
             case "STOP":
                 return stack.pop()
             case other:
@@ -143,9 +150,11 @@ def _interpret(program, storage=_no_storage):
 
 
 def _call(function, arguments):
-    """The two calls of a state dict: an ordered dictionary, and a tensor as a view of a storage."""
-    if function == ("collections", "OrderedDict") and not arguments:
+    """The calls of state dicts: a tensor as a view of a storage, a parameter, and what is filled in afterwards."""
+    if function in (("collections", "OrderedDict"), ("argparse", "Namespace")) and not arguments:
         return {}
+    if function == ("torch._utils", "_rebuild_parameter"):
+        return arguments[0]
     if function == ("torch._utils", "_rebuild_tensor_v2"):
         data, offset, shape, strides = arguments[:4]
         reach = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))

@@ -76,6 +76,11 @@ def check(config: ConfigDict) -> None:
             )
 
 
+def check_name(config: ConfigDict) -> None:
+    """Check that a config's network is the U-Net. Raises InputError."""
+    require(config.model.name == "unet", f"config.model.name={config.model.name} is no unet: take a config that has it")
+
+
 class UNet(nn.Module):
     channels: int
     multipliers: tuple[int, ...]  # one level each, halving the side
@@ -214,7 +219,11 @@ class Encoder(nn.Module):
 
     @staticmethod
     def config_of(config: ConfigDict) -> ConfigDict:
-        """Return the config of a classifier of a diffusion model's noisy images: its encoder with attention pooling."""
+        """Return the config of a classifier of a diffusion model's noisy images: its encoder with attention pooling.
+
+        Raises InputError for a model that is no U-Net, and so has no encoder.
+        """
+        check_name(config)
         config = config.copy_and_resolve_references()
         with config.unlocked():
             for name in ("null_label", "learned_variance", "dropout", "inner_head"):

@@ -16,12 +16,13 @@ from typing import Any
 
 from cfg_jax import meshes
 from cfg_jax.errors import InputError
+from cfg_jax.models import build
 from cfg_jax.perf import hlo
 from cfg_jax.perf.programs import Program
 from cfg_jax.perf.targets import Gpu, Target, Tpu, first_line
 
 KERNELS = {"attention": 0.35, "convolution": 0.6}  # assumed shares of the peak
-NETWORK = re.compile(r"UNet|Encoder|Inception")
+NETWORK = re.compile("|".join([*(cls.__name__ for cls in build.NETWORKS.values()), "Inception"]))
 PRODUCTS = {  # matrix products of [T, d] with [d, T] in a kernel of attention
     "splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3, "fmhaSoftmaxBackward": 5, "fmhaSoftmax": 2,
 }  # fmt: skip

@@ -17,7 +17,7 @@ def optimizer(train: ConfigDict) -> optax.GradientTransformation:
     It clips the gradient's global norm, and is given gradients that are averages over the whole batch.
     """
     warmup = optax.linear_schedule(0, train.learning_rate, train.warmup_steps)
-    return optax.chain(optax.clip_by_global_norm(train.grad_clip), optax.adam(warmup))
+    return optax.chain(optax.clip_by_global_norm(train.grad_clip), optax.adam(warmup, b2=train.beta2))
 
 
 def create(config: ConfigDict) -> TrainState:

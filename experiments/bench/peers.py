@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, require
 from cfg_jax.files import MARKED, check_output, read_json, write_atomic, write_json
+from cfg_jax.models.unet import check_name
 from cfg_jax.perf import timing
 from cfg_jax.text import markdown
 from experiments.helpers import cli
@@ -103,6 +104,7 @@ def time_ours() -> Path:
 
 def check(config: ConfigDict) -> None:
     """Check that the config asks for no more than the peers have: ADM's network and one batch a step."""
+    check_name(config)
     wanted = {
         "data.num_classes": config.data.num_classes > 0,
         "model.null_label": config.model.null_label,

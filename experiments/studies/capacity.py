@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 
 from cfg_jax import plots
+from cfg_jax.models.unet import check_name
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import trainer
@@ -27,6 +28,7 @@ TUNED = flags.DEFINE_integer("tuned", 200, "steps of p_uncond = 0.1 that a model
 @plots.styled
 def main() -> None:
     widths, ps, ws, config = CHANNELS.value, P_UNCOND.value, W.value, CONFIG.value
+    check_name(config)
     out = Path(OUT.value) / f"capacity-{config.data.name}"
 
     def trained(width: int, p: float, name: str = "trained", init_from: Path | None = None, **train: Any) -> Path:

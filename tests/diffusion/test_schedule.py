@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from cfg_jax.diffusion import schedule
 
@@ -36,6 +37,16 @@ def test_density_is_that_of_the_draws():
     fine = np.linspace(-20, 20, 20001)
     assert np.trapezoid(schedule.density(fine), fine) == pytest.approx(1, abs=1e-6)
     assert schedule.density(25.0) == 0
+
+
+def test_a_logit_normal_t():
+    """Quantiles of lambda / 2 are the normal's; no draw is infinite, and none lies beyond the ends."""
+    u = np.linspace(0.001, 0.999, 999)
+    half = schedule.logsnr_of_logit(jnp.float32(u), -20.0, 20.0, -0.8, 0.5) / 2
+    np.testing.assert_allclose(half, stats.norm(-0.8, 0.5).ppf(1 - u), atol=1e-5)
+    ends = schedule.logsnr_of_logit(jnp.float32([0, 1]), -20.0, 20.0, -0.8, 0.8)
+    assert 6 < ends[0] < 8 and ends[1] == -20
+    assert schedule.logsnr_of_logit(jnp.float32([0.01]), -1.0, 1.0, 0.0, 1.0) == 1
 
 
 def test_grids():

@@ -65,6 +65,17 @@ def test_attention_in_a_kernels_layout_is_the_networks(monkeypatch, how):
         assert relative(a, b) < 1e-6
 
 
+def test_what_a_network_attends_by_does_not_show(monkeypatch):
+    """The tokens come back where they were from a kernel that wants the heads first; XLA stands in for the kernel."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 6, 3, 4)) for i in range(3))
+    wanted = attention.attend(q, k, v)
+    first = lambda a: jnp.swapaxes(a, 1, 2)  # noqa: E731
+    plain = jax.nn.dot_product_attention
+    monkeypatch.setattr(attention, "kernel", lambda *_: "splash")
+    monkeypatch.setattr(attention, "splash", lambda q, k, v, mesh: first(plain(first(q), first(k), first(v))))
+    assert relative(attention.attend(q, k, v, meshes.data_mesh()), wanted) < 1e-6
+
+
 def test_attention_is_cudnns_where_it_runs_and_xlas_elsewhere(monkeypatch, caplog):
     attention.cudnn.cache_clear()  # of networks that other tests have built
     assert attention.cudnn(64, jnp.dtype(jnp.bfloat16)) is None

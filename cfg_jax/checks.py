@@ -125,8 +125,7 @@ def evaluation(section) -> None:
     require(len(section.w) > 0, "config.eval.w is empty: name at least one w")
     for field, choices in (("features", FEATURES), ("labels", LABEL_RULES), ("quantize", QUANTIZE)):
         choice(section[field], choices, f"config.eval.{field}")
-    few = section.reference_images
-    require(few == 0 or few >= 4, f"config.eval.reference_images={few} are too few: set 0 for all, or 4 and more")
+    reference_images(section.reference_images, "config.eval.reference_images")
     require(
         section.features == "inception" or not section.classifier,
         f"config.eval.classifier={section.classifier} needs config.eval.features=inception: set it or drop this",
@@ -140,6 +139,11 @@ def evaluation(section) -> None:
     )
     for w in section.w:
         finite(w, "config.eval.w")
+
+
+def reference_images(count: int, name: str) -> None:
+    """Check the number of images of a reference. name: the field or flag that gave it."""
+    require(count == 0 or count >= 4, f"{name}={count} are too few: set 0 for all, or 4 and more")
 
 
 def neighbours(count: int, name: str) -> None:

@@ -18,13 +18,15 @@ from cfg_jax.store import weights
 from experiments.helpers import cli, model_card
 
 RUN = cli.define_run()
-STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
+STEP = cli.define_count("step", None, "checkpoint; default: the newest", low=0)
 EMA = cli.define_ema()
-OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md", required=True)
+OUT = cli.define_path(
+    "out", None, "file to write, NAME.safetensors; the card is NAME.md", writes=".safetensors", required=True
+)
 DTYPE = flags.DEFINE_enum("dtype", "float32", network.DTYPES, "of the parameters in the file; bfloat16 halves it")
 LICENSE = flags.DEFINE_string("license", None, "of the weights, as the hub names it; default: that of the data")
 DATASETS = flags.DEFINE_list("datasets", [], "what they were trained on, as the hub names it")
-SCORES = flags.DEFINE_string("scores", None, "directory with the results.csv of a sweep that scored these weights")
+SCORES = cli.define_path("scores", None, "directory with the results.csv of a sweep that scored these weights")
 
 IMPORTED = """
 - From {checkpoint} (sha256 {sha256}), read as {as}:
@@ -33,8 +35,6 @@ IMPORTED = """
 
 def main() -> None:
     out = Path(OUT.value)
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out={out} must end in .safetensors")
     check_output(out, ".safetensors", reads=[weights.located(RUN.value)])
     check_output(out.with_suffix(".md"), ".md")
     config, step, params = weights.read(RUN.value, STEP.value, EMA.value or "ema")

@@ -35,13 +35,13 @@ BEGAN = time.perf_counter()
 
 def define_out(study: str) -> flags.FlagHolder:
     """Define --out of a study. What is there under the study's names is checked as the flags are read."""
-    out = flags.DEFINE_string("out", "runs/studies", "directory for the study's picture and table")
+    out = cli.define_path("out", "runs/studies", "directory for the study's picture and table", writes="directory")
     flags.register_validator(out, lambda directory: directory is None or check_names(Path(directory), study))
     return out
 
 
 def define_runs(about: str) -> flags.FlagHolder:
-    return flags.DEFINE_list("runs", None, f"training seeds of one {about}", required=True)
+    return cli.define_path("runs", None, f"training seeds of one {about}", hub=True, many=True, required=True)
 
 
 def check_names(out: Path, study: str) -> bool:

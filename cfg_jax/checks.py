@@ -22,6 +22,19 @@ QUANTIZE = ("round", "truncate")
 UNCONDS = ("null", "other_label")
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
+# the fields of a config that are several numbers, or that are None where they are not set: of which kind they are
+SEVERAL = {
+    "train.averages": float, "model.multipliers": int, "model.attention_resolutions": int, "eval.w": float,
+    "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
+}  # fmt: skip
+UNSET = {
+    "model.num_heads": int, "teacher.num_steps": int, "sampler.particles": int, "guidance.rounds": int,
+    "guidance.other_label": int, "guidance.logsnr_low": float, "guidance.logsnr_high": float,
+    "guidance.zero_below": float, "guidance.rescale": float, "guidance.renoise_logsnr": float,
+    "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
+}  # fmt: skip
+# fields for which infinity is a value
+ENDLESS = ("guidance.radius", "guidance.logsnr_low", "guidance.logsnr_high", "guidance.zero_below")
 
 
 def saved(path, config: ConfigDict) -> None:
@@ -39,6 +52,7 @@ def saved(path, config: ConfigDict) -> None:
 
 def everything(config) -> None:
     """Check all of a config. Raises InputError, which names the field and the remedy."""
+    numbers(config)
     require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
     require(
         config.logsnr_min < config.logsnr_max,
@@ -82,6 +96,26 @@ def everything(config) -> None:
         f"config.train.averages={tracked} must be () or two and more lengths in [0.01, 0.25], such as (0.05, 0.1)",
     )
     evaluation(config.eval)
+
+
+def numbers(section: ConfigDict, prefix: str = "") -> None:
+    """Check that the numbers of a config are finite and of their kind. prefix: "sampler." of that group, "" of all."""
+    for name, value in configs.flat(section).items():
+        field = f"{prefix}{name}"
+        if value is None and field in UNSET:
+            continue
+        kind = SEVERAL.get(field) or UNSET.get(field)
+        values = value if isinstance(value, tuple) else (value,)
+        if kind:
+            allowed = int if kind is int else int | float
+            fine = all(isinstance(v, allowed) and not isinstance(v, bool) for v in values)
+            fine &= isinstance(value, tuple) == (field in SEVERAL)
+            example = "numbers in brackets, such as (1, 2)" if field in SEVERAL else f"{kind.__name__}, or None"
+            require(fine, f"config.{field}={value!r} must be {example}")
+        for v in values:
+            whole = not isinstance(v, float) or math.isfinite(v) or (field in ENDLESS and not math.isnan(v))
+            require(whole, f"config.{field}={value} is no finite number")
+            require(not isinstance(v, int) or abs(v) < 2**63, f"config.{field}={value} is too large")
 
 
 def teacher(config: ConfigDict) -> None:
@@ -161,6 +195,8 @@ def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> 
 
     walker and rule_value are a sampler and a rule in place of those that the config names.
     """
+    for group in ("sampler", "guidance"):
+        numbers(config[group], f"{group}.")
     sampler(config.sampler)
     guidance(config)
     rule = config.guidance

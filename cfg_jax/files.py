@@ -70,6 +70,7 @@ def check_output(
     be written to. Raises InputError otherwise.
     """
     path = Path(path)
+    check_writable(path.parent if os.path.exists(path) else path, f"{flag}={path}")
     require(not path.is_dir(), f"{flag}={path} is a directory: name a file")
     for other in map(Path, filter(None, reads)):
         same = path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
@@ -78,7 +79,6 @@ def check_output(
     remedy = f"remove it, or choose another {flag}"
     require(ours or not os.path.lexists(path), f"{path} is there, and this code did not write it: {remedy}")
     require(path.suffix.lower() == kind, f"{flag}={path} must end in {kind}, which is what it will hold")
-    check_writable(path.parent if path.exists() else path, f"{flag}={path}")
 
 
 def check_writable(directory: str | Path, what: str) -> None:

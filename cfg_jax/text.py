@@ -17,6 +17,11 @@ def escaped(text: str) -> str:
     return plain(" ".join(text.split("\n"))).replace("<", "&lt;").replace("|", "\\|")
 
 
+def cell(value: Any) -> Any:
+    """Return a value for a CSV file. Text that a spreadsheet would take for a formula begins with a quote then."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def short(value: Any) -> str:
     """Return a field's value as text: numbers with up to six digits, a tuple as 0:1.5."""
     if isinstance(value, tuple):

@@ -50,7 +50,8 @@ def main() -> None:
         except InputError as error:
             outcome, line = "FAIL", " ".join(str(error).split())
         except Exception as error:  # the other checks follow all the same
-            outcome, line = "FAIL", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            why = cli.no_devices() and "not checked: jax finds no devices"
+            outcome, line = "FAIL", why or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         print(f"{outcome}  {check.__name__.replace('_', ' '):17} {line}", flush=True)
         failed |= outcome == "FAIL"
     sys.exit(int(failed))

@@ -15,6 +15,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import check_output, read_json, write_atomic
 from cfg_jax.models import network
 from cfg_jax.store import weights
+from cfg_jax.text import escaped
 from experiments.helpers import cli, model_card
 
 RUN = cli.define_run()
@@ -54,7 +55,8 @@ def main() -> None:
 def origin(path: Path) -> str:
     """Return what the card says about the checkpoint of an imported model; "" for a trained one."""
     try:
-        return IMPORTED.format(**read_json(path)) if path.exists() else ""
+        read = read_json(path) if path.exists() else {}
+        return IMPORTED.format(**{field: escaped(str(value)) for field, value in read.items()}) if read else ""
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): import the checkpoint again, elsewhere") from error
 

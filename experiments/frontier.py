@@ -21,7 +21,6 @@ from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, report, spec
 from cfg_jax.sweep.run import sweep
-from cfg_jax.text import short
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
@@ -140,13 +139,13 @@ def write(curves, out):
     """Write and print the comparison of {name: rows}."""
     data, (run, (first, *_)) = CONFIG.value.data.name, next(iter(curves[BASELINE].items()))
     judged, (head, lines) = frontier.judge(curves, BASELINE), frontier.summary(curves, BASELINE)
-    names = ", ".join(escaped(Path(run).name) for run in RUNS.value or ())
+    names = ", ".join(Path(run).name for run in RUNS.value or ())
     about = (
         f"{data}, runs {names}, image seeds {cli.listed(SEEDS.value)}, "
         f"N = {first['N']:,} images a point, T = {first['T']}, {first['sampler']}"
     )
     text = (
-        f"# Rules of guidance on {data}\n\n    {cli.command_line('frontier')}\n\n{about}. ± is the bootstrap standard "
+        f"# Rules of guidance on {escaped(data)}\n\n    {cli.command_line('frontier')}\n\n{escaped(about)}. ± is the bootstrap standard "
         f"error over images. Differences are taken in each run.\n\n{frontier.table(curves, BASELINE)}\n"
         + frontier.claims_text(judged)
     )

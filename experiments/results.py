@@ -15,7 +15,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import check_output, read_json, write_atomic, write_json
 from cfg_jax.sweep import report
-from cfg_jax.text import markdown
+from cfg_jax.text import escaped, markdown
 from cfg_jax.training import records
 from experiments.helpers import cli
 
@@ -93,9 +93,9 @@ def page(title, text, rows, runs, card, config):
     first, shape = next(iter(runs.values())), "x".join(map(str, card["image_shape"]))
     seconds, images = sum(row["seconds"] for row in rows), sum(row["N"] for row in rows)
     parts = [
-        f"# {title}\n",
+        f"# {escaped(title)}\n",
         f"    {command(config, sorted({row['seed'] for row in rows}))}\n",
-        f"Data: {card['name']} ({card['source']}), {card['counts']['train']:,} training pictures of {shape}, resize "
+        f"Data: {escaped(card['name'])} ({escaped(card['source'])}), {card['counts']['train']:,} training pictures of {shape}, resize "
         f"{card['resize']}, card {card['digest']}.\n",
         f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
         f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from cfg_jax import checks, pinned
 from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, OtherLabel, SecondModel
-from cfg_jax.errors import InputError, did_you_mean
+from cfg_jax.errors import InputError, did_you_mean, require
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
@@ -75,6 +75,7 @@ class Model:
         classifier. Raises InputError for a label, w, seed or setting out of range, and for one that has no effect.
         """
         pinned.check_seed(seed)
+        require(batch_size is None or batch_size >= 1, f"batch_size={batch_size} must be at least 1")
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}
         fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
         if own := values.keys() & fixed:
@@ -87,7 +88,10 @@ class Model:
         asked.student_walk(self.config, config.sampler)
         if own_rule is not None:
             config.guidance.name, w = direction_of(own_rule, self.image_shape)
-        w = np.asarray(0.0 if w is None else w, np.float32)
+        try:
+            w = np.asarray(0.0 if w is None else w, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"w={w!r} is no number, and no list of them") from error
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
@@ -271,6 +275,7 @@ def changed(config: ConfigDict, settings: dict) -> ConfigDict:
             raise InputError(f"{name} is no setting of sampling: {meant}choose from {', '.join(sorted(known))}")
         if value is not None:
             group, _, field = known[name].partition(".")
+            value = value.item() if isinstance(value, np.generic) else value
             try:
                 getattr(config, group)[field] = value
             except TypeError as error:

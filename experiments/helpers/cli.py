@@ -143,7 +143,7 @@ def may_write(name: str, path: str, kind: str, replaces: bool) -> bool:
     """Raise InputError where a command may not write this kind of file or directory at the path of a flag."""
     what = f"--{name}={path}"
     if not kind.startswith("."):
-        require(not Path(path).exists() or Path(path).is_dir(), f"{what} is a file: name a directory")
+        require(os.path.isdir(path) or not os.path.exists(path), f"{what} is a file: name a directory")
         if kind in files.KINDS:
             files.check_directory(path, kind, what)
         else:

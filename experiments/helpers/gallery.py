@@ -25,7 +25,7 @@ from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
-from cfg_jax.text import markdown
+from cfg_jax.text import escaped, markdown
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
@@ -162,7 +162,7 @@ def write(
         few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
         few.save(directory / f"{name}_{last}.png", optimize=True)
     title, seconds = f"{study}, {data}" if data else study, time.perf_counter() - BEGAN
-    text = f"# {title}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
+    text = f"# {escaped(title)}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
     write_atomic(directory / f"{name}.md", text + "\n")
     print(text)
     print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))

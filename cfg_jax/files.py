@@ -281,7 +281,8 @@ def _lock_file(path: Path) -> IO[str]:
     """Open a lock file. Raises InputError for a link, since the file that it points to would be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666), "a+")
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        return open(path, "a+", opener=lambda name, _: os.open(name, flags, 0o666))
     except OSError as error:
         require(error.errno != errno.ELOOP, f"{path} is a link: remove it")
         raise

@@ -21,6 +21,7 @@ from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, report, spec
 from cfg_jax.sweep.run import sweep
+from cfg_jax.text import escaped
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
@@ -91,7 +92,7 @@ def main():
             count = len(fields[kind])
             if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):
                 raise InputError(f"the curve {name} has {count} of {kind} for {len(runs)} --runs: give one for each")
-    for name, fields in known.items():  # before the first of them is drawn
+    for fields in known.values():  # before the first of them is drawn
         checks.sampling(curve_config(fields))
     curves = {}
     for name, fields in known.items():
@@ -145,7 +146,8 @@ def write(curves, out):
         f"N = {first['N']:,} images a point, T = {first['T']}, {first['sampler']}"
     )
     text = (
-        f"# Rules of guidance on {escaped(data)}\n\n    {cli.command_line('frontier')}\n\n{escaped(about)}. ± is the bootstrap standard "
+        f"# Rules of guidance on {escaped(data)}\n\n    {cli.command_line('frontier')}\n\n{escaped(about)}. "
+        "± is the bootstrap standard "
         f"error over images. Differences are taken in each run.\n\n{frontier.table(curves, BASELINE)}\n"
         + frontier.claims_text(judged)
     )

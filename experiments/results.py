@@ -95,8 +95,8 @@ def page(title, text, rows, runs, card, config):
     parts = [
         f"# {escaped(title)}\n",
         f"    {command(config, sorted({row['seed'] for row in rows}))}\n",
-        f"Data: {escaped(card['name'])} ({escaped(card['source'])}), {card['counts']['train']:,} training pictures of {shape}, resize "
-        f"{card['resize']}, card {card['digest']}.\n",
+        f"Data: {escaped(card['name'])} ({escaped(card['source'])}), {card['counts']['train']:,} training pictures of "
+        f"{shape}, resize {card['resize']}, card {card['digest']}.\n",
         f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
         f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "
         f"{first['code']}. Hours of training are of its steps alone.\n",

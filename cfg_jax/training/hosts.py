@@ -44,12 +44,8 @@ def join(
     given = (coordinator, num_processes, process_id)
     if given != (None, None, None):
         host, _, port = (coordinator or "").rpartition(":")
-        if (
-            not (host and port.isdecimal() and 0 < int(port) < 65536)
-            or num_processes is None
-            or process_id is None
-            or process_id >= num_processes
-        ):
+        there = host and port.isdecimal() and 0 < int(port) < 65536
+        if not there or num_processes is None or process_id is None or process_id >= num_processes:
             raise InputError(
                 f"--coordinator={coordinator}, --num_processes={num_processes}, --process_id={process_id}: give all "
                 "three, host:port of process 0, their number, and this one's from 0"
@@ -88,10 +84,8 @@ def check_port_is_free(port: int, coordinator: str | None) -> None:
         try:
             probe.bind(("", port))
         except OSError as error:
-            why = error.strerror
-            raise InputError(
-                f"--coordinator={coordinator}: port {port} cannot be taken ({why}): give another"
-            ) from error
+            taken = f"port {port} cannot be taken ({error.strerror})"
+            raise InputError(f"--coordinator={coordinator}: {taken}: give another") from error
 
 
 def coordinator_client() -> Any:

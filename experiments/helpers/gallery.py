@@ -162,7 +162,8 @@ def write(
         few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
         few.save(directory / f"{name}_{last}.png", optimize=True)
     title, seconds = f"{study}, {data}" if data else study, time.perf_counter() - BEGAN
-    text = f"# {escaped(title)}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
+    command = cli.command_line(f"studies.{study}")
+    text = f"# {escaped(title)}\n\n    {command}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
     write_atomic(directory / f"{name}.md", text + "\n")
     print(text)
     print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))

@@ -69,8 +69,8 @@ def card(
         config=config, name=escaped(path.stem), labels=labels, version=__version__, step=step, size=size, length=length,
         made=made, more=more,
         load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, w=w, guidance=guidance,
-        data=escaped(about(config.data, data, datasets)), count=sum(a.size for a in jax.tree.leaves(params)), dtype=dtype,
-        digest=configs.digest(config), kind=summary.kind, network=summary.text,
+        data=escaped(about(config.data, data, datasets)), count=sum(a.size for a in jax.tree.leaves(params)),
+        dtype=dtype, digest=configs.digest(config), kind=summary.kind, network=summary.text,
         scores=(table(rows) + ROUNDED * rounded) if rows else UNSCORED,
     )  # fmt: skip
     index = {"license": license or (LICENCES.get(data.licence) if data else None) or "other"}

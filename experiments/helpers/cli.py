@@ -162,10 +162,10 @@ def local_path(text: str, hub: bool = False) -> str:
         if hub and scheme[0] == SCHEME:
             return text
         more = f", or name {SCHEME}OWNER/NAME" if hub else ""
-        raise ValueError(f"{text}: {scheme[0]} is no path of this machine: copy it to a disk, or mount it{more}")
+        raise ValueError(f"{scheme[0]} is no path of this machine: copy it to a disk, or mount it{more}")
     path = os.path.expanduser(text)
     if path.startswith("~"):
-        raise ValueError(f"{text}: there is no such home directory: write the path out")
+        raise ValueError("there is no such home directory: write the path out")
     if not path:
         raise ValueError("a path is empty")
     return path
@@ -383,13 +383,15 @@ def localize(config: ConfigDict) -> None:
             try:
                 section[name] = local_path(section[name], hub=field in PATHS[:2])
             except ValueError as error:
-                fail(f"config.{field}={error}")
+                fail(f"config.{field}={section[name]}: {error}")
 
 
 def check_config_flags(argv: list[str], default: str | None) -> None:
     """End with an error that names the near ones for a config file that is missing, or a field that it has not."""
     fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in argv) if m]
     path = given("config", argv) or default
+    if any(re.match(r"--?config=$", argument) for argument in argv):
+        fail("--config is empty: give it a file, or leave it out")
     if not path:
         return
     if not Path(path).is_file():  # config_flags' message is a page long

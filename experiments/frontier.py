@@ -72,7 +72,7 @@ def curve_of(text):
     fields = {}
     for field, _, value in pairs:
         if field in SECOND_MODEL:
-            fields[field] = value.split(",")
+            fields[field] = [cli.local_path(path, hub=True) for path in value.split(",")]
             continue
         spec.check_varied(CONFIG.value, field)
         group, _, last = field.partition(".")

@@ -43,6 +43,9 @@ PATHS = ("init_from", "teacher.run", "data.root", "eval.inception", "eval.refere
 def define_config(default: str | None = None, required: bool = False) -> flags.FlagHolder:
     """Define --config=FILE and --config.FIELD=VALUE. They are checked here, where config_flags reads sys.argv."""
     try:
+        for i, argument in enumerate(sys.argv):
+            if re.match("--?config=~", argument):
+                sys.argv[i] = "--config=" + os.path.expanduser(argument.partition("=")[2])
         check_config_flags(sys.argv, default)
         words = "a file under configs/; --config.FIELD=VALUE sets a field"
         config = config_flags.DEFINE_config_file("config", default, words)
@@ -394,7 +397,7 @@ def check_config_flags(argv: list[str], default: str | None) -> None:
         fail("--config is empty: give it a file, or leave it out")
     if not path:
         return
-    if not Path(path).is_file():  # config_flags' message is a page long
+    if not os.path.isfile(path):  # config_flags' message is a page long
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*configs.flat(runpy.run_path(path)["get_config"]())]

@@ -1,7 +1,12 @@
 """Whatever a stranger types: one line that names the flag and the remedy, before any work."""
 
+import re
+
+import numpy as np
 import pytest
 
+import cfg_jax
+from cfg_jax.errors import InputError
 from tests.running import ROOT
 
 DIGITS = "--config=configs/digits.py"
@@ -81,7 +86,8 @@ NUMBERS = [
         ("studies.curl --run=digits --out={t}", "w"), ("studies.dimension --out={t}", "w"),
         ("studies.precision --run=digits", "w"), ("studies.rectified --runs=digits --out={t}", "w"),
         ("studies.onepass --runs=digits --out={t}", "omega"), ("reflow --run=digits --workdir={t}/o", "w"),
-        ("reflow --run=digits --workdir={t}/o", "learning_rate"), ("distill --run=digits --workdir={t}/o", "learning_rate"),
+        ("reflow --run=digits --workdir={t}/o", "learning_rate"),
+        ("distill --run=digits --workdir={t}/o", "learning_rate"),
     ) for value in ("nan", "inf", "-inf", "1e300", "x")),
     *((f"{line} --{flag}={value}", f"--{flag}") for line, flag in (
         ("studies.curl --run=digits --out={t}", "probes"), ("studies.likelihood --run=digits --out={t}", "probes"),
@@ -134,7 +140,8 @@ SETTINGS = [
         ("train.averages=None", "config.train.averages"), ("train.averages=x", "config.train.averages"),
         ("train.averages=0.1", "config.train.averages"), ("train.averages=('a','b')", "config.train.averages"),
         ("model.multipliers=None", "config.model.multipliers"), ("model.multipliers=x", "config.model.multipliers"),
-        ("model.multipliers=('a',)", "config.model.multipliers"), ("model.multipliers=(1.5,)", "config.model.multipliers"),
+        ("model.multipliers=('a',)", "config.model.multipliers"),
+        ("model.multipliers=(1.5,)", "config.model.multipliers"),
         ("model.attention_resolutions=None", "config.model.attention_resolutions"),
         ("model.attention_resolutions=('a',)", "config.model.attention_resolutions"),
         ("eval.w=None", "config.eval.w"), ("eval.w=x", "config.eval.w"),
@@ -166,6 +173,7 @@ SETTINGS = [
 KINDS = {"paths": PATHS, "numbers": NUMBERS, "settings": SETTINGS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flag_ends_in_one_line_that_names_it(kind, tmp_path, command):
     (tmp_path / "s.npz").write_bytes(b"")
@@ -181,3 +189,39 @@ def test_a_flag_ends_in_one_line_that_names_it(kind, tmp_path, command):
             wrong.append(f"{line!r} -> {done.returncode} {last[:300]!r}, not {said!r}")
     assert not wrong, f"{len(wrong)} of {len(KINDS[kind])}:\n" + "\n".join(wrong)
     assert sorted(tmp_path.iterdir()) == before and sorted(ROOT.iterdir()) == outside
+
+
+def test_every_path_and_number_is_defined_in_one_place():
+    for path in (ROOT / "experiments").rglob("*.py"):
+        found = re.findall(r"DEFINE_(?:integer|float|multi_integer|multi_float)\b", path.read_text())
+        assert not found, f"{path}: cli.define_count or cli.define_float checks what {found[0]} does not"
+
+
+NAN = float("nan")
+ASKED = [
+    *({"seed": value} for value in (None, "a", 1.5, NAN, -1, 2**31, True, [1])),
+    *({"batch_size": value} for value in (-1, 0, 1.5, "a", NAN)),
+    *({"w": value} for value in ("a", NAN, "nan", [1.0, 2.0, 3.0], object(), float("inf"), 10**400)),
+    *({"num_steps": value} for value in (0, -1, 2.5, "a", 10**9, NAN)),
+    *({"labels": value} for value in (["a"], [1.5], [-1], [10], None, [[1]], [10**30], [], "1")),
+    *({"v": value} for value in (2, NAN, "a", (1, 2), [1], object())),
+    *({name: 1} for name in ("x", "name", "labels_", "__class__", "config", "batch")),
+    {"particles": "a"}, {"particles": 1.5}, {"rounds": "a"}, {"schedule_w": 1}, {"schedule_w": "ab"},
+    {"schedule_w": (NAN, 1.0), "schedule_logsnr": (0.0, 1.0)}, {"guidance": 1}, {"sampler": 1}, {"threshold": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_a_model_is_asked_for_what_it_cannot_give(asked):
+    model = cfg_jax.load("digits")
+    with pytest.raises(InputError) as caught:
+        model.sample(**({"labels": [1], "num_steps": 1} | asked))
+    assert str(caught.value).count("\n") == 0
+
+
+def test_settings_may_be_numpy_s():
+    model = cfg_jax.load("digits")
+    numpy_s = {"v": np.float64(0.5), "num_steps": np.int64(1), "seed": np.uint8(3), "batch_size": np.int32(2)}
+    plain = {"v": 0.5, "num_steps": 1, "seed": 3, "batch_size": 2}
+    images = [model.sample(np.array([1, 2]), np.float32(1), **asked) for asked in (numpy_s, plain)]
+    np.testing.assert_array_equal(*images)

@@ -49,7 +49,7 @@ COMMANDS = {
     "import_adm": "--checkpoint={t}/64x64_diffusion.pt --out={t}/adm",
     "doctor": f"{DIGITS} --config.p_uncond=2",
     "distill": "--run=digits --workdir={t}/student --w=9:1",
-    "reflow": "--run=digits --workdir={t}/flow --w=1e5",
+    "reflow": "--run={t}/no --workdir={t}/flow",
     "prepare_data": "--dataset=folder --size=8 --resize=area --source={t} --out={t}/data",
     "paper": "--scale=digits --table=1 --plan",
     "reference_stats": "--dataset=nothing --out={t}/r.npz",

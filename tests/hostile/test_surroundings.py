@@ -145,7 +145,7 @@ def test_a_system_without_locks_is_named(lack, hold, tmp_path, monkeypatch):
         monkeypatch.setattr(files.fcntl, "flock", flock)
     else:
         monkeypatch.setattr(files, "fcntl", None)
-    with pytest.raises(InputError, match="lock: (the file|this) system has no"), hold(tmp_path / "run"):
+    with pytest.raises(InputError, match=r"lock: (the file|this) system has no"), hold(tmp_path / "run"):
         pass
 
 

@@ -114,8 +114,8 @@ def numbers(section: ConfigDict, prefix: str = "") -> None:
             require(fine, f"config.{field}={value!r} must be {example}")
         for v in values:
             whole = not isinstance(v, float) or math.isfinite(v) or (field in ENDLESS and not math.isnan(v))
-            require(whole, f"config.{field}={value} is no finite number")
-            require(not isinstance(v, int) or abs(v) < 2**63, f"config.{field}={value} is too large")
+            require(whole, f"config.{field}={v} is no finite number")
+            require(not isinstance(v, int) or abs(v) < 2**63, f"config.{field}={v} is too large")
 
 
 def teacher(config: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""Commands, each a module: python -m experiments.NAME. Ctrl-C ends one in one line, also while it still imports."""
+"""Commands, each a module: python -m experiments.sample. Ctrl-C ends one in one line, also while it still imports."""
 
 import os
 import signal

@@ -15,7 +15,10 @@ from cfg_jax.text import markdown
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-COMPILED = cli.define_path("compiled", [], "JSON files of experiments.bench.compile", many=True)
+COMPILED = flags.DEFINE_multi(
+    cli.Paths(hub=False, many=False), flags.ArgumentSerializer(), "compiled", [],
+    "JSON of experiments.bench.compile; may be repeated",
+)  # fmt: skip
 MODELS = cli.define_count("models", 3, "p_uncond values of the table")
 PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
 

@@ -23,6 +23,19 @@ QUANTIZE = ("round", "truncate")
 UNCONDS = ("null", "other_label", "inner_head", *PERTURBATIONS)
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
+# the fields of a config that are several numbers, or that are None where they are not set: of which kind they are
+SEVERAL = {
+    "train.averages": float, "model.multipliers": int, "model.attention_resolutions": int, "eval.w": float,
+    "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
+}  # fmt: skip
+UNSET = {
+    "model.num_heads": int, "teacher.num_steps": int, "sampler.particles": int, "guidance.rounds": int,
+    "guidance.other_label": int, "guidance.logsnr_low": float, "guidance.logsnr_high": float,
+    "guidance.zero_below": float, "guidance.rescale": float, "guidance.renoise_logsnr": float,
+    "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
+}  # fmt: skip
+# fields for which infinity is a value
+ENDLESS = ("guidance.radius", "guidance.logsnr_low", "guidance.logsnr_high", "guidance.zero_below")
 
 
 def saved(path, config: ConfigDict) -> None:
@@ -40,6 +53,7 @@ def saved(path, config: ConfigDict) -> None:
 
 def everything(config) -> None:
     """Check all of a config. Raises InputError, which names the field and the remedy."""
+    numbers(config)
     require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
     require(
         config.logsnr_min < config.logsnr_max,
@@ -91,6 +105,26 @@ def everything(config) -> None:
     evaluation(config.eval)
 
 
+def numbers(section: ConfigDict, prefix: str = "") -> None:
+    """Check that the numbers of a config are finite and of their kind. prefix: "sampler." of that group, "" of all."""
+    for name, value in configs.flat(section).items():
+        field = f"{prefix}{name}"
+        if value is None and field in UNSET:
+            continue
+        kind = SEVERAL.get(field) or UNSET.get(field)
+        values = value if isinstance(value, tuple) else (value,)
+        if kind:
+            allowed = int if kind is int else int | float
+            fine = all(isinstance(v, allowed) and not isinstance(v, bool) for v in values)
+            fine &= isinstance(value, tuple) == (field in SEVERAL)
+            example = "numbers in brackets, such as (1, 2)" if field in SEVERAL else f"{kind.__name__}, or None"
+            require(fine, f"config.{field}={value!r} must be {example}")
+        for v in values:
+            whole = not isinstance(v, float) or math.isfinite(v) or (field in ENDLESS and not math.isnan(v))
+            require(whole, f"config.{field}={v} is no finite number")
+            require(not isinstance(v, int) or abs(v) < 2**63, f"config.{field}={v} is too large")
+
+
 def teacher(config: ConfigDict) -> None:
     """Check config.teacher, and config.objective.omega, which trains guidance in without a teacher."""
     section, omega = config.teacher, config.objective.omega
@@ -132,8 +166,7 @@ def evaluation(section) -> None:
     require(len(section.w) > 0, "config.eval.w is empty: name at least one w")
     for field, choices in (("features", FEATURES), ("labels", LABEL_RULES), ("quantize", QUANTIZE)):
         choice(section[field], choices, f"config.eval.{field}")
-    few = section.reference_images
-    require(few == 0 or few >= 4, f"config.eval.reference_images={few} are too few: set 0 for all, or 4 and more")
+    reference_images(section.reference_images, "config.eval.reference_images")
     require(
         section.features == "inception" or not section.classifier,
         f"config.eval.classifier={section.classifier} needs config.eval.features=inception: set it or drop this",
@@ -147,6 +180,11 @@ def evaluation(section) -> None:
     )
     for w in section.w:
         finite(w, "config.eval.w")
+
+
+def reference_images(count: int, name: str) -> None:
+    """Check the number of images of a reference. name: the field or flag that gave it."""
+    require(count == 0 or count >= 4, f"{name}={count} are too few: set 0 for all, or 4 and more")
 
 
 def neighbours(count: int, name: str) -> None:
@@ -167,6 +205,8 @@ def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> 
 
     walker and rule_value are a sampler and a rule in place of those that the config names.
     """
+    for group in ("sampler", "guidance"):
+        numbers(config[group], f"{group}.")
     sampler(config.sampler)
     guidance(config)
     rule = config.guidance

@@ -115,7 +115,8 @@ def digest(config: ml_collections.ConfigDict) -> str:
 def differences(old, new) -> list[str]:
     """Return ["train.batch_size: 128 -> 64", ...]: what differs of the fields that a continued run may not change."""
     old, new = flat(old), flat(new)
-    fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
+    free = (*FREE, "train.keep_checkpoints")  # which counts in digests since older versions
+    fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(free)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
 
 

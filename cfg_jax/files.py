@@ -1,13 +1,13 @@
 """Files that are either whole or absent, and the rules for where a command may write."""
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
 import re
 import socket
+import tempfile
 import time
 import uuid
 import zipfile
@@ -20,6 +20,11 @@ from typing import IO, Any
 import numpy as np
 
 from cfg_jax.errors import InputError, require
+
+try:
+    import fcntl
+except ImportError:  # Windows, where models are loaded and sampled, and nothing is locked
+    fcntl: Any = None
 
 MARK = "Written by cfg_jax"
 MARKED = {"written_by": "cfg_jax"}  # the first field of a JSON file that a user names
@@ -35,6 +40,7 @@ OURS = {
     rb"|\A---\n[^#]*library_name: cfg_jax\n",
 }
 HEAD, TAIL = 1 << 16, 1 << 8  # bytes that are searched
+LONGEST = 200  # bytes of a name: file systems take 255, and locks and temporary files add to it
 PATIENCE = 5.0  # seconds that a process has to write its purpose into a shared lock
 # {kind of directory: (the names that identify it, the other names that are written there)}
 KINDS = {
@@ -60,16 +66,36 @@ def check_output(
 
     It may be written where no file exists. It may replace a file of the same kind (a key of OURS) that this code wrote
     and that is not among the inputs `reads`. A file that belongs to `page` is this code's if that page is. A kind that
-    is not in OURS, such as a CSV, has no mark and is never replaced. Raises InputError otherwise.
+    is not in OURS, such as a CSV, has no mark and is never replaced. The path ends in its kind, and its directory can
+    be written to. Raises InputError otherwise.
     """
     path = Path(path)
+    check_writable(path.parent if os.path.exists(path) else path, f"{flag}={path}")
     require(not path.is_dir(), f"{flag}={path} is a directory: name a file")
     for other in map(Path, filter(None, reads)):
         same = path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
         require(not same, f"{flag}={path} is a file that this command also takes: choose another {flag}")
     ours = is_ours(path, kind) or (page and is_ours(page, ".md"))
     remedy = f"remove it, or choose another {flag}"
-    require(ours or not path.exists(), f"{path} is there, and this code did not write it: {remedy}")
+    require(ours or not os.path.lexists(path), f"{path} is there, and this code did not write it: {remedy}")
+    require(path.suffix.lower() == kind, f"{flag}={path} must end in {kind}, which is what it will hold")
+
+
+def check_writable(directory: str | Path, what: str) -> None:
+    """Check, before any work, that files can be made in a directory, or that the directory can be made.
+
+    what: the flag and its value, for the message. A file without a name is made and removed. Raises InputError.
+    """
+    directory = Path(directory)
+    try:
+        while not os.path.lexists(directory):
+            require(len(os.fsencode(directory.name)) <= LONGEST, f"{what}: a name is longer than {LONGEST} bytes")
+            directory = directory.parent
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        remedy = "choose another place"
+        raise InputError(f"{what} cannot be written, {error.strerror} ({directory}): {remedy}") from error
 
 
 def is_ours(path: Path, kind: str) -> bool:
@@ -82,13 +108,15 @@ def is_ours(path: Path, kind: str) -> bool:
         return bool(re.search(OURS[kind], file.read(HEAD), re.DOTALL))
 
 
-def check_directory(directory: str | Path, kind: str) -> None:
+def check_directory(directory: str | Path, kind: str, what: str = "") -> None:
     """Check, before any work, that a directory may hold the files of this kind, a key of KINDS.
 
-    Raises InputError if it holds another kind, or files of these names without being of this kind, or if one of the
-    files is a link, through which a file elsewhere would be changed. The directory itself may be a link.
+    what: the flag and its value, for the message. Raises InputError if it holds another kind, or files of these names
+    without being of this kind, if one of the files is a link, through which a file elsewhere would be changed, or if
+    nothing can be written there. The directory itself may be a link.
     """
     directory = Path(directory)
+    check_writable(directory, what or str(directory))
     present = {name for names in KINDS.values() for name in chain(*names) if os.path.lexists(directory / name)}
     for other, (known, _) in KINDS.items():
         if other != kind and (marks := present.intersection(known)):
@@ -105,19 +133,24 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Yield a file to write into, which replaces `path` when the block ends.
 
     A reader, or a kill at any moment, leaves the whole old file or the whole new one there. If the block raises, `path`
-    stays as it was.
+    stays as it was. An OSError names `path`, since "No space left on device" alone says no place.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
@@ -171,9 +204,7 @@ def claimed(path: str | Path, wait: bool = False) -> Iterator[bool]:
     """
     lock = Path(f"{path}.lock")
     with _lock_file(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        if not _locks(file, alone=True, wait=wait):
             yield False
             return
         yield True
@@ -200,7 +231,7 @@ def only_one(directory: str | Path, wait: float = 0) -> Iterator[IO[str]]:
     The system releases it when the process ends for any reason. A child process that inherits the file holds it too.
     """
     with _lock_file(Path(directory) / ".lock") as file:
-        _hold(file, fcntl.LOCK_EX, directory, wait)
+        _hold(file, True, directory, wait)
         _overwrite(file, f"process {os.getpid()} on {socket.gethostname()}")
         yield file
 
@@ -212,15 +243,32 @@ def shared(directory: str | Path, purpose: str) -> Iterator[None]:
     Raises InputError if a process of another purpose holds it, or if one holds it alone.
     """
     with _lock_file(Path(directory) / ".lock") as file:
-        with suppress(BlockingIOError):  # only the first process gets this lock
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _locks(file, alone=True):  # only the first process gets this lock
             _overwrite(file, purpose)
-        _hold(file, fcntl.LOCK_SH, directory, PATIENCE)  # wait while the first process writes its purpose
+        _hold(file, False, directory, PATIENCE)  # wait while the first process writes its purpose
         file.seek(0)
         theirs = file.read()  # another process may have written while this lock changed from EX to SH
         remedy = "wait, or choose another"
         require(theirs == purpose, f"{directory} is in use by a job of {theirs}; this one has {purpose}: {remedy}")
         yield
+
+
+def _locks(file: IO[str], *, alone: bool, wait: bool = False) -> bool:
+    """Lock a file, for this process alone or shared, and return whether it is. With `wait`, wait until it is.
+
+    Raises InputError where the system or the file system has no such locks.
+    """
+    systems = "take Linux or macOS, where training, sweeps and preparations lock what they write"
+    require(fcntl, f"{file.name}: this system has no file locks: {systems}")
+    how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        remedy = "choose a directory on another disk, or mount this one with flock"
+        raise InputError(f"{file.name}: the file system has no locks ({error.strerror}): {remedy}") from error
+    return True
 
 
 def _overwrite(file, text):
@@ -233,21 +281,19 @@ def _lock_file(path: Path) -> IO[str]:
     """Open a lock file. Raises InputError for a link, since the file that it points to would be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        return open(path, "a+", opener=lambda name, _: os.open(name, flags, 0o666))
     except OSError as error:
         require(error.errno != errno.ELOOP, f"{path} is a link: remove it")
         raise
 
 
-def _hold(file, how, directory, wait):
+def _hold(file: IO[str], alone: bool, directory: str | Path, wait: float) -> None:
     """Lock a file. Raises InputError with its holder if it is still locked after `wait` seconds."""
     deadline = time.monotonic() + wait
-    while True:
-        try:
-            return fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                file.seek(0)
-                holder = file.read() or "another process"
-                raise InputError(f"{directory} is in use by {holder}: wait for it") from None
-            time.sleep(0.2)
+    while not _locks(file, alone=alone):
+        if time.monotonic() >= deadline:
+            file.seek(0)
+            holder = file.read() or "another process"
+            raise InputError(f"{directory} is in use by {holder}: wait for it")
+        time.sleep(0.2)

@@ -46,6 +46,7 @@ STYLE = {
     "lines.markersize": 4,
     "savefig.dpi": 150,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may have a $
     "svg.hashsalt": "cfg_jax",
     "xtick.color": "#666666",
     "xtick.labelcolor": "black",

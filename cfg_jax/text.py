@@ -1,6 +1,25 @@
-"""Text of more than one place: a field's value, a table."""
+"""Text of more than one place: a field's value, a table, and names that anyone may have given."""
 
+import re
 from typing import Any
+
+# what would move a terminal's cursor, end a line, or turn what follows around; halves of characters
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    r"""Return text for a terminal: control characters but tabs and ends of lines as Python writes them, \x1b."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def escaped(text: str) -> str:
+    """Return text for Markdown and its tables, in which it starts no HTML, no column, and no line."""
+    return plain(" ".join(text.split("\n"))).replace("<", "&lt;").replace("|", "\\|")
+
+
+def cell(value: Any) -> Any:
+    """Return a value for a CSV file. Text that a spreadsheet would take for a formula begins with a quote then."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def short(value: Any) -> str:
@@ -11,5 +30,5 @@ def short(value: Any) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-    """Return a table of cells; the second line is the rule below the header."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    """Return a table of cells, which are escaped; the second line is the rule below the header."""
+    return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines) + "\n"

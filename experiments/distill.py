@@ -8,16 +8,17 @@ second trains one student after another, runs/digits-student-16 and so on, each 
 does two (Salimans & Ho 2022). Students are runs like others: sample, sweep, export and report take them.
 """
 
-from absl import flags
-
 from cfg_jax.errors import require
 from cfg_jax.store import weights
+from cfg_jax.text import short
 from cfg_jax.training import students, trainer
 from experiments.helpers import cli
 
-RUN = flags.DEFINE_string("run", None, "the teacher: run directory or export", required=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "the student's directory; of several, how names begin", required=True)
-W = flags.DEFINE_string("w", None, "default 0:4: the lowest and the highest w that the student is to take")
+RUN = cli.define_path("run", None, "the teacher: run directory or export", hub=True, required=True)
+WORKDIR = cli.define_path(
+    "workdir", None, "the student's directory; of several, how names begin", writes="run", required=True
+)
+W = cli.define_numbers("w", None, "default 0:4: the lowest and the highest w that the student is to take", tuple)
 STEPS = cli.define_numbers("steps", None, "numbers of steps, each half of the one before; the first may be any", int)
 cli.define_training()
 cli.define_hosts()
@@ -26,12 +27,12 @@ cli.define_hosts()
 def main() -> None:
     run, steps = RUN.value, STEPS.value
     if not steps:
-        bounds = [bound for part in cli.numbers(W.value or "0:4", tuple, "w") for bound in part]
-        require(len(bounds) == 2, f"--w={W.value}: give the lowest and the highest w, such as 0:4")
+        bounds = [bound for part in W.value or [(0.0, 4.0)] for bound in part]
+        require(len(bounds) == 2, f"--w={short(tuple(bounds))}: give the lowest and the highest w, such as 0:4")
         config, _, _ = weights.read(run)
         trainer.train(cli.training(students.distilled(config, run, *bounds)), WORKDIR.value)
         return print(f"{WORKDIR.value} takes w from {bounds[0]:g} to {bounds[1]:g}, one pass a step")
-    require(W.value is None, f"--w={W.value} goes without --steps: halved students take the w of their teacher")
+    require(W.value is None, "--w goes without --steps: halved students take the w of their teacher")
     students.check_halvings(steps)
     for num_steps in steps:
         config, _, _ = weights.read(run)

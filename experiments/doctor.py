@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from packaging.requirements import Requirement
@@ -35,7 +34,7 @@ from cfg_jax.files import only_one, write_atomic
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-WORKDIR = flags.DEFINE_string("workdir", "runs", "where the run will write")
+WORKDIR = cli.define_path("workdir", "runs", "where the run will write")
 cli.define_hosts()
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -51,7 +50,8 @@ def main() -> None:
         except InputError as error:
             outcome, line = "FAIL", " ".join(str(error).split())
         except Exception as error:  # the other checks follow all the same
-            outcome, line = "FAIL", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            why = cli.no_devices() and "not checked: jax finds no devices"
+            outcome, line = "FAIL", why or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         print(f"{outcome}  {check.__name__.replace('_', ' '):17} {line}", flush=True)
         failed |= outcome == "FAIL"
     sys.exit(int(failed))

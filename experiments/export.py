@@ -15,22 +15,23 @@ from cfg_jax.errors import InputError
 from cfg_jax.files import check_output, read_json, write_atomic
 from cfg_jax.models import network
 from cfg_jax.store import weights
+from cfg_jax.text import escaped
 from experiments.helpers import cli, model_card
 
 RUN = cli.define_run()
-STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
+STEP = cli.define_count("step", None, "checkpoint; default: the newest", low=0)
 EMA = cli.define_ema()
-OUT = flags.DEFINE_string("out", None, "file to write, NAME.safetensors; the card is NAME.md", required=True)
+OUT = cli.define_path(
+    "out", None, "file to write, NAME.safetensors; the card is NAME.md", writes=".safetensors", required=True
+)
 DTYPE = flags.DEFINE_enum("dtype", "float32", network.DTYPES, "of the parameters in the file; bfloat16 halves it")
 LICENSE = flags.DEFINE_string("license", None, "of the weights, as the hub names it; default: that of the data")
 DATASETS = flags.DEFINE_list("datasets", [], "what they were trained on, as the hub names it")
-SCORES = flags.DEFINE_string("scores", None, "directory with the results.csv of a sweep that scored these weights")
+SCORES = cli.define_path("scores", None, "directory with the results.csv of a sweep that scored these weights")
 
 
 def main() -> None:
     out = Path(OUT.value)
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out={out} must end in .safetensors")
     check_output(out, ".safetensors", reads=[weights.located(RUN.value)])
     check_output(out.with_suffix(".md"), ".md")
     config, step, params = weights.read(RUN.value, STEP.value, EMA.value or "ema")
@@ -52,7 +53,7 @@ def origin(path: Path) -> str:
     try:
         if not path.exists():
             return ""
-        fields = read_json(path)
+        fields = {field: escaped(str(value)) for field, value in read_json(path).items()}
         checkpoint, digest, name = (fields.pop(key) for key in ("checkpoint", "sha256", "as"))
         read_as = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in fields.items())
         return f"\n- From {checkpoint} (sha256 {digest}), read as {name}:\n  {read_as}."

@@ -11,8 +11,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from absl import flags
-
 from cfg_jax.errors import InputError, require
 from cfg_jax.files import sha256_of, write_atomic
 from cfg_jax.models import inception
@@ -25,8 +23,10 @@ URLS = (
 )
 SHA256 = "6726825d"  # the first digits, which the file's name has too
 
-OUT = flags.DEFINE_string("out", "data/inception.npz", "the .npz to write, for config.eval.inception")
-FROM_FILE = flags.DEFINE_string("from_file", None, "a file to read in place of a download")
+OUT = cli.define_path(
+    "out", "data/inception.npz", "the .npz to write, for config.eval.inception", writes=".npz", replaces=False
+)
+FROM_FILE = cli.define_path("from_file", None, "a file to read in place of a download")
 
 
 def main():

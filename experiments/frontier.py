@@ -15,24 +15,27 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax import plots
+from cfg_jax import checks, plots
 from cfg_jax.diffusion.guidance import Unguided
 from cfg_jax.errors import InputError, choice
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, report, spec
 from cfg_jax.sweep.run import sweep
+from cfg_jax.text import escaped
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
-RUNS = flags.DEFINE_list("runs", None, "run directories: training seeds of one model")
-GUIDES = flags.DEFINE_list("guides", [], "for autoguidance, a weaker RUN or RUN@STEP for each run")
-CLASSIFIERS = flags.DEFINE_list("classifiers", [], "of experiments.train_classifier, one for all runs or for each")
-SEEDS = flags.DEFINE_string("seeds", "0", "image seeds; each run is sampled with each of them")
-W = flags.DEFINE_string("w", "0,0.25,0.5,1,2,4", "strengths, 0 among them")
+RUNS = cli.define_path("runs", None, "run directories: training seeds of one model", hub=True, many=True)
+GUIDES = cli.define_path("guides", [], "for autoguidance, a weaker RUN or RUN@STEP for each run", hub=True, many=True)
+CLASSIFIERS = cli.define_path(
+    "classifiers", [], "of experiments.train_classifier, one for all runs or for each", many=True
+)
+SEEDS = cli.define_seeds("0", "each run is sampled with each of them")
+W = cli.define_numbers("w", "0,0.25,0.5,1,2,4", "strengths, 0 among them")
 ONLY = flags.DEFINE_list("rules", None, "curves to make; default: all that can be")
 CURVE = flags.DEFINE_multi_string("curve", [], "NAME: FIELD=VALUE ... of the sampler and the guidance; may be repeated")
-OUT = flags.DEFINE_string("out", "runs/frontier", "directory for the cells and the page")
+OUT = cli.define_path("out", "runs/frontier", "directory for the cells and the page", writes="sweep")
 flags.mark_flags_as_required(["config", "runs"])
 
 BASELINE = "CFG"
@@ -84,7 +87,7 @@ def curve_of(text):
     fields = {}
     for field, _, value in pairs:
         if field in SECOND_MODEL:
-            fields[field] = value.split(",")
+            fields[field] = [cli.local_path(path, hub=True) for path in value.split(",")]
             continue
         spec.check_varied(CONFIG.value, field)
         group, _, last = field.partition(".")
@@ -96,14 +99,16 @@ def main():
     runs, known = RUNS.value, known_curves()
     for name in ONLY.value or ():
         choice(name, known, "--rules")
-    ws = cli.numbers(W.value, float, "w")
+    ws = W.value
     if 0 not in ws or len(set(ws)) < 3:
-        raise InputError(f"--w={W.value} makes no curve: give three strengths or more, and 0 among them")
+        raise InputError(f"--w={cli.listed(ws)} makes no curve: give three strengths or more, and 0 among them")
     for name, fields in known.items():
         for kind in SECOND_MODEL.keys() & fields.keys():
             count = len(fields[kind])
             if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):
                 raise InputError(f"the curve {name} has {count} of {kind} for {len(runs)} --runs: give one for each")
+    for fields in known.values():  # before the first of them is drawn
+        checks.sampling(curve_config(fields))
     curves = {}
     for name, fields in known.items():
         if name == BASELINE or name in (ONLY.value or known):
@@ -112,16 +117,21 @@ def main():
     write(curves, Path(OUT.value))
 
 
+def curve_config(fields):
+    """Return the config of a curve."""
+    return spec.changed(CONFIG.value, {field: value for field, value in fields.items() if field not in SECOND_MODEL})
+
+
 def rows_of(name, fields, ws, baseline):
     """Return {"RUN, seed SEED": rows} of a curve, {} if its second model was not given.
 
     The row at w = 0 is the baseline's, where that is drawn in the same way.
     """
-    runs, seeds = RUNS.value or [], cli.numbers(SEEDS.value, int, "seeds")
+    runs, seeds = RUNS.value or [], SEEDS.value
     second = {argument: fields[kind] for kind, argument in SECOND_MODEL.items() if kind in fields}
     if not all(second.values()):
         return {}
-    config = spec.changed(CONFIG.value, {field: value for field, value in fields.items() if field not in SECOND_MODEL})
+    config = curve_config(fields)
     strengths = {"CFG++": (0.2, 0.4, 0.6, 0.8, 1.0), "classifier alone": [1 + w for w in ws]}.get(name, ws)
     unguided = {key: next(row for row in rows if not row["w"]) for key, rows in baseline.items()}
     walk = {field: value for field, value in spec.drawn_by(config).items() if not field.startswith("guidance")}
@@ -145,12 +155,14 @@ def write(curves, out):
     """Write and print the comparison of {name: rows}."""
     data, (run, (first, *_)) = CONFIG.value.data.name, next(iter(curves[BASELINE].items()))
     judged, (head, lines) = frontier.judge(curves, BASELINE), frontier.summary(curves, BASELINE)
+    names = ", ".join(Path(run).name for run in RUNS.value or ())
     about = (
-        f"{data}, runs {', '.join(Path(run).name for run in RUNS.value or ())}, image seeds {SEEDS.value}, "
+        f"{data}, runs {names}, image seeds {cli.listed(SEEDS.value)}, "
         f"N = {first['N']:,} images a point, T = {first['T']}, {first['sampler']}"
     )
     text = (
-        f"# Rules of guidance on {data}\n\n    {cli.command_line('frontier')}\n\n{about}. ± is the bootstrap standard "
+        f"# Rules of guidance on {escaped(data)}\n\n    {cli.command_line('frontier')}\n\n{escaped(about)}. "
+        "± is the bootstrap standard "
         f"error over images. Differences are taken in each run.\n\n{frontier.table(curves, BASELINE)}\n"
         + frontier.claims_text(judged)
     )

@@ -17,19 +17,19 @@ from ml_collections import config_flags
 from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.files import check_directory, sha256_of, write_json
+from cfg_jax.files import sha256_of, write_json
 from cfg_jax.models import adm, build, torch_file
 from cfg_jax.store import checkpoint
 from experiments.helpers import cli
 
 CONFIG = cli.define_config("configs/imagenet64.py")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "the published .pt file; nothing in it is executed", required=True)
+CHECKPOINT = cli.define_path("checkpoint", None, "the published .pt file; nothing in it is executed", required=True)
 MODEL = flags.DEFINE_enum("model", None, sorted(adm.PUBLISHED), "default: by the checkpoint's file name")
 ORDER = flags.DEFINE_enum(
     "attention_order", None, ["new", "legacy"], "ADM's use_new_attention_order True or False; default: the published"
 )
 SCHEDULE = flags.DEFINE_enum("noise_schedule", None, ["cosine", "linear"], "ADM's own flag; default: the published")
-OUT = flags.DEFINE_string("out", None, "run directory to write", required=True)
+OUT = cli.define_path("out", None, "run directory to write", writes="run", required=True)
 
 
 def main() -> None:
@@ -40,7 +40,6 @@ def main() -> None:
         raise InputError(f"{path.name} is the name of no published model: name a similar one with --model={choices}")
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
-    check_directory(out, "run")
     orders = adm.published_orders(name) if path.stem == name else {}
     given = {"attention_order": ORDER.value, "noise_schedule": SCHEDULE.value}
     orders |= {field: value for field, value in given.items() if value}

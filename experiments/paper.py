@@ -23,7 +23,6 @@ from cfg_jax.errors import InputError, require
 from cfg_jax.files import check_output
 from cfg_jax.models import inception
 from cfg_jax.perf import cost
-from cfg_jax.pinned import check_seed
 from cfg_jax.sampling import asked
 from cfg_jax.sampling.draw import labels_by_rule
 from cfg_jax.store import checkpoint
@@ -38,17 +37,19 @@ AT_128 = (("table", "2"), ("figure", "3"), ("figure", "5"), ("figure", "7"), ("f
 RUNG = cli.given("scale") or ("imagenet128" if any(cli.given(k) == v for k, v in AT_128) else "imagenet64")
 RUNG = RUNG if RUNG in SCALES else SCALES[0]  # the flag itself refuses other values
 
-TABLE = flags.DEFINE_integer("table", None, "1 or 2", lower_bound=1, upper_bound=2)
-FIGURE = flags.DEFINE_integer("figure", None, "1 to 8", lower_bound=1, upper_bound=8)
+TABLE = cli.define_count("table", None, "1 or 2", high=2)
+FIGURE = cli.define_count("figure", None, "1 to 8", high=8)
 SCALE = flags.DEFINE_enum("scale", None, SCALES, "a file of configs/; default: the paper's size")
 CONFIG = cli.define_config(f"configs/{RUNG}.py")
 FULL = flags.DEFINE_bool("full", False, "all 41 w of the paper, 0 to 4 by 0.1, instead of config.eval.w")
-SEEDS = flags.DEFINE_string("seeds", None, "image seeds to average over, such as 0,1; default: config.eval.seed")
+SEEDS = cli.define_seeds(None, "to average over, such as 0,1; default: config.eval.seed")
 PLAN = flags.DEFINE_bool("plan", False, "only print what it needs and costs")
-RUNS = flags.DEFINE_string("runs", "runs", "directory for SCALE-p0.1 ..., SCALE-sweep and the figures")
-SWEEP = flags.DEFINE_string("sweep", None, "directory for the table's cells; default: SCALE-sweep in --runs")
+RUNS = cli.define_path("runs", "runs", "directory for SCALE-p0.1 ..., SCALE-sweep and the figures", writes="directory")
+SWEEP = cli.define_path(
+    "sweep", None, "directory for the table's cells; default: SCALE-sweep in --runs", writes="sweep"
+)
 cli.define_hosts()
-LABEL = flags.DEFINE_integer("label", None, "class of the single-class panels; default: the malamute, or 0")
+LABEL = cli.define_count("label", None, "class of the single-class panels; default: the malamute, or 0", low=0)
 
 
 def main():
@@ -61,14 +62,12 @@ def main():
     ps = published.P_UNCOND if table == 1 else (config.p_uncond,)
     ws = published.ALL_W if FULL.value else config.eval.w
     steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]
-    seeds = list(dict.fromkeys(cli.numbers(SEEDS.value, int, "seeds") if SEEDS.value else [config.eval.seed]))
+    seeds = list(dict.fromkeys(SEEDS.value or [config.eval.seed]))
     runs = {Path(RUNS.value) / f"{RUNG}-p{p:g}": spec.changed(config, {"p_uncond": p}) for p in ps}
     for model in runs.values():
         checks.everything(model)
         for w in ws:
             asked.guidance_weight(w, model, "config.eval.w")
-    for seed in seeds:
-        check_seed(seed, "--seeds")
     last = config.data.num_classes - 1
     if not table:
         require(not SEEDS.value, "--seeds goes with a table: the figures of samples show config.eval.seed")

@@ -19,13 +19,13 @@ from cfg_jax.errors import require
 from experiments.helpers import cli
 
 DATASET = flags.DEFINE_enum("dataset", None, list(cards.RECIPES), "the name of the data set")
-SOURCE = flags.DEFINE_string("source", None, "its files; default: tensorflow-datasets downloads it")
-OUT = flags.DEFINE_string("out", None, "default: data/DATASET, with the resize if there is a choice")
+SOURCE = cli.define_path("source", None, "its files; default: tensorflow-datasets downloads it")
+OUT = cli.define_path("out", None, "default: data/DATASET, with the resize if there is a choice", writes="data set")
 RESIZE = flags.DEFINE_enum("resize", None, list(RESIZES), "default: the data set's, if it has one")
-SIZE = flags.DEFINE_integer("size", None, "side in pixels, for a folder", lower_bound=1, upper_bound=4096)
+SIZE = cli.define_count("size", None, "side in pixels, for a folder", high=4096)
 PARTIAL = flags.DEFINE_bool("partial", False, "accept fewer pictures or classes than the whole set has")
 SKIP = flags.DEFINE_bool("skip_unreadable", False, "leave out files that cannot be read")
-WORKERS = flags.DEFINE_integer("workers", None, "threads; default: one a core", lower_bound=1)
+WORKERS = cli.define_count("workers", None, "threads; default: one a core")
 flags.mark_flags_as_required(["dataset"])
 
 

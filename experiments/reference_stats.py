@@ -14,20 +14,19 @@ from cfg_jax.evaluation import references
 from cfg_jax.evaluation.features import Features, InceptionFeatures
 from experiments.helpers import cli
 
-DATASET = flags.DEFINE_string("dataset", None, "digits, or a directory of --root that experiments.prepare_data wrote")
-ROOT = flags.DEFINE_string("root", "data", "where prepared data sets are")
+DATASET = cli.define_path("dataset", None, "digits, or a directory of --root that experiments.prepare_data wrote")
+ROOT = cli.define_path("root", "data", "where prepared data sets are")
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation"], "the split of the pictures")
-INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "take this many, always the same; 0 for all", lower_bound=0)
-NEIGHBOURS = flags.DEFINE_integer(
-    "neighbours", 10_000, "images to keep in the file, for KID, precision and recall", lower_bound=0
-)
-OUT = flags.DEFINE_string("out", None, "the .npz to write")
+INCEPTION = cli.define_path("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
+NUM_IMAGES = cli.define_count("num_images", 0, "take this many, always the same; 0 for all", low=0)
+NEIGHBOURS = cli.define_count("neighbours", 10_000, "images to keep in the file, for KID, precision and recall", low=0)
+OUT = cli.define_path("out", None, "the .npz to write", writes=".npz", replaces=False)
 flags.mark_flags_as_required(["dataset", "out"])
 
 
 def main():
     checks.neighbours(NEIGHBOURS.value, "--neighbours")
+    checks.reference_images(NUM_IMAGES.value, "--num_images")
     digits = DATASET.value == "digits"
     require(not digits or SPLIT.value == "train", "--split=validation: digits has training pictures alone")
     source = sources.digits() if digits else sources.prepared(Path(ROOT.value, DATASET.value), SPLIT.value)

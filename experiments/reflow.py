@@ -10,27 +10,23 @@ a halved student. Training starts from the run's weights only where it predicts 
 
 from pathlib import Path
 
-from absl import flags
-
 import cfg_jax
 from cfg_jax import checks
 from cfg_jax.errors import InputError
-from cfg_jax.files import check_directory
 from cfg_jax.sampling import pairs
 from cfg_jax.training import students, trainer
 from experiments.helpers import cli
 
-RUN = flags.DEFINE_string("run", None, "run directory or export whose ODE makes the pairs", required=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of the new run, with its pairs", required=True)
-W = flags.DEFINE_float("w", 0.0, "guidance weight of the pairs")
-PAIRS = flags.DEFINE_integer("pairs", 4000, "how many", lower_bound=2)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 16, "Heun's steps of the ODE", lower_bound=1, upper_bound=checks.MAX_T)
+RUN = cli.define_path("run", None, "run directory or export whose ODE makes the pairs", hub=True, required=True)
+WORKDIR = cli.define_path("workdir", None, "directory of the new run, with its pairs", writes="run", required=True)
+W = cli.define_float("w", 0.0, "guidance weight of the pairs")
+PAIRS = cli.define_count("pairs", 4000, "how many", low=2)
+NUM_STEPS = cli.define_count("num_steps", 16, "Heun's steps of the ODE", high=checks.MAX_T)
 SEED = cli.define_seed("of the pairs and of the training")
 cli.define_training()
 
 
 def main() -> None:
-    check_directory(WORKDIR.value, "run")
     model = cfg_jax.load(RUN.value)
     pairs.check(model, W.value)
     asked = PAIRS.value, W.value, NUM_STEPS.value, SEED.value

@@ -8,7 +8,7 @@ from absl import flags
 from cfg_jax.sweep import report
 from experiments.helpers import cli
 
-SWEEP = flags.DEFINE_string("sweep", None, "directory that experiments.sweep wrote")
+SWEEP = cli.define_path("sweep", None, "directory that experiments.sweep wrote")
 flags.mark_flags_as_required(["sweep"])
 
 

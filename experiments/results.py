@@ -13,16 +13,16 @@ from absl import flags
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.files import check_directory, check_output, read_json, write_atomic, write_json
+from cfg_jax.files import check_output, read_json, write_atomic, write_json
 from cfg_jax.sweep import report
-from cfg_jax.text import markdown
+from cfg_jax.text import escaped, markdown
 from cfg_jax.training import records
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
-SWEEP = flags.DEFINE_string("sweep", None, "directory with cells of experiments.paper or experiments.sweep")
-RUNS = flags.DEFINE_string("runs", "runs", "directory with the runs that were scored")
-OUT = flags.DEFINE_string("out", None, "directory to write")
+SWEEP = cli.define_path("sweep", None, "directory with cells of experiments.paper or experiments.sweep")
+RUNS = cli.define_path("runs", "runs", "directory with the runs that were scored")
+OUT = cli.define_path("out", None, "directory to write", writes="page")
 flags.mark_flags_as_required(["config", "sweep", "out"])
 COPIED = (
     "results.csv", "curves.png", "curves.svg", "curves_T.png", "curves_T.svg", "samples.png", "config.json",
@@ -31,7 +31,6 @@ COPIED = (
 
 def main():
     out, sweep, runs = Path(OUT.value), Path(SWEEP.value), Path(RUNS.value)
-    check_directory(out, "page")
     for name in ("README.md", "runs.json", *COPIED):
         check_output(out / name, Path(name).suffix, page=out / "README.md")
     text = report.write(sweep)
@@ -94,10 +93,10 @@ def page(title, text, rows, runs, card, config):
     first, shape = next(iter(runs.values())), "x".join(map(str, card["image_shape"]))
     seconds, images = sum(row["seconds"] for row in rows), sum(row["N"] for row in rows)
     parts = [
-        f"# {title}\n",
+        f"# {escaped(title)}\n",
         f"    {command(config, sorted({row['seed'] for row in rows}))}\n",
-        f"Data: {card['name']} ({card['source']}), {card['counts']['train']:,} training pictures of {shape}, resize "
-        f"{card['resize']}, card {card['digest']}.\n",
+        f"Data: {escaped(card['name'])} ({escaped(card['source'])}), {card['counts']['train']:,} training pictures of "
+        f"{shape}, resize {card['resize']}, card {card['digest']}.\n",
         f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
         f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "
         f"{first['code']}. Hours of training are of its steps alone.\n",

@@ -11,9 +11,9 @@ from absl import flags
 import cfg_jax
 from cfg_jax import checks, images
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import check_output, write_npz
+from cfg_jax.files import write_npz
 from cfg_jax.models import network
-from cfg_jax.sampling.model import Guides, load_classifier, run_and_step
+from cfg_jax.sampling.model import Guides, changed, load_classifier, run_and_step
 from experiments.helpers import cli
 
 RUN = cli.define_run()
@@ -21,40 +21,39 @@ LABELS = cli.define_numbers("labels", None, "classes, with commas between them; 
 UNLABELLED = 8  # images of a model without classes
 W = cli.define_numbers("w", "0", "guidance weight of the paper (s = 1 + w); -1: unconditional; several: a column each")
 SEED = cli.define_seed("image i is a function of (seed, i), its label and w")
-NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T; default: the run's config.sampler.num_steps")
-STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest")
+NUM_STEPS = cli.define_count("num_steps", None, "T; default: the run's config.sampler.num_steps", high=checks.MAX_T)
+STEP = cli.define_count("step", None, "checkpoint; default: the newest", low=0)
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "averaged or raw")
 EMA = cli.define_ema()
 DTYPE = flags.DEFINE_enum("dtype", None, network.DTYPES, "of the network's body; default: what it was trained in")
 GUIDE = cli.define_guide()
-CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "a noisy-image classifier's run, to guide by its gradient")
+CLASSIFIER_RUN = cli.define_path("classifier_run", None, "a noisy-image classifier's run, to guide by its gradient")
 SET = flags.DEFINE_multi_string(
     "set", [], "FIELD=VALUE of the sampler or the guidance, such as sampler=ddim, v=0.1, guidance=apg; may be repeated"
 )
-CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "how many times the gradient is added")
-OUT = flags.DEFINE_string("out", "samples.png", "PNG to write")
-NPZ = flags.DEFINE_string("npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels) for ADM's evaluator")
+CLASSIFIER_SCALE = cli.define_float("classifier_scale", 1.0, "how many times the gradient is added")
+OUT = cli.define_path("out", "samples.png", "PNG to write", writes=".png")
+NPZ = cli.define_path(
+    "npz", None, "also write arr_0 (uint8 [N, H, W, C]) and arr_1 (labels) for ADM's evaluator", writes=".npz"
+)
 
 
 def main() -> None:
-    check_output(OUT.value, ".png")
-    if NPZ.value:
-        check_output(NPZ.value, ".npz", flag="--npz", reads=[OUT.value])
     ws = W.value
-    checks.finite(CLASSIFIER_SCALE.value, "--classifier_scale")
     model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
     classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes
     labels = LABELS.value or [*range(num_classes)] or [0] * UNLABELLED
     remedy = f"leave --labels out for {UNLABELLED} images, or give a 0 for each"
-    text = f"--labels={','.join(map(str, labels))}"
+    text = f"--labels={cli.listed(labels)}"
     require(num_classes or not any(labels), f"{text}: the model was trained without classes: {remedy}")
     if NPZ.value and len(ws) > 1:
         raise InputError("--npz holds the images of one w: give --w one value")
     uncond = cfg_jax.load(*run_and_step(GUIDE.value), dtype=DTYPE.value) if GUIDE.value else None
     guides = Guides(uncond, classifier, CLASSIFIER_SCALE.value)
-    settings = dict(map(setting, SET.value))
-    columns = [model.sample(labels, w, NUM_STEPS.value, SEED.value, guides=guides, **settings) for w in ws]
+    settings = {"num_steps": NUM_STEPS.value} | dict(map(setting, SET.value))
+    changed(model.config, settings)  # which knows the names of settings: labels, w and seed are none
+    columns = [model.sample(labels, w, seed=SEED.value, guides=guides, **settings) for w in ws]
     rows = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
     images.save_png(OUT.value, images.grid(rows, columns=len(ws)))
     scale = f", classifier scale {CLASSIFIER_SCALE.value:g}" if classifier else ""

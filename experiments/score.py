@@ -14,29 +14,27 @@ from cfg_jax.errors import require
 from cfg_jax.evaluation import measure, moments, references, samples
 from cfg_jax.evaluation.classifiers import GivenClassifier
 from cfg_jax.evaluation.features import Features, InceptionFeatures
-from cfg_jax.files import MARKED, check_output, write_json
+from cfg_jax.files import MARKED, write_json
 from cfg_jax.progress import progress
 from cfg_jax.sampling.draw import check_labels
 from cfg_jax.sampling.model import load_classifier
 from experiments.helpers import cli
 
-SAMPLES = flags.DEFINE_string("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
-REFERENCE = flags.DEFINE_string("reference", None, "the statistics or pictures to score against")
-INCEPTION = flags.DEFINE_string("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
-CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "a noisy-image classifier, for the accuracy by labels")
-SPLITS = flags.DEFINE_integer("splits", 10, "the parts of IS", lower_bound=1)
-NEIGHBOURS = flags.DEFINE_integer(
-    "neighbours", 10_000, "reference pictures for KID, precision and recall; 0 for none", lower_bound=0
+SAMPLES = cli.define_path("samples", None, ".npz with arr_0 uint8 [N, H, W, C] (and arr_1 labels), or an .npy")
+REFERENCE = cli.define_path("reference", None, "the statistics or pictures to score against")
+INCEPTION = cli.define_path("inception", "data/inception.npz", "weights, by experiments.fetch_inception")
+CLASSIFIER_RUN = cli.define_path("classifier_run", None, "a noisy-image classifier, for the accuracy by labels")
+SPLITS = cli.define_count("splits", 10, "the parts of IS")
+NEIGHBOURS = cli.define_count(
+    "neighbours", 10_000, "reference pictures for KID, precision and recall; 0 for none", low=0
 )
-BOOTSTRAP = flags.DEFINE_integer("bootstrap", 0, "resamples of the images, for standard errors", lower_bound=0)
+BOOTSTRAP = cli.define_count("bootstrap", 0, "resamples of the images, for standard errors", low=0)
 DEVICE = flags.DEFINE_bool("other_device", False, "score against a reference made on another kind of device")
-OUT = flags.DEFINE_string("out", None, "also write the scores, as JSON")
+OUT = cli.define_path("out", None, "also write the scores, as JSON", writes=".json")
 flags.mark_flags_as_required(["samples", "reference"])
 
 
 def main():
-    if OUT.value:
-        check_output(OUT.value, ".json")
     checks.neighbours(NEIGHBOURS.value, "--neighbours")
     require(BOOTSTRAP.value != 1, "--bootstrap=1 gives no spread: give 0 for none, or 2 and more")
     given = samples.load(SAMPLES.value)

@@ -15,13 +15,13 @@ from cfg_jax.sweep.run import sweep
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
-RUNS = flags.DEFINE_list("runs", None, "run directories, separated by commas")
-W = flags.DEFINE_string("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
-WORKDIR = flags.DEFINE_string("workdir", None, "directory for cells/ and the report")
+RUNS = cli.define_path("runs", None, "run directories, separated by commas", hub=True, many=True)
+W = cli.define_numbers("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
+WORKDIR = cli.define_path("workdir", None, "directory for cells/ and the report", writes="sweep")
 VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the guidance, or eval.seed; may be repeated")
 GUIDE = cli.define_guide()
 EMA = cli.define_ema()
-CLASSIFIER_RUN = flags.DEFINE_string("classifier_run", None, "noisy-image classifier to guide by; w is its scale")
+CLASSIFIER_RUN = cli.define_path("classifier_run", None, "noisy-image classifier to guide by; w is its scale")
 DTYPE = flags.DEFINE_enum("dtype", None, network.DTYPES, "dtype of the networks' bodies; default: as trained")
 NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, in the format of ADM's evaluator")
 OTHER = flags.DEFINE_bool("other_reference", False, "score against config.data even if trained on another set")
@@ -31,7 +31,7 @@ flags.mark_flags_as_required(["config", "runs", "workdir"])
 
 def main():
     config = CONFIG.value
-    ws = cli.numbers(W.value, float, "w") if W.value else config.eval.w
+    ws = W.value or config.eval.w
     sweep(
         config, RUNS.value, ws, WORKDIR.value, vary=varied(config), guide=GUIDE.value,
         classifier_run=CLASSIFIER_RUN.value, dtype=DTYPE.value, ema=EMA.value, other_reference=OTHER.value,

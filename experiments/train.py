@@ -12,7 +12,9 @@ from cfg_jax.training import trainer
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "run directory, with checkpoints/, metrics.jsonl", required=True)
+WORKDIR = cli.define_path(
+    "workdir", None, "run directory, with checkpoints/, metrics.jsonl", writes="run", required=True
+)
 WANDB = flags.DEFINE_string("wandb", None, "project of Weights & Biases to log to as well, by the extra cfg_jax[wandb]")
 cli.define_hosts()
 

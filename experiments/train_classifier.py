@@ -5,14 +5,14 @@ python -m experiments.train_classifier --config=configs/digits.py --workdir=runs
 It stops, saves and continues as experiments.train does. --config.logsnr_min=15 trains it on nearly noise-free images.
 """
 
-from absl import flags
-
 from cfg_jax.models.unet import Encoder
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl", required=True)
+WORKDIR = cli.define_path(
+    "workdir", None, "run directory: config.json, checkpoints/, metrics.jsonl", writes="run", required=True
+)
 cli.define_hosts()
 
 

@@ -75,10 +75,14 @@ class Model:
         classifier. Raises InputError for a label, w, seed or setting out of range, and for one that has no effect.
         """
         pinned.check_seed(seed)
+        whole = batch_size is None or (hasattr(batch_size, "__index__") and batch_size >= 1)
+        require(whole, f"batch_size={batch_size} must be a whole number of at least 1")
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}
         fixed = {"guided": ("guidance",), "halved": ("guidance", "sampler")}.get(self.config.teacher.how, ())
         if own := values.keys() & fixed:
             raise InputError(f"{' and '.join(own)} of your own: a student takes w itself, a halved one its own steps")
+        for name, value in values.items():
+            require(hasattr(value, "init"), f"{name}={value!r} is neither a name nor a {name} of your own")
         check_effect(values, settings, w)
         config = changed(self.config, settings | ({} if num_steps is None else {"num_steps": num_steps}))
         labels = draw.check_labels(labels, config.data.num_classes)
@@ -87,7 +91,10 @@ class Model:
         asked.student_walk(self.config, config.sampler)
         if own_rule is not None:
             config.guidance.name, w = direction_of(own_rule, self.image_shape)
-        w = np.asarray(0.0 if w is None else w, np.float32)
+        try:
+            w = np.asarray(0.0 if w is None else w, np.float32)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"w={w!r} is no number, and no list of them") from error
         if w.ndim and w.shape != labels.shape:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
@@ -278,6 +285,7 @@ def changed(config: ConfigDict, settings: dict) -> ConfigDict:
             raise InputError(f"{name} is no setting of sampling: {meant}choose from {', '.join(sorted(known))}")
         if value is not None:
             group, _, field = known[name].partition(".")
+            value = value.item() if isinstance(value, np.generic) else value
             try:
                 getattr(config, group)[field] = value
             except TypeError as error:

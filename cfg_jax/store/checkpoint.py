@@ -185,6 +185,8 @@ def damage(path: Path, item: str = "") -> str | None:
     Each file must be in the list of digests and have its digest. Checkpoints of older versions may have no list: only
     whether there is anything in them is checked.
     """
+    if int(path.name) >= 2**31:
+        return "no run takes so many steps"
     there = {name for name in item_files(path) if name.startswith(item)}
     if not there:
         return "there is nothing in it"
@@ -234,7 +236,7 @@ def latest(run_dir: str | Path) -> int:
 
 def _steps(directory):
     """Return the steps of finished checkpoints. One that is being written has another name."""
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isascii() and path.name.isdecimal())
 
 
 def _of_jax(error):

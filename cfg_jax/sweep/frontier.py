@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from cfg_jax import plots
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.claims import OPEN, REFUTED, SUPPORTED, UNTESTED, Claim, Curve, Difference
-from cfg_jax.text import markdown
+from cfg_jax.text import escaped, markdown
 
 Rows = dict[str, list[dict]]  # {training run: [row of each strength]}
 SCORES = ("fid", "is", "precision", "recall", "variety", "saturated")
@@ -154,7 +154,7 @@ def table(curves: dict[str, Rows], baseline: str) -> str:
 
 
 def claims_text(judged: list[Claim]) -> str:
-    return "\n".join(f"- {c.text}: **{c.verdict}**. {c.figure}." for c in judged) + "\n"
+    return "\n".join(f"- {c.text}: **{c.verdict}**. {escaped(c.figure)}." for c in judged) + "\n"
 
 
 @plots.styled

@@ -18,7 +18,7 @@ from cfg_jax.errors import require
 from cfg_jax.files import write_atomic
 from cfg_jax.images import GAP, mosaic, read_png, save_png
 from cfg_jax.sweep import claims, read, spec
-from cfg_jax.text import markdown, short
+from cfg_jax.text import cell, escaped, markdown, short
 
 
 def write(workdir: str | Path) -> str:
@@ -73,7 +73,7 @@ def results_csv(rows: list[dict]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, restval="")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({field: cell(value) for field, value in line.items()} for line in lines)
     return out.getvalue()
 
 
@@ -99,7 +99,7 @@ def table(rows: list[dict]) -> str:
         lines.append(line)
     platforms = sorted({row.get("platform") or "unknown" for row in rows})
     mixed = f" Features of some cells were made on {', of others on '.join(platforms)}." if len(platforms) > 1 else ""
-    return f"{markdown(lines)}\n{note(rows[0])}{mixed}\n"
+    return f"{markdown(lines)}\n{escaped(note(rows[0]) + mixed)}\n"
 
 
 def cell_text(row: dict, name: str, best: float) -> str:
@@ -144,10 +144,8 @@ def _in_brackets(fields):
 def unsteady(rows: list[dict]) -> str:
     """Return a line for each run that had steps with a gradient that was not finite."""
     runs = {row["run"]: row for row in rows if row.get("skipped_steps") or row.get("rollbacks")}
-    line = (
-        "{run}: {skipped_steps} of {step} steps were skipped, their gradient was not finite; rollbacks: {rollbacks}.\n"
-    )
-    return "".join(line.format(**row) for row in runs.values())
+    line = "{run}: {skipped_steps} of {step} steps were skipped, their gradient was not finite; rollbacks: {rollbacks}."
+    return "".join(escaped(line.format(**row)) + "\n" for row in runs.values())
 
 
 def other_scores(row: dict) -> list[str]:
@@ -164,7 +162,7 @@ def more_scores(rows: list[dict]) -> str:
 
 
 def claims_text(judged: list[claims.Claim]) -> str:
-    lines = [f"{i}. {c.text}: **{c.verdict}**. {c.figure}." for i, c in enumerate(judged, 1)]
+    lines = [f"{i}. {c.text}: **{c.verdict}**. {escaped(c.figure)}." for i, c in enumerate(judged, 1)]
     return "The paper's claims, on this run:\n\n" + "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from cfg_jax import config as configs
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
+from cfg_jax.files import digest
 from cfg_jax.models import build, network
 from cfg_jax.text import short
 
@@ -35,6 +36,7 @@ REFERENCE_FIELDS = {
 }  # fmt: skip
 # fields of a row that depend on the kind of device
 DEVICE_FIELDS = ("features", "platform", "precision", "reference", "reference_platform", "reference_precision")
+LONGEST = 236  # bytes of a cell's name: file systems take 255, with .json and what a temporary file has
 EVAL_FIELDS = ("labels", "splits", "bootstrap", "neighbours", "quantize")
 
 
@@ -131,7 +133,10 @@ def cell_path(workdir: Path, row: dict) -> Path:
     parts += [rule] if rule != PAPER else []
     parts += [row["dtype"]] if other_dtype(row) else []
     parts += [row["weights"].replace(" ", "")] if row.get("weights", "ema") != "ema" else []
-    return workdir / "cells" / f"{'_'.join(parts)}_w{row['w']:.12g}.json"
+    name = f"{'_'.join(parts)}_w{row['w']:.12g}"
+    if len(name.encode()) > LONGEST:  # more than a file system takes; the digest tells such names apart
+        name = f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{digest(name)}"
+    return workdir / "cells" / f"{name}.json"
 
 
 def _in_name(fields):

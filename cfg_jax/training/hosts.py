@@ -44,11 +44,14 @@ def join(
     given = (coordinator, num_processes, process_id)
     if given != (None, None, None):
         host, _, port = (coordinator or "").rpartition(":")
-        if not (host and port.isdigit()) or num_processes is None or process_id is None or process_id >= num_processes:
+        there = host and port.isdecimal() and 0 < int(port) < 65536
+        if not there or num_processes is None or process_id is None or process_id >= num_processes:
             raise InputError(
                 f"--coordinator={coordinator}, --num_processes={num_processes}, --process_id={process_id}: give all "
                 "three, host:port of process 0, their number, and this one's from 0"
             )
+        if process_id == 0:  # jax would end the process, at times by a signal
+            check_port_is_free(int(port), coordinator)
     # alone, jax would take the first of its GPUs only; and where it has begun, as in a notebook, it is too late
     elif os.environ.get("SLURM_NTASKS") == "1" or xla_bridge.backends_are_initialized():
         return
@@ -73,6 +76,16 @@ def join(
         names = watch(lost_after)
         if jax.process_index() == 0:
             log.info("%d processes: %s", len(names), ", ".join(names))
+
+
+def check_port_is_free(port: int, coordinator: str | None) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            taken = f"port {port} cannot be taken ({error.strerror})"
+            raise InputError(f"--coordinator={coordinator}: {taken}: give another") from error
 
 
 def coordinator_client() -> Any:

@@ -29,10 +29,10 @@ CONFIG = cli.define_config()
 PROGRAMS = ("training", "sampling", "features")
 TARGETS = flags.DEFINE_multi_string("target", None, f"what to compile for, as {targets.EXAMPLES}; may be repeated")
 PARTS = flags.DEFINE_multi_enum("program", ["training", "sampling"], PROGRAMS, "what to compile; may be repeated")
-FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images a device in a call of Inception", lower_bound=1)
+FEATURES_BATCH = cli.define_count("features_batch", 64, "images a device in a call of Inception")
 FIT = flags.DEFINE_bool("fit", False, "look for settings that fit, and for the largest batch that does")
-OUT = flags.DEFINE_string("out", "runs/compile.md", "Markdown to write, and JSON of the same name")
-TEXT = flags.DEFINE_string("text", None, "a folder to write the compiled programs' text to")
+OUT = cli.define_path("out", "runs/compile.md", "Markdown to write, and JSON of the same name", writes=".md")
+TEXT = cli.define_path("text", None, "a folder to write the compiled programs' text to", writes="directory")
 flags.mark_flags_as_required(["config", "target"])
 log = logging.getLogger(__name__)
 STEP, NEAR, TRIES = 8, 1 / 16, 6  # of the largest batch a device: what it is a multiple of, its precision, and tries
@@ -41,7 +41,6 @@ Row = dict[str, Any]
 
 def main() -> None:
     out, config = Path(OUT.value), CONFIG.value
-    check_output(out, ".md")
     check_output(out.with_suffix(".json"), ".json", page=out)
     checks.everything(config)
     if config.teacher.how:

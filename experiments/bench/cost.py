@@ -15,8 +15,11 @@ from cfg_jax.text import markdown
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-COMPILED = flags.DEFINE_multi_string("compiled", [], "JSON of experiments.bench.compile; may be repeated")
-MODELS = flags.DEFINE_integer("models", 3, "p_uncond values of the table", lower_bound=1)
+COMPILED = flags.DEFINE_multi(
+    cli.Paths(hub=False, many=False), flags.ArgumentSerializer(), "compiled", [],
+    "JSON of experiments.bench.compile; may be repeated",
+)  # fmt: skip
+MODELS = cli.define_count("models", 3, "p_uncond values of the table")
 PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
 
 

@@ -13,13 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.nn import dot_product_attention
 from ml_collections import ConfigDict
 
 from cfg_jax import checks, images, meshes, pinned
 from cfg_jax.diffusion.guidance import Guidance
-from cfg_jax.files import check_output, write_atomic
+from cfg_jax.files import write_atomic
 from cfg_jax.models import build
 from cfg_jax.perf import estimate, kernels
 from cfg_jax.sampling import draw
@@ -27,7 +26,7 @@ from cfg_jax.sweep import spec
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-OUT = flags.DEFINE_string("out", None, "also write what is printed")
+OUT = cli.define_path("out", None, "also write what is printed", writes=".md")
 
 BATCHES = (8, 16, 24)  # sizes; multiples of the devices of most machines
 LEVELS = 1  # grey levels: rounding may fall to either side
@@ -37,8 +36,6 @@ Outcome = tuple[bool | None, str]  # whether a check passes, None where it canno
 
 
 def main() -> None:
-    if OUT.value:
-        check_output(OUT.value, ".md")
     config = CONFIG.value
     checks.everything(config)
     params = filled(config)

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from scipy import linalg
 from scipy.spatial.distance import cdist
 
@@ -26,22 +25,21 @@ from cfg_jax.evaluation.features import Extracted, Features, InceptionFeatures
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.evaluation.references import Reference
 from cfg_jax.evaluation.scores import Name
-from cfg_jax.files import check_output, write_atomic, write_npz
+from cfg_jax.files import write_atomic, write_npz
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
 from cfg_jax.text import markdown
 from experiments.helpers import cli
 from experiments.helpers.inception_state import images_of, random_weights
 
-OUT = flags.DEFINE_string("out", "docs/parity.md", "the table to write")
-WEIGHTS = flags.DEFINE_string("weights", None, "the published .pth; default: random ones")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 240, "a set, end to end", lower_bound=20)
-SIZE = flags.DEFINE_integer("size", 32, "side of the images, end to end", lower_bound=8)
+OUT = cli.define_path("out", "docs/parity.md", "the table to write", writes=".md")
+WEIGHTS = cli.define_path("weights", None, "the published .pth; default: random ones")
+NUM_IMAGES = cli.define_count("num_images", 240, "a set, end to end", low=20)
+SIZE = cli.define_count("size", 32, "side of the images, end to end", low=8)
 PEER, PLAIN = "torch-fidelity", "ADM's formula by scipy"
 
 
 def main() -> None:
-    check_output(OUT.value, ".md")
     if importlib.util.find_spec("torch_fidelity") is None:
         raise InputError("torch-fidelity is not installed: python -m pip install torch torchvision torch-fidelity")
     import torch

@@ -36,13 +36,15 @@ from cfg_jax.text import markdown
 from experiments.helpers import cli
 
 CONFIG = cli.define_config()
-OURS = flags.DEFINE_string("ours", None, "in place of --config: what experiments.bench.speed wrote of one")
-OUT = flags.DEFINE_string("out", "runs/benchmark-peers.json", "JSON to write; the table is the same name's .md")
-GUIDED_DIFFUSION = flags.DEFINE_string("guided_diffusion", None, "a clone of openai/guided-diffusion")
-EDM = flags.DEFINE_string("edm", None, "a clone of NVlabs/edm")
+OURS = cli.define_path("ours", None, "in place of --config: what experiments.bench.speed wrote of one")
+OUT = cli.define_path(
+    "out", "runs/benchmark-peers.json", "JSON to write; the table is the same name's .md", writes=".json"
+)
+GUIDED_DIFFUSION = cli.define_path("guided_diffusion", None, "a clone of openai/guided-diffusion")
+EDM = cli.define_path("edm", None, "a clone of NVlabs/edm")
 TUNED = flags.DEFINE_bool("tuned", False, "channels last and torch.compile")
-REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
-FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
+REPEATS = cli.define_count("repeats", 5, "timed calls after the first")
+FEATURES_BATCH = cli.define_count("features_batch", 64, "images in a call of Inception")
 
 
 def main() -> None:

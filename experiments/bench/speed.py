@@ -10,23 +10,24 @@ from absl import flags
 
 from cfg_jax import __version__, checks, meshes
 from cfg_jax import config as configs
-from cfg_jax.files import MARKED, check_output, write_json
+from cfg_jax.files import MARKED, write_json
 from cfg_jax.perf import cost, estimate, timing
 from experiments.helpers import cli
 
 CONFIG = cli.define_config(required=True)
-OUT = flags.DEFINE_string("out", "runs/benchmark.json", "JSON to write")
-REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls after the first", lower_bound=1)
-FEATURES_BATCH = flags.DEFINE_integer("features_batch", 64, "images in a call of Inception", lower_bound=1)
-PEAK = flags.DEFINE_float("peak_tflops", None, "of one device, for MFU; default: the vendor's bf16 figure if known")
+OUT = cli.define_path("out", "runs/benchmark.json", "JSON to write", writes=".json")
+REPEATS = cli.define_count("repeats", 5, "timed calls after the first")
+FEATURES_BATCH = cli.define_count("features_batch", 64, "images in a call of Inception")
+PEAK = cli.define_float(
+    "peak_tflops", None, "of one device, for MFU; default: the vendor's bf16 figure if known", low=1e-6
+)
 KINDS = ["training", "sampling", "features"]
 PARTS = flags.DEFINE_multi_enum("part", KINDS, KINDS, "what to time; may be repeated")
 KEPT = flags.DEFINE_bool("keep_compiled", False, "for the commands that follow; compile_s may then be a read from disk")
-COMPILED = flags.DEFINE_string("compiled", None, "JSON of experiments.bench.compile, to print its estimate as well")
+COMPILED = cli.define_path("compiled", None, "JSON of experiments.bench.compile, to print its estimate as well")
 
 
 def main() -> None:
-    check_output(OUT.value, ".json")
     config = CONFIG.value
     checks.everything(config)
     estimates = estimate.rows_of(COMPILED.value) if COMPILED.value else []

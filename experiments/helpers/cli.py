@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import absl.logging
 import jax
@@ -26,18 +26,26 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from cfg_jax import config as configs
-from cfg_jax import pinned
-from cfg_jax.errors import InputError
+from cfg_jax import files, pinned
+from cfg_jax.errors import InputError, require
+from cfg_jax.store.hub import SCHEME
+from cfg_jax.text import CONTROL, plain, short
 from cfg_jax.training import hosts, stop
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help shows flags defined here as the command's
 GO_ON = "the same command goes on from here"
+MOST = 10_000_000  # of what a flag counts, unless it says otherwise
+# the fields of a config that are paths; hf:// is one of the first two
+PATHS = ("init_from", "teacher.run", "data.root", "eval.inception", "eval.reference", "eval.classifier")
 
 
 def define_config(default: str | None = None, required: bool = False) -> flags.FlagHolder:
     """Define --config=FILE and --config.FIELD=VALUE. They are checked here, where config_flags reads sys.argv."""
     try:
+        for i, argument in enumerate(sys.argv):
+            if re.match("--?config=~", argument):
+                sys.argv[i] = "--config=" + os.path.expanduser(argument.partition("=")[2])
         check_config_flags(sys.argv, default)
         words = "a file under configs/; --config.FIELD=VALUE sets a field"
         config = config_flags.DEFINE_config_file("config", default, words)
@@ -63,47 +71,138 @@ def command_line(name: str) -> str:
     return " ".join([f"python -m experiments.{name}", *map(shlex.quote, sys.argv[1:])])
 
 
+class Numbers(flags.ArgumentParser):
+    """Reads one number, or several with commas between them. All are finite and lie in [low, high]."""
+
+    def __init__(self, kind: type, low: float, high: float, many: bool) -> None:
+        self.kind, self.low, self.high, self.many = kind, low, high, many
+
+    def parse(self, argument: Any) -> Any:
+        values = finite_numbers(str(argument), self.kind)
+        for value in np.ravel(values):
+            if not self.low <= value <= self.high:
+                side = f"below {self.low:g}" if value < self.low else f"above {self.high:g}"
+                raise ValueError(f"{short(value)} is {side}")
+        if not self.many and len(values) > 1:
+            raise ValueError("give one number")
+        return values if self.many else values[0]
+
+
+def define_count(name: str, default: int | None, help: str, low: int = 1, high: int = MOST) -> flags.FlagHolder:
+    """Define a flag of a whole number in [low, high]."""
+    return flags.DEFINE(Numbers(int, low, high, many=False), name, default, help, serializer=flags.ArgumentSerializer())
+
+
+def define_float(name: str, default: float | None, help: str, low: float = -1e6, high: float = 1e6) -> flags.FlagHolder:
+    """Define a flag of a number in [low, high]."""
+    return flags.DEFINE(
+        Numbers(float, low, high, many=False), name, default, help, serializer=flags.ArgumentSerializer()
+    )
+
+
 def define_numbers(
     name: str, default: str | None, help: str, kind: type = float, low: float = -1e6, high: float = 1e6
 ) -> flags.FlagHolder:
-    """Define a flag of numbers with commas between them. Its value is a list; each number lies in [low, high]."""
+    """Define a flag of numbers in [low, high], with commas between them. Its value is a list.
 
-    class Numbers(flags.ArgumentParser):
-        def parse(self, argument: str) -> list[Any]:
-            values = finite_numbers(argument, kind)
-            for value in values:
-                if not low <= value <= high:
-                    raise ValueError(f"{value} is {f'below {low:g}' if value < low else f'above {high:g}'}")
-            return values
+    With kind=tuple, "0:2,1:1" is [(0.0, 2.0), (1.0, 1.0)].
+    """
+    return flags.DEFINE(
+        Numbers(kind, low, high, many=True), name, default, help, serializer=flags.CsvListSerializer(",")
+    )
 
-    return flags.DEFINE(Numbers(), name, default, help, serializer=flags.CsvListSerializer(","))
+
+class Paths(flags.ArgumentParser):
+    """Reads a path, or several with commas between them, as local_path does."""
+
+    def __init__(self, hub: bool, many: bool) -> None:
+        self.hub, self.many = hub, many
+
+    def parse(self, argument: Any) -> Any:
+        parts = argument.split(",") if self.many and isinstance(argument, str) else argument
+        return [local_path(part, self.hub) for part in parts] if self.many else local_path(parts, self.hub)
+
+
+def define_path(
+    name: str, default: Any, help: str, *, writes: str | None = None, replaces: bool = True, hub: bool = False,
+    many: bool = False, required: bool = False,
+) -> flags.FlagHolder:  # fmt: skip
+    """Define a flag of a path, or of several with commas between them, whose value is a list then.
+
+    writes: what the command writes there, which is checked as the flags are read: the kind of a file, such as ".png",
+    "run" or another kind of files.KINDS, or "directory". replaces: False where the command itself says which file it
+    may replace. hub: whether hf:// names a model of the Hugging Face Hub.
+    """
+    path = flags.DEFINE(
+        Paths(hub, many), name, default, help, required=required,
+        serializer=flags.CsvListSerializer(",") if many else flags.ArgumentSerializer(),
+    )  # fmt: skip
+    if writes:
+        flags.register_validator(path, lambda value: value is None or may_write(name, value, writes, replaces))
+    return path
+
+
+def may_write(name: str, path: str, kind: str, replaces: bool) -> bool:
+    """Raise InputError where a command may not write this kind of file or directory at the path of a flag."""
+    what = f"--{name}={path}"
+    if not kind.startswith("."):
+        require(os.path.isdir(path) or not os.path.exists(path), f"{what} is a file: name a directory")
+        if kind in files.KINDS:
+            files.check_directory(path, kind, what)
+        else:
+            files.check_writable(path, what)
+    elif replaces or not Path(path).is_file():
+        files.check_output(path, kind, flag=f"--{name}")
+    return True
+
+
+def local_path(text: str, hub: bool = False) -> str:
+    """Return a path of this machine, ~ as the home directory. hub: whether hf:// names a model of the hub.
+
+    Raises ValueError for another address, an unknown home directory, and no name at all.
+    """
+    if scheme := re.match(r"([A-Za-z][\w+.-]*)://", text):
+        if hub and scheme[0] == SCHEME:
+            return text
+        more = f", or name {SCHEME}OWNER/NAME" if hub else ""
+        raise ValueError(f"{scheme[0]} is no path of this machine: copy it to a disk, or mount it{more}")
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise ValueError("there is no such home directory: write the path out")
+    if not path:
+        raise ValueError("a path is empty")
+    return path
 
 
 def define_run() -> flags.FlagHolder:
     words = "run directory, exported file, or a name: pretrained, or hf://OWNER/NAME"
-    return flags.DEFINE_string("run", None, words, required=True)
+    return define_path("run", None, words, hub=True, required=True)
 
 
 def define_seed(about: str) -> flags.FlagHolder:
-    return flags.DEFINE_integer("seed", 0, about, lower_bound=0, upper_bound=2**31 - 1)
+    return define_count("seed", 0, about, low=0, high=2**31 - 1)
+
+
+def define_seeds(default: str | None, about: str) -> flags.FlagHolder:
+    return define_numbers("seeds", default, f"image seeds, {about}", int, 0, 2**31 - 1)
 
 
 def define_guide() -> flags.FlagHolder:
     """Define --guide, and --uncond_run, its older name."""
-    guide = flags.DEFINE_string("guide", None, "another run to take the unconditional eps from, RUN or RUN@STEP")
+    guide = define_path("guide", None, "another run to take the unconditional eps from, RUN or RUN@STEP", hub=True)
     flags.DEFINE_alias("uncond_run", "guide")
     return guide
 
 
 def define_ema() -> flags.FlagHolder:
     words = "length of an EMA, as a share of the steps, made of config.train.averages"
-    return flags.DEFINE_float("ema", None, words, lower_bound=0.01)
+    return define_float("ema", None, words, low=0.01, high=1)
 
 
 def define_training() -> None:
     """Define --train_steps and --learning_rate of a run whose config is another run's, for `training`."""
-    flags.DEFINE_integer("train_steps", None, "default: as many as that run", lower_bound=1)
-    flags.DEFINE_float("learning_rate", None, "default: that run's")
+    define_count("train_steps", None, "default: as many as that run", high=2**31 - 1)
+    define_float("learning_rate", None, "default: that run's", low=1e-12, high=1e3)
 
 
 def training(config: ConfigDict) -> ConfigDict:
@@ -116,10 +215,10 @@ def training(config: ConfigDict) -> ConfigDict:
 def define_hosts() -> None:
     """Define the flags by which a command's processes find each other where no cluster tells them."""
     flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Kubernetes, TPU pods need none of these")
-    flags.DEFINE_integer("num_processes", None, "how many there are", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, "which this one is, from 0", lower_bound=0)
-    flags.DEFINE_integer("init_timeout", 300, "seconds to wait for the others", lower_bound=1)
-    flags.DEFINE_integer("lost_after", 60, "seconds of silence after which a process counts as lost", lower_bound=2)
+    define_count("num_processes", None, "how many there are")
+    define_count("process_id", None, "which this one is, from 0", low=0)
+    define_count("init_timeout", 300, "seconds to wait for the others")
+    define_count("lost_after", 60, "seconds of silence after which a process counts as lost", low=2)
 
 
 def run(main: Callable[[], object], stopped: int = 130) -> None:
@@ -132,7 +231,7 @@ def run(main: Callable[[], object], stopped: int = 130) -> None:
 
     def end(message: str, status: int) -> NoReturn:
         with suppress(OSError):  # the terminal is gone
-            print(message, file=sys.stderr, flush=True)
+            print(plain(message), file=sys.stderr, flush=True)
             sys.stdout.flush()
         leave(status)
 
@@ -149,6 +248,7 @@ def run(main: Callable[[], object], stopped: int = 130) -> None:
             start_jax()
             main()
             hosts.leave()
+            sys.stdout.flush()
         except SystemExit:
             hosts.leave()
             raise
@@ -174,14 +274,47 @@ def run(main: Callable[[], object], stopped: int = 130) -> None:
             end(f"{str(error) or 'stopped'}; {GO_ON}", stopped)
         except Exception as error:
             if not hosts.watching():
+                if problem := no_devices():
+                    end(f"error: {problem}", 1)
                 raise
             traceback.print_exc()
             logging.getLogger("cfg_jax").warning("%s: looking which process is lost", type(error).__name__)
             time.sleep(2 * FLAGS.lost_after)  # ends sooner, in a line that names it
             raise
 
-    with pinned.pinned(), nullcontext() if alone else as_it_was():
+    with pinned.pinned(), nullcontext() if alone else as_it_was(), redirect_stdout(Printer(sys.stdout)):
         app.run(guarded, flags_parser=parse)
+
+
+class Printer:
+    """Standard output that shows control characters, such as those of a class's name, instead of sending them.
+
+    A character that the terminal's encoding has not is written as Python writes it, ± as \\xb1 in ASCII.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(plain(text).encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def no_devices() -> str:
+    """Return why jax finds no devices, "" where it finds some."""
+    try:
+        jax.devices()
+    except Exception as error:  # some have no text
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        why = str(error).partition("\n")[0] or type(error).__name__
+        return (
+            f"jax finds no devices with JAX_PLATFORMS={asked} ({why}): unset it, or install what it needs (README.md)"
+        )
+    return ""
 
 
 def owns_process(caller: FrameType) -> bool:
@@ -233,20 +366,38 @@ def parse(argv: list[str]) -> list[str]:
     except SystemExit:  # absl's --help ends with status 1
         sys.exit(0)
     for argument in argv[1:]:
+        if found := CONTROL.search(argument) or re.search(r"[\n\t]", argument):
+            fail(f"{argument.partition('=')[0]} has a control character, {found[0]!r}: leave it out")
         if empty := re.match(r"--?(\w+)=$", argument):  # an empty path would be the current directory
             fail(f"--{empty[1]} is empty: give it a value or leave it out")
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}: flags are given as --name=value")
+    if "config" in FLAGS and FLAGS.config:
+        localize(FLAGS.config)
     return rest
+
+
+def localize(config: ConfigDict) -> None:
+    """Read the paths of a config as those of flags are read."""
+    for field in PATHS:
+        *group, name = field.split(".")
+        section = config[group[0]] if group else config
+        if isinstance(section, ConfigDict) and isinstance(section.get(name), str) and section[name]:
+            try:
+                section[name] = local_path(section[name], hub=field in PATHS[:2])
+            except ValueError as error:
+                fail(f"config.{field}={section[name]}: {error}")
 
 
 def check_config_flags(argv: list[str], default: str | None) -> None:
     """End with an error that names the near ones for a config file that is missing, or a field that it has not."""
     fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in argv) if m]
     path = given("config", argv) or default
+    if any(re.match(r"--?config=$", argument) for argument in argv):
+        fail("--config is empty: give it a file, or leave it out")
     if not path:
         return
-    if not Path(path).is_file():  # config_flags' message is a page long
+    if not os.path.isfile(path):  # config_flags' message is a page long
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
     known = [*configs.flat(runpy.run_path(path)["get_config"]())]
@@ -274,6 +425,11 @@ def numbers(text: str, kind: type, flag: str) -> list[Any]:
         fail(f"--{flag}={text}: {error}")
 
 
+def listed(numbers: Iterable[Any]) -> str:
+    """Return numbers as a flag of define_numbers takes them: "0,0.5,1"."""
+    return ",".join(map(short, numbers))
+
+
 def finite_numbers(text: str, kind: type) -> list[Any]:
     """Read numbers as `numbers` does. Raise ValueError with what is wrong."""
     try:
@@ -286,18 +442,21 @@ def finite_numbers(text: str, kind: type) -> list[Any]:
 
 
 def fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {plain(message)}", file=sys.stderr)
     sys.exit(1)
 
 
 def start_jax() -> None:
     """Make a CPU's cores XLA devices, a power of two to divide batches; keep compiled programs; join the processes."""
+    cpus = os.environ.get("JAX_NUM_CPU_DEVICES", "1")
+    require(cpus.isdecimal() and int(cpus) > 0, f"JAX_NUM_CPU_DEVICES={cpus}: set a number above 0, or unset it")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a notebook has used jax before
             jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/cfg_jax/xla").expanduser()))
+    home = os.path.expanduser("~")  # "~" itself where the user has none
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home != "~":
+        jax.config.update("jax_compilation_cache_dir", str(Path(home, ".cache/cfg_jax/xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if "coordinator" in FLAGS:
         at = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
@@ -333,7 +492,7 @@ class Lines(logging.Handler):
             mark = f"\033[1;33m{mark}\033[0m"
         write = tqdm.write if terminal else print  # above a progress bar
         with suppress(OSError):  # the terminal or the pipe is gone: a run goes on to its save
-            write(f"{time.strftime('%H:%M:%S')} {mark}{record.getMessage()}", file=sys.stderr)
+            write(f"{time.strftime('%H:%M:%S')} {mark}{plain(record.getMessage())}", file=sys.stderr)
 
 
 def start_logging() -> None:

@@ -25,7 +25,7 @@ from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
-from cfg_jax.text import markdown
+from cfg_jax.text import escaped, markdown
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
@@ -35,13 +35,13 @@ BEGAN = time.perf_counter()
 
 def define_out(study: str) -> flags.FlagHolder:
     """Define --out of a study. What is there under the study's names is checked as the flags are read."""
-    out = flags.DEFINE_string("out", "runs/studies", "directory for the study's picture and table")
+    out = cli.define_path("out", "runs/studies", "directory for the study's picture and table", writes="directory")
     flags.register_validator(out, lambda directory: directory is None or check_names(Path(directory), study))
     return out
 
 
 def define_runs(about: str) -> flags.FlagHolder:
-    return flags.DEFINE_list("runs", None, f"training seeds of one {about}", required=True)
+    return cli.define_path("runs", None, f"training seeds of one {about}", hub=True, many=True, required=True)
 
 
 def check_names(out: Path, study: str) -> bool:
@@ -162,7 +162,8 @@ def write(
         few = Image.open(png).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a quarter of the bytes
         few.save(directory / f"{name}_{last}.png", optimize=True)
     title, seconds = f"{study}, {data}" if data else study, time.perf_counter() - BEGAN
-    text = f"# {title}\n\n    {cli.command_line(f'studies.{study}')}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
+    command = cli.command_line(f"studies.{study}")
+    text = f"# {escaped(title)}\n\n    {command}\n\n{about} It took {seconds:.0f} s.\n\n{table}"
     write_atomic(directory / f"{name}.md", text + "\n")
     print(text)
     print(f"\n{out}/{name}.md" + (f", {out}/{name}.png" if figure is not None else ""))

@@ -15,7 +15,7 @@ from cfg_jax.data import cards
 from cfg_jax.errors import InputError
 from cfg_jax.models import build, network
 from cfg_jax.store import weights
-from cfg_jax.text import markdown
+from cfg_jax.text import escaped, markdown
 
 LICENCES = {"MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # a data card's name: the hub's name
 TAGS = ["diffusion", "classifier-free-guidance", "image-generation", "jax", "flax"]
@@ -66,11 +66,11 @@ def card(
     elif not config.p_uncond:
         guidance, w = "it has no unconditional half: w must be 0.", 0.0
     text = TEXT.format(
-        config=config, name=path.stem, labels=labels, version=__version__, step=step, size=size, length=length,
+        config=config, name=escaped(path.stem), labels=labels, version=__version__, step=step, size=size, length=length,
         made=made, more=more,
         load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, w=w, guidance=guidance,
-        data=about(config.data, data, datasets), count=sum(a.size for a in jax.tree.leaves(params)), dtype=dtype,
-        digest=configs.digest(config), kind=summary.kind, network=summary.text,
+        data=escaped(about(config.data, data, datasets)), count=sum(a.size for a in jax.tree.leaves(params)),
+        dtype=dtype, digest=configs.digest(config), kind=summary.kind, network=summary.text,
         scores=(table(rows) + ROUNDED * rounded) if rows else UNSCORED,
     )  # fmt: skip
     index = {"license": license or (LICENCES.get(data.licence) if data else None) or "other"}

@@ -11,7 +11,7 @@ from cfg_jax.store.checkpoint import latest
 from experiments.helpers import cli
 
 if __name__ == "__main__":
-    run = Path(cli.given("workdir"))
+    run = Path(cli.local_path(cli.given("workdir")))
     step = latest(run)
     num_steps = configs.load(run / "config.json").train.num_steps if (run / "config.json").exists() else None
     print(f"{run}: step {step} of {num_steps}")

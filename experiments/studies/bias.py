@@ -8,7 +8,6 @@ Held-out pictures are as good as samples can be, so a larger distance at small N
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.data import sources
@@ -21,16 +20,18 @@ from cfg_jax.progress import progress
 from experiments.helpers import cli, gallery
 
 CONFIG = cli.define_config(required=True)
-COUNTS = cli.define_numbers("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures", int)
-DRAWS = flags.DEFINE_integer("draws", 5, "subsets of each number, for the spread", lower_bound=2)
-WORKDIR = flags.DEFINE_string("workdir", "runs/bias", "where the reference and the classifier are kept")
-OUT = flags.DEFINE_string("out", "docs/bias.png", "PNG to write; the plot as SVG and the numbers as JSON get its name")
+COUNTS = cli.define_numbers("counts", "100,200,500,1000,2000,5000,10000", "numbers of pictures", int, 2)
+DRAWS = cli.define_count("draws", 5, "subsets of each number, for the spread", low=2)
+WORKDIR = cli.define_path("workdir", "runs/bias", "where the reference and the classifier are kept", writes="directory")
+OUT = cli.define_path(
+    "out", "docs/bias.png", "PNG to write; the plot as SVG and the numbers as JSON get its name", writes=".png"
+)
 
 
 @plots.styled
 def main() -> None:
     out, counts = Path(OUT.value), COUNTS.value
-    for kind in (".png", ".svg", ".json"):
+    for kind in (".svg", ".json"):
         check_output(out.with_suffix(kind), kind)
     source, config = sources.load(CONFIG.value)
     held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")

@@ -8,8 +8,6 @@ python -m experiments.studies.capacity --config=configs/digits.py --out=runs/stu
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from cfg_jax import plots
 from cfg_jax.models.unet import check_name
 from cfg_jax.sweep import claims
@@ -21,8 +19,8 @@ CONFIG = cli.define_config(required=True)
 OUT = gallery.define_out("capacity")
 CHANNELS = cli.define_numbers("channels", "32,64", "config.model.channels", int, 1)
 P_UNCOND = cli.define_numbers("p_uncond", "0.1,0.2,0.5", "above 0; p_uncond = 0 is trained as well", low=1e-3)
-W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights, 0 among them")
-TUNED = flags.DEFINE_integer("tuned", 200, "steps of p_uncond = 0.1 that a model of p_uncond = 0 is tuned with")
+W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights, 0 among them", low=-1)
+TUNED = cli.define_count("tuned", 200, "steps of p_uncond = 0.1 that a model of p_uncond = 0 is tuned with")
 
 
 @plots.styled

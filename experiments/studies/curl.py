@@ -14,7 +14,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, process
@@ -26,9 +25,9 @@ from experiments.studies.fields import antisymmetric
 
 RUN = cli.define_run()
 LOGSNRS = cli.define_numbers("logsnrs", "-4,-2,0,2,4,6", "lambda, a row each")
-W = flags.DEFINE_float("w", 1.0, "of the guided eps in the last column")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "training pictures", lower_bound=2)
-PROBES = flags.DEFINE_integer("probes", 8, "random directions at each", lower_bound=1)
+W = cli.define_float("w", 1.0, "of the guided eps in the last column", low=-1)
+NUM_IMAGES = cli.define_count("num_images", 64, "training pictures", low=2)
+PROBES = cli.define_count("probes", 8, "random directions at each")
 OUT = gallery.define_out("curl")
 
 

@@ -9,7 +9,6 @@ python -m experiments.studies.dimension --out=runs/studies
 
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, samplers, schedule
@@ -18,9 +17,9 @@ from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("dimension")
 D = cli.define_numbers("D", "1,2,4,8,16,32,64,128,256,512", "dimensions", int, 1)
-W = flags.DEFINE_float("w", 1.0, "guidance weight")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 2000, "of one class", lower_bound=2)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 128, "T", lower_bound=2)
+W = cli.define_float("w", 1.0, "guidance weight", low=-1)
+NUM_SAMPLES = cli.define_count("num_samples", 2000, "of one class", low=2)
+NUM_STEPS = cli.define_count("num_steps", 128, "T", low=2)
 SPREAD = 2.0  # standard deviation of a class, in units of its mean's components
 MOST = 1024  # classes
 KINDS = {

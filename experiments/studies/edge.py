@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, process, samplers, schedule
@@ -19,10 +18,10 @@ from cfg_jax.models.mixture import Uniforms
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("edge")
-W = cli.define_numbers("w", "0,1,3,10", "guidance weights")
-ERROR = flags.DEFINE_float("error", 0.2, "size of an error of eps, smooth in z, gone where all is noise")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 4000, "of class 1", lower_bound=2)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 512, "T", lower_bound=2)
+W = cli.define_numbers("w", "0,1,3,10", "guidance weights", low=-1)
+ERROR = cli.define_float("error", 0.2, "size of an error of eps, smooth in z, gone where all is noise")
+NUM_SAMPLES = cli.define_count("num_samples", 4000, "of class 1", low=2)
+NUM_STEPS = cli.define_count("num_steps", 512, "T", low=2)
 CLEAN = 12.0  # log-SNR of the last step: above it float32 does not resolve an edge
 
 

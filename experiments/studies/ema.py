@@ -8,7 +8,6 @@ python -m experiments.studies.ema --runs=runs/digits-ema --out=runs/studies
 """
 
 import numpy as np
-from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
@@ -18,9 +17,9 @@ from experiments.helpers import cli, gallery
 OUT = gallery.define_out("ema")
 RUNS = gallery.define_runs("model, with config.train.averages")
 LENGTHS = cli.define_numbers("lengths", "0.035,0.05,0.075,0.1,0.15", "of the averages, shares of all steps", low=0.01)
-W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 32, "T", lower_bound=2)
+W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights", low=-1)
+NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
+NUM_STEPS = cli.define_count("num_steps", 32, "T", low=2)
 
 
 @plots.styled

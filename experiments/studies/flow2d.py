@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.tree_util import Partial
 from jaxtyping import Array
 from matplotlib.axes import Axes
@@ -27,9 +26,9 @@ from experiments.studies import plane
 
 OUT = gallery.define_out("flow2d")
 S = cli.define_numbers("s", "1,2,4", "scales of guidance, s = 1 + w; the last is that of the probability path", low=0)
-TRAIN_STEPS = flags.DEFINE_integer("train_steps", 3000, "of Adam, batch 256", lower_bound=1)
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 2000, "of a row of the tables", lower_bound=8)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 64, "Euler's, from t = 0 to 1", lower_bound=4)
+TRAIN_STEPS = cli.define_count("train_steps", 3000, "of Adam, batch 256")
+NUM_SAMPLES = cli.define_count("num_samples", 2000, "of a row of the tables", low=8)
+NUM_STEPS = cli.define_count("num_steps", 64, "Euler's, from t = 0 to 1", low=4)
 
 NULL, CLASSES, KINDS = 2, (0, 1), ("exact", "learned")
 TIMES_SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)

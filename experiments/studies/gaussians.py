@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
@@ -23,10 +22,10 @@ from cfg_jax.files import MARKED, check_output, write_atomic, write_json
 from cfg_jax.models.mixture import Mixture
 from experiments.helpers import cli, gallery
 
-OUT = flags.DEFINE_string("out", "runs/gaussians", "directory for gaussians.png and gaussians.json")
-W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights, a column each")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 8000, "a class, a weight", lower_bound=1)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 256, "T", lower_bound=1)
+OUT = cli.define_path("out", "runs/gaussians", "directory for gaussians.png and gaussians.json", writes="directory")
+W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights, a column each", low=-1)
+NUM_SAMPLES = cli.define_count("num_samples", 8000, "a class, a weight")
+NUM_STEPS = cli.define_count("num_steps", 256, "T")
 
 EXTENT, POINTS = 3.0, 241
 GROUPS = 4  # of particles, over which their standard error is taken

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
@@ -17,10 +16,10 @@ from cfg_jax.models.mixture import Gaussians
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("laws")
-W = cli.define_numbers("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights")
-NUM_STEPS = flags.DEFINE_integer("num_steps", 512, "T", lower_bound=2)
-PARTICLES = flags.DEFINE_integer("particles", 2000, "in a group", lower_bound=2)
-GROUPS = flags.DEFINE_integer("groups", 10, "of particles", lower_bound=2)
+W = cli.define_numbers("w", "0,0.25,0.5,1,1.5,2,3,4", "guidance weights", low=-1)
+NUM_STEPS = cli.define_count("num_steps", 512, "T", low=2)
+PARTICLES = cli.define_count("particles", 2000, "in a group", low=2)
+GROUPS = cli.define_count("groups", 10, "of particles", low=2)
 
 LAWS = {
     "ODE, 2^-w": (exact.ode_variance, samplers.DDIM(0.0), "DDIM"),

@@ -11,7 +11,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.data import sources
@@ -22,12 +21,12 @@ from cfg_jax.sweep import claims
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("likelihood")
-RUN = flags.DEFINE_string("run", None, "run directory or exported file, with p_uncond above 0", required=True)
-W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights of the samples")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "of each row", lower_bound=4)
-SAMPLE_STEPS = flags.DEFINE_integer("sample_steps", 64, "T of the samples", lower_bound=2)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 24, "of the ODE, four evaluations each", lower_bound=4)
-PROBES = flags.DEFINE_integer("probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 8")
+RUN = cli.define_path("run", None, "run directory or exported file, with p_uncond above 0", hub=True, required=True)
+W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights of the samples", low=-1)
+NUM_IMAGES = cli.define_count("num_images", 64, "of each row", low=4)
+SAMPLE_STEPS = cli.define_count("sample_steps", 64, "T of the samples", low=2)
+NUM_STEPS = cli.define_count("num_steps", 24, "of the ODE, four evaluations each", low=4)
+PROBES = cli.define_count("probes", None, "directions of the trace; default: all of 64 dimensions or fewer, else 8")
 
 CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its range there
 

@@ -7,7 +7,6 @@ python -m experiments.studies.objectives --config=configs/digits.py --out=runs/s
 
 from pathlib import Path
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from cfg_jax import plots
@@ -18,10 +17,10 @@ from experiments.helpers import cli, gallery
 
 CONFIG = cli.define_config(required=True)
 OUT = gallery.define_out("objectives")
-SEEDS = cli.define_numbers("seeds", "0,1", "of the training, a model each", int)
-W = cli.define_numbers("w", "0,0.5,1", "guidance weights")
-PASSES = flags.DEFINE_integer("passes", 32, "through one half of the network, for an image", lower_bound=4)
-NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
+SEEDS = cli.define_numbers("seeds", "0,1", "of the training, a model each", int, 0, 2**31 - 1)
+W = cli.define_numbers("w", "0,0.5,1", "guidance weights", low=-1)
+PASSES = cli.define_count("passes", 32, "through one half of the network, for an image", low=4)
+NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
 
 OBJECTIVES = {
     "paper": {"predicts": "eps", "error": "eps", "density": "sech"},

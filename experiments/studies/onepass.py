@@ -7,8 +7,6 @@ python -m experiments.studies.onepass --runs=runs/digits-flow,runs/digits-flow-s
 
 from pathlib import Path
 
-from absl import flags
-
 from cfg_jax import plots
 from cfg_jax.diffusion import distill
 from cfg_jax.sampling.model import Model
@@ -21,9 +19,9 @@ OUT = gallery.define_out("onepass")
 W = cli.define_numbers("w", "0,0.5,1,2", "guidance weights, within 0 and 4", low=0, high=4)
 T = cli.define_numbers("T", "4,8,16", "Euler's steps of the run and of its student", int, 1)
 STEPS = cli.define_numbers("steps", "8,4,2,1", "of the halved students, each half of the one before", int, 1)
-HALVING = flags.DEFINE_integer("halving_steps", 300, "training steps of each of them", lower_bound=1)
-OMEGA = flags.DEFINE_float("omega", 0.5, "of model guidance", lower_bound=0.0, upper_bound=0.99)
-NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
+HALVING = cli.define_count("halving_steps", 300, "training steps of each of them")
+OMEGA = cli.define_float("omega", 0.5, "of model guidance", low=0.0, high=0.99)
+NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
 cli.define_training()
 
 

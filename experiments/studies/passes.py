@@ -14,18 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from scipy import stats
 
 from cfg_jax.diffusion import guidance, samplers, schedule
-from cfg_jax.files import check_output, write_atomic
+from cfg_jax.files import write_atomic
 from cfg_jax.models.mixture import Mixture
 from experiments.helpers import cli, gallery
 
 T = cli.define_numbers("T", "4,8,16,32,64,128,256,512,1024", "numbers of steps, a row each", int, 1)
-W = cli.define_numbers("w", "0,1,4", "guidance weights, a table each")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 20_000, "of each cell", lower_bound=2)
-OUT = flags.DEFINE_string("out", None, "also write what is printed")
+W = cli.define_numbers("w", "0,1,4", "guidance weights, a table each", low=-1)
+NUM_SAMPLES = cli.define_count("num_samples", 20_000, "of each cell", low=2)
+OUT = cli.define_path("out", None, "also write what is printed", writes=".md")
 
 LIMIT = 4096
 MEAN, STD = 0.8, 0.5
@@ -51,8 +50,6 @@ def drawn(eps_fn: Callable, null: int, w: float, sampler: Any, grid: str, num_st
 
 
 def main() -> None:
-    if OUT.value:
-        check_output(OUT.value, ".md")
     mixture = Mixture(jnp.float32([[-1.0], [0.5]]), jnp.float32([0.1, 0.3]), jnp.float32([0.25, 0.75]))
     normal = stats.norm.ppf((np.arange(NUM_SAMPLES.value) + 0.5) / NUM_SAMPLES.value)
     floor = np.abs(np.sort(np.random.default_rng(0).normal(0, STD, NUM_SAMPLES.value)) - normal * STD).mean()

@@ -8,11 +8,10 @@ The weights are the same; the dtype is what the network's body computes in.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 import cfg_jax
 from cfg_jax.diffusion import guidance, process
-from cfg_jax.files import check_output, write_atomic
+from cfg_jax.files import write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
 from cfg_jax.sampling import asked
@@ -20,15 +19,13 @@ from experiments.helpers import cli, gallery
 
 RUN = cli.define_run()
 LOGSNRS = cli.define_numbers("logsnrs", "-10,-5,-2,0,2,5,10", "where along the noise levels")
-W = flags.DEFINE_float("w", 1.0, "of the guided column and of the images")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "how many, of classes in turn", lower_bound=1)
+W = cli.define_float("w", 1.0, "of the guided column and of the images", low=-1)
+NUM_IMAGES = cli.define_count("num_images", 64, "how many, of classes in turn")
 SEED = cli.define_seed("of images and noise")
-OUT = flags.DEFINE_string("out", None, "also write what is printed")
+OUT = cli.define_path("out", None, "also write what is printed", writes=".md")
 
 
 def main() -> None:
-    if OUT.value:
-        check_output(OUT.value, ".md")
     half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps
     asked.guidance_weight(W.value, config, "--w")

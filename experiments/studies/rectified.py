@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from cfg_jax import plots
 from cfg_jax.sampling import draw, pairs
@@ -21,11 +20,11 @@ from experiments.helpers import cli, gallery
 
 RUNS = gallery.define_runs("flow, see configs/digits_flow.py")
 OUT = gallery.define_out("rectified")
-W = flags.DEFINE_float("w", 1.0, "of the guided flow and of the one rectified to it", lower_bound=0.01)
+W = cli.define_float("w", 1.0, "of the guided flow and of the one rectified to it", low=0.01)
 T = cli.define_numbers("T", "1,2,4,8,16", "Euler's steps", int, 1)
-PAIRS = flags.DEFINE_integer("pairs", 4000, "of each rectified run", lower_bound=8)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 16, "Heun's steps that make them", lower_bound=1)
-NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "of each point", lower_bound=20)
+PAIRS = cli.define_count("pairs", 4000, "of each rectified run", low=8)
+NUM_STEPS = cli.define_count("num_steps", 16, "Heun's steps that make them")
+NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
 cli.define_training()
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.tree_util import Partial
 from matplotlib.figure import Figure
 
@@ -26,10 +25,10 @@ W_MAX = 4.0  # Meng et al. 2023
 OUT = gallery.define_out("rectified2d")
 W = cli.define_numbers("w", "1,3", "guidance weights of rectified CFG and of the distilled field's rows, 0 to 4",
                        low=0, high=W_MAX)  # fmt: skip
-TRAIN_STEPS = flags.DEFINE_integer("train_steps", 3000, "of Adam, batch 256, of each field", lower_bound=1)
-NUM_PAIRS = flags.DEFINE_integer("num_pairs", 6000, "of noise and end, to rectify on", lower_bound=8)
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 2000, "of a row of the tables", lower_bound=8)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 64, "Euler's, from t = 0 to 1", lower_bound=4)
+TRAIN_STEPS = cli.define_count("train_steps", 3000, "of Adam, batch 256, of each field")
+NUM_PAIRS = cli.define_count("num_pairs", 6000, "of noise and end, to rectify on", low=8)
+NUM_SAMPLES = cli.define_count("num_samples", 2000, "of a row of the tables", low=8)
+NUM_STEPS = cli.define_count("num_steps", 64, "Euler's, from t = 0 to 1", low=4)
 
 STEPS, REFERENCE = (1, 2, 4, 8, 32), 128
 BENT = (0.0, 0.5, 1.0, 2.0, 4.0)

@@ -16,8 +16,8 @@ from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("truncation")
 T = cli.define_numbers("T", "4,8,16,32,64,128,256,1024", "numbers of steps", int, 2)
-W = cli.define_numbers("w", "0,1,4", "guidance weights")
-V = cli.define_numbers("variance_interp", "0,0.3,1", "v", low=0)
+W = cli.define_numbers("w", "0,1,4", "guidance weights", low=-1)
+V = cli.define_numbers("variance_interp", "0,0.3,1", "v", low=0, high=1)
 
 
 @plots.styled

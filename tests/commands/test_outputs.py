@@ -68,7 +68,7 @@ REFUSED = [
     (["sample", "--run={t}/model.safetensors", "--out={t}/model.safetensors"], "did not write it"),
     (["sample", "--run={t}/model.safetensors", "--npz={t}/model.safetensors", "--out={t}/x.png"], "another --npz"),
     (["sample", "--run=digits", "--npz={t}/theirs.npz", "--out={t}/x.png"], "theirs.npz is there"),
-    (["sample", "--run=digits", "--npz={t}/x.png", "--out={t}/x.png"], "also takes: choose another --npz"),
+    (["sample", "--run=digits", "--npz={t}/x.png", "--out={t}/x.png"], "x.png must end in .npz"),
     (["sample", "--run=digits", "--out={t}/mine.png"], "mine.png is there"),
     (["sample", "--run=digits", "--out={t}/run"], "run is a directory: name a file"),
     (["score", "--samples={t}/theirs.npz", "--reference={t}/theirs.npz", "--out={t}/theirs.npz"], "did not write it"),

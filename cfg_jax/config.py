@@ -2,12 +2,13 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from cfg_jax.errors import InputError
-from cfg_jax.files import digest_json, read_json, write_json
+from cfg_jax.files import digest_json, write_json
+from cfg_jax.inputs import check, json_of, reading
 
 VERSION = 6  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
@@ -34,6 +35,44 @@ ADDED = {
     6: {
         "objective.omega": 0.0,
         "teacher": {"how": None, "run": None, "digest": None, "w_low": 0.0, "w_high": 4.0, "num_steps": None},
+    },
+}  # fmt: skip
+# the type of each field that this code reads; a config may have more, of a sampler or a rule of a user's own
+SCHEMA = {
+    "seed": int, "init_from": str | None, "p_uncond": float, "logsnr_min": float, "logsnr_max": float,
+    "objective": {"predicts": str, "error": str, "density": str, "omega": float},
+    "teacher": {
+        "how": str | None, "run": str | None, "digest": str | None, "w_low": float, "w_high": float,
+        "num_steps": int | None,
+    },
+    "data": {
+        "name": str, "root": str, "card?": str | None, "image_size": int, "channels": int, "num_classes": int,
+        "flip": bool,
+    },
+    "model": {
+        "name": str, "channels": int, "multipliers": [int], "num_blocks": int, "attention_resolutions": [int],
+        "head_width": int | None, "num_heads": int | None, "null_label": bool, "resample_blocks": bool,
+        "learned_variance": bool, "time": str, "dropout": float, "dtype": str, "remat": bool,
+    },
+    "train": {
+        "num_steps": int, "batch_size": int, "learning_rate": float, "warmup_steps": int, "grad_clip": float,
+        "ema_decay": float, "averages": [float], "log_every": int, "checkpoint_every": int, "sample_every": int,
+        "keep_checkpoints": int, "keep_every": int, "max_skipped": int, "accumulate": int, "fsdp": int,
+    },
+    "sampler": {
+        "name": str, "num_steps": int, "variance_interp": float, "eta": float, "size": float, "particles": int | None,
+        "threshold": str, "grid": str,
+    },
+    "guidance": {
+        "name": str, "uncond": str, "logsnr_low": float | None, "logsnr_high": float | None, "power": float,
+        "momentum": float, "radius": float, "parallel": float, "zero_below": float | None, "other_label": int | None,
+        "other_w": float, "schedule_logsnr": tuple | None, "schedule_w": tuple | None, "rescale": float | None,
+        "rounds": int | None, "renoise_logsnr": float | None, "classifier": str,
+    },
+    "eval": {
+        "seed": int, "num_images": int, "batch_size": int, "labels": str, "quantize": str, "splits": int,
+        "bootstrap": int, "features": str, "inception": str, "classifier": str | None, "reference": str | None,
+        "reference_images": int, "neighbours": int, "w": [float],
     },
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
@@ -65,10 +104,8 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def load(path) -> ml_collections.ConfigDict:
     """Read what save wrote. Raises InputError where that is no config."""
-    try:
-        return from_json(read_json(path))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
+    with reading(path, "is no config", "put back the one that was saved there, by this version of the code"):
+        return from_json(json_of(Path(path).read_bytes(), {}))
 
 
 def from_json(tree: Any) -> ml_collections.ConfigDict:
@@ -76,7 +113,8 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
 
     Raises ValueError, KeyError or TypeError where it is none.
     """
-    version = tree.get("version", 1) if isinstance(tree, dict) else 0
+    check(tree, {"version?": int} | {f"{name}?": {} for name, below in SCHEMA.items() if isinstance(below, dict)})
+    version = tree.get("version", 1)
     if version not in range(1, VERSION + 1):
         raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
     fields: dict = {k: tuples(v) for k, v in tree.items() if k != "version"}
@@ -86,6 +124,7 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
             (fields[group] if group else fields)[name] = copy.deepcopy(value)
     if fields["model"].pop("pool", None):  # of a classifier before version 3
         fields["model"]["name"] = "noisy_classifier"
+    check(fields, SCHEMA)
     return ml_collections.ConfigDict(fields)
 
 
@@ -100,9 +139,13 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
 
 def differences(old, new) -> list[str]:
-    """Return ["train.batch_size: 128 -> 64", ...]: what differs of the fields that a continued run may not change."""
+    """Return ["train.batch_size: 128 -> 64", ...]: what differs of the fields that a continued run may not change.
+
+    A data set may have another name, that of its folder, where its card is the same.
+    """
     old, new = flat(old), flat(new)
-    fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE)]
+    renamed = ("data.name",) if old.get("data.card") and old["data.card"] == new.get("data.card") else ()
+    fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(FREE + renamed)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
 
 

@@ -12,7 +12,8 @@ from absl import flags
 
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
-from cfg_jax.files import check_output, read_json, write_atomic
+from cfg_jax.files import check_output, write_atomic
+from cfg_jax.inputs import read_json
 from cfg_jax.models import network
 from cfg_jax.store import weights
 from experiments.helpers import cli, model_card
@@ -53,10 +54,9 @@ def main() -> None:
 
 def origin(path: Path) -> str:
     """Return what the card says about the checkpoint of an imported model; "" for a trained one."""
-    try:
-        return IMPORTED.format(**read_json(path)) if path.exists() else ""
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}): import the checkpoint again, elsewhere") from error
+    schema = dict.fromkeys(("checkpoint", "sha256", "as", "attention_order", "noise_schedule"), str)
+    again = "import the checkpoint again, elsewhere"
+    return IMPORTED.format(**read_json(path, schema, "is damaged", again)) if path.exists() else ""
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import re
-import runpy
 import shlex
 import signal
 import sys
@@ -29,6 +28,7 @@ from cfg_jax import config as configs
 from cfg_jax import pinned
 from cfg_jax.errors import InputError
 from cfg_jax.training import hosts, stop
+from experiments.helpers import config_file
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help shows flags defined here as the command's
@@ -249,7 +249,10 @@ def check_config_flags(argv: list[str], default: str | None) -> None:
     if not Path(path).is_file():  # config_flags' message is a page long
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
-    known = [*configs.flat(runpy.run_path(path)["get_config"]())]
+    try:
+        known = [*configs.flat(config_file.read(path))]
+    except InputError as error:
+        fail(str(error))
     for field in fields:
         if field not in known:
             group, _, last = field.rpartition(".")

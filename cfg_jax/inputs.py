@@ -5,6 +5,7 @@ Whatever a library raises for a file that is damaged, hostile or of another kind
 
 import csv
 import json
+import logging
 import math
 import os
 import stat
@@ -38,7 +39,9 @@ KINDS = {
     int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", dict: "an object",
     list: "a list", tuple: "a list", type(None): "null",
 }  # fmt: skip
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # picture() has a bound of its own
+# what Pillow says of a picture that is damaged or large is in the report of what could not be read
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -210,6 +213,9 @@ class Arrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's would read the array
+        return name in self.members
 
     def size(self, name: str) -> int:
         """Return the bytes of an array and its header."""

@@ -170,7 +170,10 @@ def rename(module: str) -> str | None:
 
 
 def from_torch(state: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
-    """{name: array} of a PyTorch conversion -> parameters, bias of the logits [1008]. ValueError, KeyError for others."""
+    """{name: array} of a PyTorch conversion -> parameters, bias of the logits [1008].
+
+    Raises ValueError or KeyError for other layers.
+    """
     state = {name: np.asarray(a, np.float64) for name, a in state.items() if not name.endswith("num_batches_tracked")}
     params = {"softmax": {"kernel": state.pop("fc.weight").T.astype(np.float32)}}
     bias = state.pop("fc.bias").astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.images import read_png
-from cfg_jax.inputs import read_json, reading
+from cfg_jax.inputs import read_json, reading, reason
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.spec import Setting
 
@@ -31,8 +31,10 @@ def read_row(path: Path) -> dict:
             raise ValueError("it has no scores")
         for values in row["resampled"].values():
             np.array(values, float).reshape(len(values))  # NaN is allowed
-    with reading(picture := path.with_suffix(".png"), "is damaged", again):
-        read_png(picture)
+        try:
+            read_png(picture := path.with_suffix(".png"))
+        except Exception as error:  # Pillow has a dozen types
+            raise ValueError(f"{picture}: {reason(error)}") from error
     return row
 
 

@@ -34,7 +34,8 @@ COMPRESSED = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4",
     b"\x1f\x9d": "compress", b"LZIP": "lzip", b"7z\xbc\xaf\x27\x1c": "7-zip", b"Rar!": "rar",
 }  # fmt: skip
-ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)  # that Python unpacks
+METHODS = {9: "deflate64", 93: "zstd", 95: "xz", 98: "ppmd"}  # that it does not
 KINDS = {
     int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", dict: "an object",
     list: "a list", tuple: "a list", type(None): "null",
@@ -189,7 +190,7 @@ def zip_file(source: str | Path | IO[bytes], name: object = None) -> Iterator[zi
     """
     with zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
-            method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+            method = METHODS.get(member.compress_type, f"method {member.compress_type}")
             known = member.compress_type in ZIP_METHODS
             path = name or source
             require(known, f"{path} is compressed by {method}, which is not read here: pack it again with deflate")

@@ -105,9 +105,9 @@ ROW = {  # of a program that fits, what `fastest` and `estimated` read
 
 def rows_of(path: str | Path) -> list[dict[str, Any]]:
     """Return the programs that fit, of bench.compile's JSON. Raises InputError for another file."""
-    found = read_json(path, {"rows": [{"fits": bool}]}, "is no JSON of experiments.bench.compile", "name its output")
-    rows = [row for row in found["rows"] if row["fits"]]
-    with reading(path, "is no JSON of experiments.bench.compile", "name its output"):
+    otherwise = "is no JSON of experiments.bench.compile", "give --compiled what it wrote"
+    rows = [row for row in read_json(path, {"rows": [{"fits": bool}]}, *otherwise)["rows"] if row["fits"]]
+    with reading(path, *otherwise):
         check(rows, [ROW])
     return rows
 

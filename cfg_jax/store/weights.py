@@ -94,7 +94,7 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: 
     write_atomic(path, save(flat, metadata=header))
 
 
-def _read_export(path):
+def _read_export(path) -> tuple[ConfigDict, int, Any]:
     with reading(path, "cannot be read", "export it again"):
         check_file(path, MOST)
         with safe_open(path, framework="numpy") as file:

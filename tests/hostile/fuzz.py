@@ -52,6 +52,7 @@ from tests.running import RECORDED, ROOT
 SECONDS, BYTES = 10, 4 << 30
 NUMBERS = (0, -1, 1, 2**31, 2**63, 10**30, -(10**400), 0.5, 1e308, float("nan"), float("inf"), 4096, 10**9)
 VALUES = (*NUMBERS, None, True, "", "many", "\ud800", "\x1b[31m", "a/../b", "x" * 5000, [], {}, [[]], {"a": 1}, ["a"])
+CONFIG = ROOT / "configs" / "base.py"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
@@ -93,7 +94,7 @@ def make(root):
         compiled,
         RECORDED / "torch_state_dict.pt",
         RECORDED / "torch_legacy.pt",
-        ROOT / "configs" / "base.py",
+        CONFIG,
     ):
         shutil.copy(path, root)
     source, saved = sources.load(saved)
@@ -124,6 +125,8 @@ def make(root):
         classifiers._read(model, path, source.card.digest)
 
     def of_picture(path):
+        if not path.is_file():  # as the listing of a folder sees to
+            raise InputError("no file")
         pictures = origins._at_places([path.name], ["a"], [(path, 0, path.stat().st_size)])
         convert_one(pictures, 0, settings=Settings(8, "area", 3, True))
 
@@ -359,9 +362,7 @@ def problem_of(target):
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        frames = [
-            f for f in traceback.extract_tb(error.__traceback__) if "/cfg_jax/" in f.filename or "/exp" in f.filename
-        ]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(ROOT))]
         places = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-4:]))
         return f"{type(error).__name__} at {places}", str(error)[:200]
     finally:

@@ -104,9 +104,10 @@ def scores(directory: Path, params: Any) -> list[Row]:
     rows = read_csv(path, what, again)
     with reading(path, what, again):
         for row in rows:
+            if missing := {"w", "T", "seed"} - row.keys():
+                raise ValueError(f"it has no {min(missing)}")
             if bad := [name for name in ("w", *columns(row)) if not math.isfinite(float(row[name]))]:
                 raise ValueError(f"{bad[0]} is no finite number")
-            row["T"], row["seed"]
     digest = weights.digest_of(params)
     if measured := [row for row in rows if row.get("parameters") == digest]:
         return measured

@@ -270,7 +270,7 @@ def of_array(rng, content):
             case 3:
                 array = np.full_like(array, rng.choice((0, 1, -1 if array.dtype.kind != "u" else 1)))
             case 4 if array.dtype.kind == "f":
-                array = array * rng.choice((np.nan, np.inf, 1e30))
+                array = np.full_like(array, rng.choice((np.nan, np.inf, 1e30)))
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from cfg_jax import config as configs
 from cfg_jax.data import cards
 from cfg_jax.errors import InputError
 from cfg_jax.files import check_directory, check_output, write_atomic, write_json
-from cfg_jax.inputs import read_json, reading
+from cfg_jax.inputs import check, read_json, reading
 from cfg_jax.sweep import read, report
 from cfg_jax.text import markdown
 from cfg_jax.training import records
@@ -37,7 +37,11 @@ def main():
     for name in ("README.md", "runs.json", *COPIED):
         check_output(out / name, Path(name).suffix, page=out / "README.md")
     text = report.write(sweep)
-    rows = [read.read_row(path) for path in sorted((sweep / "cells").glob("*.json"))]
+    rows = []
+    for path in sorted((sweep / "cells").glob("*.json")):
+        rows.append(read.read_row(path))
+        with reading(path, "is damaged", "remove it and run the sweep again"):
+            check(rows[-1], {"step": int, "device": str})
     steps = {row["run"]: row["step"] for row in rows}
     trained = {name: training(runs / name, step) for name, step in sorted(steps.items())}
     card = cards.load(runs / rows[0]["run"] / "data.json")

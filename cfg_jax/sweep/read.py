@@ -15,10 +15,12 @@ from cfg_jax.sweep.spec import Setting
 log = logging.getLogger(__name__)
 # of a cell's row, what the report reads; see spec.identity and score.score
 SCHEMA = {
-    "run": str, "p_uncond": float, "w": float, "s?": float | None, "T": int, "sampler": str, "v?": float,
-    "threshold": str, "grid": str, "guidance": str, "seed": int, "N": int, "scores": {str: float},
-    "resampled": {str: list}, "spreads": {str: float}, "seconds": float, "step?": int, "network?": str,
-    "parameters?": str, "platform?": str | None, "device?": str,
+    "run": str, "p_uncond": float, "w": float, "s": float | None, "T": int, "sampler": str, "v?": float,
+    "threshold": str, "grid": str, "guidance": str, "seed": int, "N": int, "labels": str, "bootstrap": int, "step?": int,
+    "weights?": str, "dtype?": str | None, "trained_dtype?": str | None, "data": str | None, "parameters?": str | None,
+    "platform?": str | None, "reference_platform?": str | None, "skipped_steps?": int | None, "rollbacks?": int | None,
+    "passes?": int | None, "scores": {str: float}, "resampled": {str: list}, "spreads": {str: float}, "seconds": float,
+    "device?": str,
 }  # fmt: skip
 
 
@@ -27,10 +29,10 @@ def read_row(path: Path) -> dict:
     again = "remove it and run the sweep again"
     row = configs.tuples(read_json(path, SCHEMA, "is damaged", again))
     with reading(path, "is damaged", again):
-        if not row["scores"]:
-            raise ValueError("it has no scores")
+        if None in [claims.score_name(row, name) for name in ("fid", "is")]:
+            raise ValueError("it has no FID or no IS")
         for values in row["resampled"].values():
-            np.array(values, float).reshape(len(values))  # NaN is allowed
+            np.array(values, float).reshape(row["bootstrap"])  # NaN is allowed
         try:
             read_png(picture := path.with_suffix(".png"))
         except Exception as error:  # Pillow has a dozen types

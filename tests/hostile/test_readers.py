@@ -79,8 +79,8 @@ def refused(reader, path, *said):
 
 ROW = {
     "run": "a", "p_uncond": 0.1, "w": 1.0, "T": 3, "sampler": "ancestral", "threshold": "static", "grid": "paper",
-    "guidance": "classifier-free", "seed": 0, "N": 20, "scores": {"fid_digits@20": 3.0}, "resampled": {}, "spreads": {},
-    "seconds": 1.0,
+    "guidance": "classifier-free", "seed": 0, "N": 20, "scores": {"fid_digits@20": 3.0, "is_digits@20": 2.0},
+    "resampled": {}, "spreads": {}, "seconds": 1.0, "s": 2.0, "labels": "balanced", "bootstrap": 0, "data": "digits",
 }  # fmt: skip
 CARD = cards.Card("a", "b", "c", ("0", "1"), (8, 8, 1), "none", {"train": 2}, {"train": "0" * 64}, "itself")
 PROGRAM = {

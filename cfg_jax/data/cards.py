@@ -67,7 +67,7 @@ def load(path: str | Path) -> Card:
     """Read a card that save wrote. Raises InputError if it is damaged, changed by hand, or of another format."""
     again = "run experiments.prepare_data again with the same --out: it writes it anew"
     with reading(path, "is no data card", again):
-        values = json_of(Path(path).read_bytes(), {})
+        values = json_of(Path(path).read_bytes(), {"format?": int})
         version = values.get("format")
         require(version == FORMAT, f"{path} is of format {version}, this version reads {FORMAT}: {again}")
         check(values, SCHEMA)

@@ -8,6 +8,7 @@ process. Each must take it or raise an InputError of one line, within ten second
 """
 
 import collections
+import copy
 import faulthandler
 import io
 import json
@@ -207,7 +208,7 @@ def of_value(rng, value, depth=0):
         for _ in range(rng.choice((2, 40, 400))):
             value = rng.choice(([value], {"a": value}))
         return value
-    return rng.choice(VALUES)
+    return copy.deepcopy(rng.choice(VALUES))
 
 
 def of_json(rng, content):

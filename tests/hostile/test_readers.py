@@ -212,7 +212,7 @@ def test_json_of_other_fields(tmp_path, kind):
             except InputError as error:
                 assert file.name in str(error) and "\n" not in str(error) and len(str(error)) < 700, error
             count += 1
-    print(f"{kind}: {count}")
+    print(f"{kind}: {count}")  # for docs/promises.md
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ log = logging.getLogger(__name__)
 # of a cell's row, what the report reads; see spec.identity and score.score
 SCHEMA = {
     "run": str, "p_uncond": float, "w": float, "s": float | None, "T": int, "sampler": str, "v?": float,
-    "threshold": str, "grid": str, "guidance": str, "seed": int, "N": int, "labels": str, "bootstrap": int, "step?": int,
-    "weights?": str, "dtype?": str | None, "trained_dtype?": str | None, "data": str | None, "parameters?": str | None,
-    "platform?": str | None, "reference_platform?": str | None, "skipped_steps?": int | None, "rollbacks?": int | None,
+    "threshold": str, "grid": str, "guidance": str, "seed": int, "N": int, "labels": str, "bootstrap": int,
+    "step?": int, "weights?": str, "dtype?": str | None, "trained_dtype?": str | None, "data": str | None,
+    "parameters?": str | None, "platform?": str | None, "reference_platform?": str | None, "skipped_steps?": int | None,
+    "rollbacks?": int | None,
     "passes?": int | None, "scores": {str: float}, "resampled": {str: list}, "spreads": {str: float}, "seconds": float,
     "device?": str,
 }  # fmt: skip

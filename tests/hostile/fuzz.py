@@ -335,7 +335,10 @@ def damage(rng, target, content, others):
         case 5:
             path.write_bytes(rng.choice(others))
         case _:
-            path.write_bytes(CHANGES[target.kind](rng, content))
+            try:
+                path.write_bytes(CHANGES[target.kind](rng, content))
+            except (ValueError, TypeError):  # numpy has no such array
+                path.write_bytes(of_bytes(rng, content))
 
 
 def put_back(target, content):

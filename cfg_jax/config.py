@@ -2,12 +2,13 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from cfg_jax.errors import InputError
-from cfg_jax.files import digest_json, read_json, write_json
+from cfg_jax.files import digest_json, write_json
+from cfg_jax.inputs import check, json_of, reading
 
 VERSION = 7  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
@@ -47,6 +48,11 @@ ADDED = {
         "objective.logit_std": 1.0,
     },
 }  # fmt: skip
+# groups of fields; of the fields themselves checks.py knows more
+SCHEMA = {
+    "seed": int, "init_from": str | None, "p_uncond": float, "logsnr_min": float, "logsnr_max": float,
+    **dict.fromkeys(("objective", "teacher", "data", "model", "train", "sampler", "guidance", "eval"), dict),
+}  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
     "data.root",
@@ -76,10 +82,8 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def load(path) -> ml_collections.ConfigDict:
     """Read what save wrote. Raises InputError where that is no config."""
-    try:
-        return from_json(read_json(path))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no config ({error}): put back the one that was saved there") from error
+    with reading(path, "is no config", "put back the one that was saved there, by this version of the code"):
+        return from_json(json_of(Path(path).read_bytes(), {}))
 
 
 def from_json(tree: Any) -> ml_collections.ConfigDict:
@@ -87,7 +91,8 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
 
     Raises ValueError, KeyError or TypeError where it is none.
     """
-    version = tree.get("version", 1) if isinstance(tree, dict) else 0
+    check(tree, {"version?": int} | {f"{name}?": {} for name, below in SCHEMA.items() if isinstance(below, dict)})
+    version = tree.get("version", 1)
     if version not in range(1, VERSION + 1):
         raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
     fields: dict = {k: tuples(v) for k, v in tree.items() if k != "version"}
@@ -99,6 +104,7 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
         fields["model"]["name"] = "noisy_classifier"
     if version < 7 and fields["model"]["name"] != "unet":
         fields["model"].pop("inner_head")
+    check(fields, SCHEMA)
     return ml_collections.ConfigDict(fields)
 
 
@@ -113,9 +119,13 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
 
 def differences(old, new) -> list[str]:
-    """Return ["train.batch_size: 128 -> 64", ...]: what differs of the fields that a continued run may not change."""
+    """Return ["train.batch_size: 128 -> 64", ...]: what differs of the fields that a continued run may not change.
+
+    A data set may have another name, that of its folder, where its card is the same.
+    """
     old, new = flat(old), flat(new)
     free = (*FREE, "train.keep_checkpoints")  # which counts in digests since older versions
+    free += ("data.name",) if old.get("data.card") and old["data.card"] == new.get("data.card") else ()
     fields = [f for f in sorted(old.keys() | new.keys()) if not f.startswith(free)]
     return [f"{f}: {old.get(f, 'absent')} -> {new.get(f, 'absent')}" for f in fields if old.get(f) != new.get(f)]
 

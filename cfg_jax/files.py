@@ -181,10 +181,6 @@ def digest_json(value: Any) -> str:
     return digest(json.dumps(value, sort_keys=True))
 
 
-def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text())
-
-
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray], *, mark: bool = False) -> None:
     """Write arrays to an .npz. `mark` is for a path that a user names: the same command may then write it again."""
     buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from cfg_jax.errors import require
 from cfg_jax.files import MARK, write_atomic
+from cfg_jax.inputs import picture
 
 
 def to_float(images: jax.Array | np.ndarray):
@@ -74,8 +75,8 @@ def mosaic(rows: Sequence[Sequence[Image.Image]], gap: int = 12) -> Image.Image:
 
 
 def read_png(path: str | Path) -> Image.Image:
-    """Return the picture of a PNG file in mode RGB."""
-    with Image.open(path) as image:
+    """Return the picture of a PNG file in mode RGB. Raises ValueError if it is too large, else as Pillow does."""
+    with picture(path, ("PNG",)) as image:
         return image.convert("RGB")
 
 

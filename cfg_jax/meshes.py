@@ -1,5 +1,7 @@
 """Devices as [data, fsdp]: batches are split over both axes, parameters, EMA and moments over fsdp alone."""
 
+import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
 
 # dense bf16 TFLOP/s of one device, from the vendors' data sheets; keys are substrings of jax's device_kind
 PEAK_TFLOPS = {
@@ -42,6 +44,32 @@ def training_mesh(train: ConfigDict, devices: Sequence[Any] | None = None) -> Me
         times = f" times {train.accumulate} config.train.accumulate" if train.accumulate > 1 else ""
         raise InputError(f"config.train.batch_size={batch_size} must be a multiple of the {count} devices{times}")
     return data_mesh(devices, fsdp)
+
+
+def memory(devices: Sequence[Any]) -> float:
+    """Return the bytes that the devices have together: a CPU's those of the machine; infinity where it is not known."""
+    if devices[0].platform == "cpu":
+        names = getattr(os, "sysconf_names", {})
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else math.inf
+    return len(devices) * float((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf))
+
+
+def check_batch(config: ConfigDict, group: str) -> None:
+    """Raise InputError, before anything is compiled, for a batch of which one layer alone exceeds all memory.
+
+    group: "train" or "eval", the section of the config whose batch_size it is. The layer is the network's first, of
+    config.model.channels numbers of 2 bytes for each pixel. Of a batch in parts (train.accumulate) it is of one part.
+    """
+    section, data, have = config[group], config.data, memory(jax.devices())
+    count = -(-section.batch_size // section.get("accumulate", 1))
+    if group == "eval":
+        count = min(count, section.num_images)
+    need = 2 * count * data.image_size**2 * max(data.channels, config.model.channels)
+    require(
+        need <= have,
+        f"config.{group}.batch_size={section.batch_size} needs {need / 1e9:,.0f} GB for one layer of the network, and "
+        f"there are {have / 1e9:,.0f} GB: take a smaller one",
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,8 +11,8 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax.data import cards
-from cfg_jax.errors import InputError
-from cfg_jax.files import check_output, read_json, write_atomic
+from cfg_jax.files import check_output, write_atomic
+from cfg_jax.inputs import read_json
 from cfg_jax.models import network
 from cfg_jax.store import weights
 from cfg_jax.text import escaped
@@ -50,15 +50,14 @@ def main() -> None:
 
 def origin(path: Path) -> str:
     """Return what the card says about the checkpoint of an imported model; "" for a trained one."""
-    try:
-        if not path.exists():
-            return ""
-        fields = {field: escaped(str(value)) for field, value in read_json(path).items()}
-        checkpoint, digest, name = (fields.pop(key) for key in ("checkpoint", "sha256", "as"))
-        read_as = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in fields.items())
-        return f"\n- From {checkpoint} (sha256 {digest}), read as {name}:\n  {read_as}."
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}): import the checkpoint again, elsewhere") from error
+    again = "import the checkpoint again, elsewhere"
+    if not path.exists():
+        return ""
+    fields = read_json(path, {"checkpoint": str, "sha256": str, "as": str}, "is damaged", again)
+    fields = {field: escaped(str(value)) for field, value in fields.items()}
+    checkpoint, digest, name = (fields.pop(key) for key in ("checkpoint", "sha256", "as"))
+    read_as = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in fields.items())
+    return f"\n- From {checkpoint} (sha256 {digest}), read as {name}:\n  {read_as}."
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_json
+from cfg_jax.inputs import reading
 from cfg_jax.models import adm, build, torch_file
 from cfg_jax.store import checkpoint
 from experiments.helpers import cli
@@ -55,7 +56,8 @@ def main() -> None:
     if not build.is_classifier(config):
         checks.everything(config)
     legacy_heads = adm.legacy_heads(orders["attention_order"], config.model)
-    params = adm.convert(torch_file.read(path), build.shapes(config), legacy_heads)
+    with reading(path, f"is no checkpoint of {name}", "name its model with --model, and what differs with --config"):
+        params = adm.convert(torch_file.read(path), build.shapes(config), legacy_heads)
     configs.save(out / "config.json", config)
     write_json(out / "imported.json", {"checkpoint": path.name, "sha256": sha256_of(path), "as": name, **orders})
     checkpoint.save_weights(out, params)

@@ -12,9 +12,11 @@ import numpy as np
 from absl import flags
 
 from cfg_jax import config as configs
+from cfg_jax.data import cards
 from cfg_jax.errors import InputError
-from cfg_jax.files import check_output, read_json, write_atomic, write_json
-from cfg_jax.sweep import report
+from cfg_jax.files import check_output, write_atomic, write_json
+from cfg_jax.inputs import check, read_json, reading
+from cfg_jax.sweep import read, report
 from cfg_jax.text import escaped, markdown
 from cfg_jax.training import records
 from experiments.helpers import cli
@@ -34,10 +36,14 @@ def main():
     for name in ("README.md", "runs.json", *COPIED):
         check_output(out / name, Path(name).suffix, page=out / "README.md")
     text = report.write(sweep)
-    rows = [read_json(path) for path in sorted((sweep / "cells").glob("*.json"))]
+    rows = []
+    for path in sorted((sweep / "cells").glob("*.json")):
+        rows.append(read.read_row(path))
+        with reading(path, "is damaged", "remove it and run the sweep again"):
+            check(rows[-1], {"step": int, "device": str})
     steps = {row["run"]: row["step"] for row in rows}
     trained = {name: training(runs / name, step) for name, step in sorted(steps.items())}
-    card = read_json(runs / rows[0]["run"] / "data.json")
+    card = cards.load(runs / rows[0]["run"] / "data.json")
     readme = page(out.name, text, rows, trained, card, configs.load(sweep / "config.json"))
     out.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
@@ -54,19 +60,21 @@ def training(run, step):
         raise InputError(f"{run} has no metrics.jsonl: name the directory of the runs that were scored with --runs")
     config = configs.load(run / "config.json")
     rows = [row for _, row in records.read(run / "metrics.jsonl") if row["step"] <= step]
-    steps = np.diff([0, *(row["step"] for row in rows)])
-    seconds = float(steps @ [config.train.batch_size / row["images_per_s"] for row in rows])
-    return {
-        "p_uncond": config.p_uncond,
-        "steps": rows[-1]["step"],
-        "batch_size": config.train.batch_size,
-        "hours": round(seconds / 3600, 4),
-        "images_per_s": round(float(np.median([row["images_per_s"] for row in rows])), 1),
-        "mfu": round(float(np.median([row["mfu"] for row in rows])), 4) if "mfu" in rows[-1] else None,
-        "loss": [row["loss"] for row in (rows[0], rows[-1])],
-        **records.troubles(run, rows[-1]["step"]),
-        **read_json(run / "machine.json"),
-    }
+    machine = dict.fromkeys(("device", "jax", "python", "code"), str)
+    with reading(run / "metrics.jsonl", f"has no whole records up to step {step}", "name the run that was scored"):
+        steps = np.diff([0, *(row["step"] for row in rows)])
+        seconds = float(steps @ [config.train.batch_size / row["images_per_s"] for row in rows])
+        return {
+            "p_uncond": config.p_uncond,
+            "steps": rows[-1]["step"],
+            "batch_size": config.train.batch_size,
+            "hours": round(seconds / 3600, 4),
+            "images_per_s": round(float(np.median([row["images_per_s"] for row in rows])), 1),
+            "mfu": round(float(np.median([row["mfu"] for row in rows])), 4) if "mfu" in rows[-1] else None,
+            "loss": [row["loss"] for row in (rows[0], rows[-1])],
+            **records.troubles(run, rows[-1]["step"]),
+            **read_json(run / "machine.json", machine, "is damaged", "train the run further, which writes it anew"),
+        }
 
 
 def command(config, seeds):
@@ -90,13 +98,13 @@ def page(title, text, rows, runs, card, config):
             f"{run['images_per_s']:,}", "not known" if run["mfu"] is None else f"{run['mfu']:.1%}",
             ", ".join(f"{loss:.4f}" for loss in run["loss"]), run["device"],
         ])  # fmt: skip
-    first, shape = next(iter(runs.values())), "x".join(map(str, card["image_shape"]))
+    first, shape = next(iter(runs.values())), "x".join(map(str, card.image_shape))
     seconds, images = sum(row["seconds"] for row in rows), sum(row["N"] for row in rows)
     parts = [
         f"# {escaped(title)}\n",
         f"    {command(config, sorted({row['seed'] for row in rows}))}\n",
-        f"Data: {escaped(card['name'])} ({escaped(card['source'])}), {card['counts']['train']:,} training pictures of "
-        f"{shape}, resize {card['resize']}, card {card['digest']}.\n",
+        f"Data: {escaped(card.name)} ({escaped(card.source)}), {card.counts['train']:,} training pictures of {shape}, "
+        f"resize {card.resize}, card {card.digest}.\n",
         f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
         f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "
         f"{first['code']}. Hours of training are of its steps alone.\n",

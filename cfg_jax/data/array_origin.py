@@ -1,7 +1,6 @@
 """Pictures that are stored as numpy arrays."""
 
 import threading
-import zipfile
 import zlib
 from collections.abc import Iterable
 from functools import lru_cache
@@ -11,6 +10,8 @@ import numpy as np
 
 from cfg_jax.data.pictures import Pictures
 from cfg_jax.errors import InputError, installed, require
+from cfg_jax.inputs import arrays as npz
+from cfg_jax.inputs import check_file, npy, reading, zip_file
 
 # {split: the names that its images and labels may have}
 ARRAYS = {
@@ -28,11 +29,12 @@ def arrays(path: Path) -> dict[str, Pictures]:
         labels = path.with_name("labels.npy")
         labelled = path.name != labels.name and labels.is_file()
         require(labelled, f"{path} has no labels: put them beside it as labels.npy")
-        loaded = {"images": np.load(path, mmap_mode="r"), "labels": np.load(labels)}
+        loaded = {"images": npy(path, mmap=True), "labels": npy(labels)}
     else:
         known = {name for pairs in ARRAYS.values() for pair in pairs for name in pair}
-        with np.load(path, allow_pickle=False) as file:
-            loaded = {name: file[name] for name in known.intersection(file.files)}
+        large = "fetch it again, or give a large one as an .npy with its labels.npy, which stay on the disk"
+        with reading(path, "cannot be read", large), npz(path) as file:
+            loaded = {name: file[name] for name in known.intersection(file)}
     splits = {}
     for split, pairs in ARRAYS.items():
         if pair := next((pair for pair in pairs if loaded.keys() >= set(pair)), None):
@@ -72,15 +74,16 @@ def zipped_batches(paths: Iterable[Path]) -> dict[str, Pictures]:
 
     @lru_cache(maxsize=2)  # a part may need the end of one batch and the start of the next
     def batch(path, member):
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file, np.load(file, allow_pickle=False) as npz:
-            images, labels = npz["data"], npz["labels"]
+        with zip_file(path) as archive, archive.open(member) as file, npz(file, path) as batch:
+            images, labels = batch["data"], batch["labels"]
         if not 1 <= labels.min() <= labels.max() <= len(synsets):
             raise ValueError(f"{member} has labels {labels.min()}..{labels.max()}, not 1..{len(synsets)}")
         return images.reshape(len(labels), 3, 64, 64), labels
 
     places = {"train": [], "validation": []}
     for path in paths:
-        with zipfile.ZipFile(path) as archive:
+        check_file(path)
+        with zip_file(path) as archive:
             members = sorted((m.filename, m.CRC) for m in archive.infolist() if m.filename.endswith(".npz"))
         for member, crc in members:
             places["validation" if "_val_" in path.name else "train"] += [

@@ -3,10 +3,16 @@
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from cfg_jax.errors import InputError, require
-from cfg_jax.files import digest_json, read_json, write_json
+from cfg_jax.errors import require
+from cfg_jax.files import digest_json, write_json
+from cfg_jax.inputs import check, json_of, reading
 
 FORMAT = 1  # of a prepared directory
+SCHEMA = {
+    "name": str, "source": str, "licence": str, "class_names": [str], "image_shape": [int], "resize": str,
+    "counts": {str: int}, "sha256": {str: str}, "comparable": str, "left_out": int, "complete": bool, "pillow": str,
+    "listing": str, "digest": str, "seal": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,16 @@ def save(path: str | Path, card: Card) -> None:
 def load(path: str | Path) -> Card:
     """Read a card that save wrote. Raises InputError if it is damaged, changed by hand, or of another format."""
     again = "run experiments.prepare_data again with the same --out: it writes it anew"
-    try:
-        values = read_json(path)
+    with reading(path, "is no data card", again):
+        values = json_of(Path(path).read_bytes(), {"format?": int})
         version = values.get("format")
         require(version == FORMAT, f"{path} is of format {version}, this version reads {FORMAT}: {again}")
+        check(values, SCHEMA)
         digest, seal = values.pop("digest"), values.pop("seal")
         card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         unchanged = (card.digest, digest_json(values)) == (digest, seal)
         require(unchanged, f"{path} was changed by hand: {again}")
         return card
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no data card ({error}): {again}") from error
 
 
 @dataclass(frozen=True)

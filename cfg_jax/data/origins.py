@@ -23,6 +23,7 @@ from cfg_jax.data.pictures import Pictures
 from cfg_jax.data.splits import find_splits, is_in
 from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
 from cfg_jax.errors import InputError, installed, require
+from cfg_jax.inputs import MOST, MOST_PIXELS, check_begin, compression
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
 # suffixes of pictures; a file of these that Pillow cannot read is listed as unreadable, not as unused
@@ -63,6 +64,9 @@ def _find(path, out):
     if path.is_file():
         if path.suffix in (".npz", ".npy"):
             return arrays(path), []
+        with open(path, "rb") as file:
+            if compression(begin := file.read(32)) != "gzip":
+                check_begin(path, begin)
         require(tarfile.is_tarfile(path), f"--source={path} is no folder, .tar, .npz or .npy of pictures")
         return by_class(tar_entries(path))
     require(path.is_dir(), f"--source={path} is no folder and no file: name a folder, a .tar, an .npz or a .npy")
@@ -158,6 +162,7 @@ def validation_synset(file: str) -> str | None:
 def fetch(place: tuple[str | Path | bytes, int, int]) -> bytes:
     """Return the bytes at a place."""
     holder, offset, size = place
+    require(size <= MOST_FILE, f"{holder} has {size:,} bytes, and a picture has at most {MOST_FILE:,}: move it away")
     if isinstance(holder, bytes):
         return holder[offset : offset + size]
     with open(holder, "rb") as file:
@@ -192,6 +197,7 @@ def folder_entries(root: Path, avoid: Path | None = None) -> list[tuple[str, tup
     return entries
 
 
+MOST_FILE = 4 * MOST_PIXELS  # bytes of a picture that is not compressed, of 8 bits a channel
 NOTHING = (b"", 0, 0)  # the place of a folder, or of a file that is not read
 NO_FILE = " (no file: a link, pipe or device)"
 
@@ -204,14 +210,14 @@ def tar_entries(path: Path) -> list[tuple[str, tuple]]:
     prefix = f"{ILSVRC_TARS[path.stem]}/" if path.stem in ILSVRC_TARS else ""
     try:
         with open(path, "rb") as file:
-            begin = file.read(6)
-            other = begin[:3] == b"BZh" or begin == b"\xfd7zXZ\0"
-            require(not other, f"{path} is compressed by another method than gzip: unpack it, or compress it anew")
-            if begin[:2] != b"\x1f\x8b":
+            begin = file.read(32)
+            if compression(begin) != "gzip":
+                check_begin(path, begin)
                 file.seek(0)
                 return list(_members(file, path, prefix, os.path.getsize(path)))
         with gzip.open(path) as file:
-            content = file.read()  # to its end, where the checksum is
+            content = file.read(MOST + 1)  # to its end, where the checksum is
+        require(len(content) <= MOST, f"{path} has more than {MOST:,} bytes when unpacked: unpack it to the disk")
         return list(_members(io.BytesIO(content), content, prefix, len(content)))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}): fetch it again, or unpack it and name the folder") from error

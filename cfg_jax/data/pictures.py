@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cfg_jax import inputs
 from cfg_jax.data.resize import RESIZES
 
 ORIENTATION = 0x0112  # EXIF
 # told from the content, not from the suffix; reading one runs no program, and `deep` knows the depth of each
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
+
+ROOM = inputs.Room(inputs.MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,20 @@ def convert_one(
     """Return (uint8 [size, size, C] or None if unreadable, class, [(kind, remark)] of anything unusual)."""
     content, label = pictures.read(i)
     try:
-        picture = Image.open(io.BytesIO(content), "r", FORMATS) if isinstance(content, bytes) else from_array(content)
+        if isinstance(content, bytes):
+            inputs.check_begin("it", content[:32])
+        picture = inputs.picture(io.BytesIO(content), FORMATS) if isinstance(content, bytes) else from_array(content)
         if deep(picture):  # Pillow silently cuts colours to 8 bits
             raise ValueError("more than 8 bits a channel: convert it to 8")
-        picture.load()
-        picture, kinds = normalise(picture, settings)
-        image = RESIZES[settings.resize](picture, settings.size)
+        with ROOM.of(picture):
+            picture.load()
+            picture, kinds = normalise(picture, settings)
+            image = RESIZES[settings.resize](picture, settings.size)
     except Exception as error:  # Pillow raises a dozen types for files that are damaged or no pictures
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {inputs.reason(error)}"
         if isinstance(error, UnidentifiedImageError):
             reason = f"is none of {', '.join(FORMATS)}"
-        return None, label, [("unreadable", f": {reason[:120]}")]
+        return None, label, [("unreadable", f": {reason}")]
     return image, label, [(kind, "") for kind in kinds]
 
 

@@ -28,7 +28,8 @@ from cfg_jax.data import cards, labels, origins, tfds_origin
 from cfg_jax.data.pictures import Pictures, Settings, convert_one
 from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import digest_json, only_one, read_json, whole_file, write_atomic, write_json
+from cfg_jax.files import digest_json, only_one, whole_file, write_atomic, write_json
+from cfg_jax.inputs import npy, read_json
 from cfg_jax.progress import progress
 
 log = logging.getLogger(__name__)
@@ -242,17 +243,23 @@ def convert(
             none = np.empty((0, settings.size, settings.size, settings.channels), np.uint8)
             write_npy(part.path(out, "npy"), np.stack(images) if images else none)
             write_json(part.path(out, "json"), {"classes": classes, "notes": notes})
-    return [read_json(part.path(out, "json")) for part in parts]
+    return [read_part(out, part) for part in parts]
+
+
+def read_part(out: Path, part: Part) -> dict:
+    """Return the content of a part's json file: the class of each picture, and notes as [kind, file]."""
+    schema = {"classes": [str], "notes": [[str]]}
+    return read_json(part.path(out, "json"), schema, "is damaged", "remove it and run the same command")
 
 
 def is_done(out: Path, part: Part) -> bool:
     """Return whether a part is whole and every picture in it could be read."""
     try:
-        content = read_json(part.path(out, "json"))
-        np.load(part.path(out, "npy"), mmap_mode="r")  # raises if it is not whole
-    except (OSError, ValueError, EOFError):
+        content = read_part(out, part)
+        whole = len(npy(part.path(out, "npy"), mmap=True)) == len(content["classes"])
+    except (OSError, ValueError, TypeError):
         return False
-    return all(kind != "unreadable" for kind, _ in content["notes"])
+    return whole and all(note[:1] != ["unreadable"] for note in content["notes"])
 
 
 def announce(out: Path, pictures: Pictures, settings: Settings, total: int, missing: int, pool) -> None:

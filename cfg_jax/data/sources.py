@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax.data import cards
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import require
+from cfg_jax.inputs import npy, reading
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,15 @@ def prepared(directory: str | Path, split: str = "train") -> Source:
         f"--out={directory}, or set config.data.root and config.data.name (or digits, synthetic) to what is there",
     )
     card = cards.load(directory / "card.json")
-    try:
-        images = np.load(directory / f"{split}-images.npy", mmap_mode="r")
-        labels = np.load(directory / f"{split}-labels.npy")
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{directory} is damaged ({error}): run its experiments.prepare_data again") from error
+    require(split in card.counts, f"{directory} has no {split} pictures: choose one of {', '.join(card.counts)}")
+    again = "run its experiments.prepare_data again"
+    with reading(path := directory / f"{split}-images.npy", "is damaged", again):
+        images = npy(path, mmap=True)
+    with reading(path := directory / f"{split}-labels.npy", "is damaged", again):
+        labels = npy(path)
     shaped = images.shape == (card.counts[split], *card.image_shape) and labels.shape == images.shape[:1]
     right = shaped and images.dtype == np.uint8 and labels.dtype == np.int32
-    right = right and 0 <= labels.min() <= labels.max() < len(card.class_names)
+    right = right and len(labels) and 0 <= labels.min() <= labels.max() < len(card.class_names)
     require(right, f"{directory} is not what its card says: run its experiments.prepare_data again")
     return Source(images, labels, card)
 

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import zipfile
 from pathlib import Path
 
 import flax.traverse_util
@@ -11,11 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax.data.sources import Source
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import require
 from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
 from cfg_jax.evaluation.scores import WIDTHS, Name
 from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import in_batches, to_float
+from cfg_jax.inputs import arrays, reading
 from cfg_jax.models import classifier
 from cfg_jax.progress import progress
 from cfg_jax.sampling.model import Classifier, load_classifier
@@ -90,14 +90,14 @@ def _train(model, index):
 
 
 def _read(model, cache, made_from):
-    try:
-        with np.load(cache, allow_pickle=False) as file:
+    with reading(cache, "cannot be read", "remove it, it is trained again"):
+        with arrays(cache) as file:
             params = dict(file)
         accuracy, data = float(params.pop("accuracy")), str(params.pop("data"))
         if data == made_from and {k: a.shape for k, a in params.items()} != model.shapes():
             raise ValueError("it has other arrays")
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{cache} cannot be read ({error}): remove it, it is trained again") from error
+        if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in params.values()):
+            raise ValueError("it has numbers that are not finite, or not of float32")
     other = f"{cache} was trained on other data or features than {model.name}: choose another sweep directory"
     require(data == made_from, other)
     return params, accuracy
@@ -202,7 +202,11 @@ class Probe:
         for path in progress(paths, total=len(parts), desc=f"features for {self.name}", unit="part"):
             extracted = self.network(self.source.images[parts[path]], Extracted())
             write_npz(path, {"features": extracted.distances[self.distance]})
-        return np.concatenate([np.load(path, allow_pickle=False)["features"] for path in parts])
+        found = []
+        for path in parts:
+            with reading(path, "is damaged", "remove it and run the same command"), arrays(path) as file:
+                found.append(file["features"])
+        return np.concatenate(found)
 
     def shapes(self) -> dict:
         """Return {parameter: shape}."""

@@ -7,9 +7,7 @@ some of the images, for KID, precision and recall. `about` is this code's own fi
 import json
 import logging
 import shutil
-import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +17,11 @@ from ml_collections import ConfigDict
 from cfg_jax import __version__
 from cfg_jax.data.cards import Card
 from cfg_jax.data.sources import Source
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import require
 from cfg_jax.evaluation import samples, scores
 from cfg_jax.evaluation.moments import Moments, warn_of_rank
 from cfg_jax.files import claimed, digest_json, sha256_of, to_make, write_npz
+from cfg_jax.inputs import arrays, json_of, reading
 from cfg_jax.progress import progress
 
 if TYPE_CHECKING:  # experiments.doctor imports this module on machines where flax cannot be imported
@@ -32,6 +31,11 @@ SUFFIXES = {"fid_inception": "", "sfid_inception": "_s"}
 BATCH, PART = 3000, 30_000  # images
 # fields of `about` that follow from the others, or decide nothing
 NOT_DIGESTED = ("code", "distances", "complete", "source", "split_N")
+SCHEMA = {
+    "distances": [str], "data": str, "card": str, "split": str, "split_N?": int, "resize": str, "N": int,
+    "image_shape?": [int], "features": str,
+}  # fmt: skip
+REMEDY = "give a file of experiments.reference_stats, or a published one with mu and sigma"
 log = logging.getLogger(__name__)
 
 
@@ -233,8 +237,10 @@ def merged(parts: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
 
 def read_part(path: Path) -> dict[str, Moments]:
     """Return {distance: moments} of a part's file."""
-    with np.load(path, allow_pickle=False) as file:
+    with reading(path, "is damaged", "remove it and run the same command"), arrays(path) as file:
         names = [key.removeprefix("sum ") for key in file if key.startswith("sum ")]
+        if not names:
+            raise ValueError("it has no moments")
         return {name: Moments(int(file[f"count {name}"]), file[f"sum {name}"], file[f"outer {name}"]) for name in names}
 
 
@@ -251,9 +257,8 @@ def of_path(path: str | Path, features: "Features", num_neighbours: int) -> Refe
     """
     is_npz = Path(path).suffix == ".npz"
     require(is_npz, f"--reference={path} is no .npz: make one of it with experiments.reference_stats")
-    names = []
-    with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
-        names = file.files
+    with reading(path, "is no reference", REMEDY), arrays(path) as file:
+        names = list(file)
     if "arr_0" not in names or any(name.startswith("mu") for name in names):
         return read(path)
     given = samples.load(path)
@@ -279,20 +284,19 @@ def read(path: str | Path) -> Reference:
 
     Raises InputError if the file cannot be read or has no finite mean and covariance.
     """
-    remedy = "give a file of experiments.reference_stats, or a published one with mu and sigma"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"])) if "about" in file else None
-            names = about["distances"] if about else [name for name in SUFFIXES if f"mu{suffix(name)}" in file]
-            moments = {name: (file[f"mu{suffix(name)}"], file[f"sigma{suffix(name)}"]) for name in names}
-            images = file["arr_0"] if "arr_0" in file else np.zeros((0, 0, 0, 0), np.uint8)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no reference ({error}): {remedy}") from error
-    require(moments, f"{path} is no reference (it has no mu): {remedy}")
+    with reading(path, "is no reference", REMEDY), arrays(path) as file:
+        about = json_of(str(file["about"]), SCHEMA) if "about" in file else None
+        names = about["distances"] if about else [name for name in SUFFIXES if f"mu{suffix(name)}" in file]
+        moments = {name: (file[f"mu{suffix(name)}"], file[f"sigma{suffix(name)}"]) for name in names}
+        images = file["arr_0"] if "arr_0" in file else np.zeros((0, 0, 0, 0), np.uint8)
+        if not moments:
+            raise ValueError("it has no mu")
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(f"its pictures are {images.dtype} {images.shape}, not uint8 [N, H, W, C]")
     for name, (mean, cov) in moments.items():
-        shaped = mean.ndim == 1 and cov.shape == 2 * mean.shape
+        shaped = mean.ndim == 1 and cov.shape == 2 * mean.shape and {mean.dtype.kind, cov.dtype.kind} == {"f"}
         finite = shaped and np.isfinite(mean).all() and np.isfinite(cov).all()
-        require(finite, f"{path} has no mean and covariance for {name}: {remedy}")
+        require(finite, f"{path} has no mean and covariance for {name}: {REMEDY}")
     if about and about["N"] < about.get("split_N", 0):
         line = "%s is of %s of the %s pictures: a distance to it compares with others to the same alone"
         log.warning(line, path, f"{about['N']:,}", f"{about['split_N']:,} {about['split']}")

@@ -4,7 +4,6 @@ Layers are called as in that graph. It differs from torchvision's: average pools
 takes a max pool, and there are 1,008 outputs. Images enter as bytes and are resized inside as TensorFlow 1 did.
 """
 
-import zipfile
 from pathlib import Path
 
 import flax.linen as nn
@@ -14,8 +13,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
-from cfg_jax.errors import InputError
 from cfg_jax.files import sha256_of, write_npz
+from cfg_jax.inputs import arrays, reading
 from cfg_jax.models import torch_file
 from cfg_jax.models.precision import highest
 
@@ -171,14 +170,17 @@ def rename(module: str) -> str | None:
 
 
 def from_torch(state: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
-    """{name: array} of a PyTorch conversion -> parameters, bias of the logits [1008]. InputError for other layers."""
+    """{name: array} of a PyTorch conversion -> parameters, bias of the logits [1008].
+
+    Raises ValueError or KeyError for other layers.
+    """
     state = {name: np.asarray(a, np.float64) for name, a in state.items() if not name.endswith("num_batches_tracked")}
     params = {"softmax": {"kernel": state.pop("fc.weight").T.astype(np.float32)}}
     bias = state.pop("fc.bias").astype(np.float32)
     for module in sorted({name.rsplit(".", 2)[0] for name in state}):
         layer = rename(module)
         if layer is None:
-            raise InputError(f"{module} is no layer of the Inception network of FID: another network's weights")
+            raise ValueError(f"{module} is no layer of the Inception network of FID")
         norm = {leaf: state[f"{module}.bn.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var")}
         scale = norm["weight"] / np.sqrt(norm["running_var"] + BATCH_NORM_EPS)
         kernel = state[f"{module}.conv.weight"] * scale[:, None, None, None]
@@ -190,14 +192,14 @@ def from_torch(state: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
 
 
 def from_layers(layers: dict[str, np.ndarray], template: dict) -> dict:
-    """{LAYER/weights: flat in order O, H, W, I; LAYER/bias} -> parameters. InputError where one is not template's."""
+    """{LAYER/weights: flat in order O, H, W, I; LAYER/bias} -> parameters. ValueError where one is not template's."""
     params = {}
     parameters: dict = flatten_dict(template)
     for (layer, leaf), wanted in parameters.items():
         array = layers.get(f"{layer}/{'weights' if leaf == 'kernel' else leaf}")
         if array is None or array.size != np.prod(wanted.shape):
             found = "absent" if array is None else array.shape
-            raise InputError(f"{layer}/{leaf} of the Inception network is {found}, not {wanted.shape}: another file")
+            raise ValueError(f"{layer}/{leaf} of the Inception network is {found}, not {wanted.shape}")
         if leaf == "kernel":
             *sides, inputs, outputs = wanted.shape
             array = array.reshape(outputs, *sides, inputs).transpose(1, 2, 3, 0)
@@ -212,20 +214,20 @@ def shapes(until: str) -> dict:
 
 
 def convert(source: str | Path, out: str | Path) -> str:
-    """Write a .pth of the PyTorch conversions, or an .npz of layers up to mixed_8, as our .npz -> its last stage."""
+    """Write a .pth of the PyTorch conversions, or an .npz of layers up to mixed_8, as our .npz -> its last stage.
+
+    Raises InputError for a file of other layers.
+    """
     source = Path(source)
-    if source.suffix == ".npz":
-        try:
-            with np.load(source, allow_pickle=False) as file:
+    with reading(source, "cannot be read as the Inception network of FID", "give its .pth, or an .npz of its layers"):
+        if source.suffix == ".npz":
+            with arrays(source) as file:
                 layers = dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{source} cannot be read ({error}): give an .npz of the network's layers") from error
-        params, bias, until = from_layers(layers, shapes("mixed_8")), np.zeros(0, np.float32), "mixed_8"
-    else:
-        (params, bias), until = from_torch(torch_file.read(source)), "logits"
-        wanted = jax.tree.map(lambda a: a.shape, shapes(until))
-        if jax.tree.map(np.shape, params) != wanted:
-            raise InputError(f"{source} has not the shapes of the Inception network of FID: another network's weights")
+            params, bias, until = from_layers(layers, shapes("mixed_8")), np.zeros(0, np.float32), "mixed_8"
+        else:
+            (params, bias), until = from_torch(torch_file.read(source)), "logits"
+            if jax.tree.map(np.shape, params) != jax.tree.map(lambda a: a.shape, shapes(until)):
+                raise ValueError("its layers are of other shapes")
     flat = {"/".join(path): a for path, a in flatten_dict(params).items()}
     write_npz(out, {**flat, "bias_of_logits": bias, "sha256": np.array(sha256_of(source)), "until": np.array(until)})
     return until
@@ -233,16 +235,12 @@ def convert(source: str | Path, out: str | Path) -> str:
 
 def load(path: str | Path) -> tuple[dict, np.ndarray, str, str]:
     """(params, bias of the logits, sha256 of the published file, last stage) of a file that convert wrote."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
+    with reading(path, "has no Inception weights", f"python -m experiments.fetch_inception --out={path}"):
+        with arrays(path) as file:
             flat = dict(file)
         bias, sha256, until = (flat.pop(name) for name in ("bias_of_logits", "sha256", "until"))
         params = unflatten_dict({tuple(name.split("/")): a for name, a in flat.items()})
         wanted = {"logits": (1008,), "mixed_8": (0,)}[str(until)], jax.tree.map(lambda a: a.shape, shapes(str(until)))
         if (bias.shape, jax.tree.map(np.shape, params)) != wanted:
             raise ValueError("its arrays are of other shapes")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} has no Inception weights ({error}): python -m experiments.fetch_inception --out={path}"
-        ) from error
     return params, bias, str(sha256), str(until)

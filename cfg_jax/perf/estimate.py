@@ -5,7 +5,6 @@ it fuses, and nothing beside cuDNN's kernels. Kernels without a figure count by 
 peak, KERNELS. What is sent between devices is not in the estimate, nor is the launch of a kernel.
 """
 
-import json
 import math
 import re
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from cfg_jax import meshes
 from cfg_jax.errors import InputError
+from cfg_jax.inputs import check, read_json, reading
 from cfg_jax.models import build
 from cfg_jax.perf import hlo
 from cfg_jax.perf.programs import Program
@@ -98,15 +98,19 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     return found, text
 
 
+ROW = {  # of a program that fits, what `fastest` and `estimated` read
+    "target": str, "device": str, "program": str, "images": float, "seconds": float, "flops_per_s": float,
+    "share": float,
+}  # fmt: skip
+
+
 def rows_of(path: str | Path) -> list[dict[str, Any]]:
     """Return the programs that fit, of bench.compile's JSON. Raises InputError for another file."""
-    try:
-        rows = [row for row in json.loads(Path(path).read_text())["rows"] if row["fits"]]
-        for row in rows:
-            assert {"target", "device", "program", "images", "seconds", "flops_per_s"} <= row.keys()
-        return rows
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise InputError(f"--compiled={path} is no JSON of experiments.bench.compile: {first_line(error)}") from error
+    otherwise = "is no JSON of experiments.bench.compile", "give --compiled what it wrote"
+    rows = [row for row in read_json(path, {"rows": [{"fits": bool}]}, *otherwise)["rows"] if row["fits"]]
+    with reading(path, *otherwise):
+        check(rows, [ROW])
+    return rows
 
 
 def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

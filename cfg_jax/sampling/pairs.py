@@ -6,15 +6,15 @@ and the label it was drawn with. The ODE is walked in flow matching's time.
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cfg_jax.diffusion import flow, guidance, samplers, schedule
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import require
 from cfg_jax.files import digest, digest_json, write_npz
+from cfg_jax.inputs import arrays, reading
 from cfg_jax.models import network
 from cfg_jax.models.denoiser import Denoiser
 from cfg_jax.sampling import draw
@@ -108,11 +108,8 @@ def write(path: str | Path, pairs: Pairs) -> None:
 
 def read(path: str | Path) -> Pairs:
     """Return the pairs in a file. Raises InputError if it has none."""
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            pairs = Pairs(file["images"], file["labels"])
-    except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, BadZipFile) as error:
-        raise InputError(f"{path} holds no pairs ({error}): make them with experiments.reflow") from error
+    with reading(path, "holds no pairs", "make them with experiments.reflow"), arrays(path) as file:
+        pairs = Pairs(file["images"], file["labels"])
     images, labels = pairs.images, pairs.labels
     floats = images.dtype == np.float32 and images.ndim == 4
     are_pairs = floats and images.shape[-1] % 2 == 0 and labels.shape == images.shape[:1]

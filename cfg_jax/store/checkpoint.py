@@ -19,7 +19,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from cfg_jax.errors import InputError
-from cfg_jax.files import read_json, sha256_of, write_json
+from cfg_jax.files import sha256_of, write_json
+from cfg_jax.inputs import check_pointer, read_json
 from cfg_jax.store import averages
 
 ITEMS = ("params", "ema", "opt_state", "averages")  # the last where config.train.averages asks for some
@@ -183,19 +184,23 @@ def damage(path: Path, item: str = "") -> str | None:
     """Say what is wrong with a checkpoint's files, or with those of one item ("ema/"); None where nothing is.
 
     Each file must be in the list of digests and have its digest. Checkpoints of older versions may have no list: only
-    whether there is anything in them is checked.
+    whether there is anything in them is checked. Raises InputError for pointers of Git LFS: nothing is damaged there.
     """
     if int(path.name) >= 2**31:
         return "no run takes so many steps"
     there = {name for name in item_files(path) if name.startswith(item)}
     if not there:
         return "there is nothing in it"
+    for name in there | ({MANIFEST} if (path / MANIFEST).is_file() else set()):
+        with open(path / name, "rb") as file:
+            check_pointer(path / name, file.read(32))
     if not (path / MANIFEST).exists():
         return None if _unsealed(path) else f"{MANIFEST} is missing"
     try:
-        digests = {name: digest for name, digest in read_json(path / MANIFEST).items() if name.startswith(item)}
-    except (ValueError, AttributeError):
+        listed = read_json(path / MANIFEST, {str: str}, "cannot be read", "it is damaged")
+    except InputError:
         return f"{MANIFEST} cannot be read"
+    digests = {name: digest for name, digest in listed.items() if name.startswith(item)}
     if missing := sorted(digests.keys() - there):
         return f"{missing[0]} is missing"
     if unlisted := sorted(there - digests.keys()):
@@ -207,8 +212,8 @@ def damage(path: Path, item: str = "") -> str | None:
 def _unsealed(path):
     """Return whether an older version wrote this checkpoint, perhaps without digests."""
     try:
-        return not read_json(path / "_CHECKPOINT_METADATA").get("custom_metadata")
-    except (OSError, ValueError, AttributeError):
+        return not read_json(path / "_CHECKPOINT_METADATA", {}, "is damaged", "remove it").get("custom_metadata")
+    except InputError:
         return False
 
 

@@ -11,13 +11,14 @@ import flax.traverse_util
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest, write_atomic
+from cfg_jax.inputs import MOST, check_file, json_of, reading
 from cfg_jax.models import build
 from cfg_jax.store import hub
 from cfg_jax.store.checkpoint import average, restore_params
@@ -93,18 +94,16 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: 
     write_atomic(path, save(flat, metadata=header))
 
 
-def _read_export(path):
-    try:
+def _read_export(path) -> tuple[ConfigDict, int, Any]:
+    with reading(path, "cannot be read", "export it again"):
+        check_file(path, MOST)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             if header.get("format") != "cfg_jax 1":
                 raise InputError(f"{path} was not written by experiments.export: import its weights first")
+            config, step = configs.from_json(json_of(header["config"], {})), json_of(header["step"], int)
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        config, step = configs.from_json(json.loads(header["config"])), int(header["step"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): export it again") from error
-    params = jax.tree.map(jax.numpy.float32, flax.traverse_util.unflatten_dict(flat, sep="/"))
-    return config, step, params
+        return config, step, jax.tree.map(jax.numpy.float32, flax.traverse_util.unflatten_dict(flat, sep="/"))
 
 
 def digest_of(params: Any) -> str:

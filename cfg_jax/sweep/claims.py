@@ -75,9 +75,12 @@ def over_seeds(rows: list[dict]) -> dict:
 
     Without a bootstrap the n seeds are the resamples, scaled about their mean by 1/sqrt(n): they scatter as it does.
     """
-    scores = {name: float(np.mean([row["scores"][name] for row in rows])) for name in rows[0]["scores"]}
-    names = [name for name in rows[0]["resampled"] if all(name in row["resampled"] for row in rows)]
-    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in names}
+
+    def shared(field):
+        return [name for name in rows[0][field] if all(name in row[field] for row in rows)]
+
+    scores = {name: float(np.mean([row["scores"][name] for row in rows])) for name in shared("scores")}
+    resampled = {name: list(np.mean([row["resampled"][name] for row in rows], 0)) for name in shared("resampled")}
     if not resampled and len(rows) > 1:
         for name, mean in scores.items():
             values = np.array([row["scores"][name] for row in rows])

@@ -1,29 +1,43 @@
 """Read the cells of a sweep, and choose which of them belong in one table."""
 
 import logging
-import math
 from pathlib import Path
+
+import numpy as np
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.files import read_json
 from cfg_jax.images import read_png
+from cfg_jax.inputs import read_json, reading, reason
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.spec import Setting
 
 log = logging.getLogger(__name__)
+# of a cell's row, what the report reads; see spec.identity and score.score
+SCHEMA = {
+    "run": str, "p_uncond": float, "w": float, "s": float | None, "T": int, "sampler": str, "v?": float,
+    "threshold": str, "grid": str, "guidance": str, "seed": int, "N": int, "labels": str, "bootstrap": int,
+    "step?": int, "weights?": str, "dtype?": str | None, "trained_dtype?": str | None, "data": str | None,
+    "parameters?": str | None, "platform?": str | None, "reference_platform?": str | None, "skipped_steps?": int | None,
+    "rollbacks?": int | None,
+    "passes?": int | None, "scores": {str: float}, "resampled": {str: list}, "spreads": {str: float}, "seconds": float,
+    "device?": str,
+}  # fmt: skip
 
 
 def read_row(path: Path) -> dict:
-    """Return a cell's row. Raises ValueError or OSError if its file or picture is not what a sweep writes."""
-    row = configs.tuples(read_json(path))
-    scores = row.get("scores") if isinstance(row, dict) else None
-    if not (isinstance(scores, dict) and scores and isinstance(row.get("resampled"), dict)):
-        raise ValueError("it has no scores")
-    for value in [*scores.values(), *(row.get(field) for field in ("w", "T", "p_uncond", "seed"))]:
-        if not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ValueError(f"{value!r} is no finite number")
-    read_png(path.with_suffix(".png"))
+    """Return a cell's row. Raises InputError if its file or picture is not what a sweep writes."""
+    again = "remove it and run the sweep again"
+    row = configs.tuples(read_json(path, SCHEMA, "is damaged", again))
+    with reading(path, "is damaged", again):
+        if None in [claims.score_name(row, name) for name in ("fid", "is")]:
+            raise ValueError("it has no FID or no IS")
+        for values in row["resampled"].values():
+            np.array(values, float).reshape(row["bootstrap"])  # NaN is allowed
+        try:
+            read_png(picture := path.with_suffix(".png"))
+        except Exception as error:  # Pillow has a dozen types
+            raise ValueError(f"{picture}: {reason(error)}") from error
     return row
 
 
@@ -34,10 +48,7 @@ def read(workdir: Path, wanted: dict) -> dict[Path, dict]:
     """
     cells, left_out = {}, 0
     for path in sorted((workdir / "cells").glob("*.json")):
-        try:
-            row = read_row(path)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it and run the sweep again") from error
+        row = read_row(path)
         if any(row.get(field) != value for field, value in wanted.items()):
             left_out += 1
         else:

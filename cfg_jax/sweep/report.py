@@ -157,7 +157,9 @@ def more_scores(rows: list[dict]) -> str:
     """Return markdown of all scores but FID and IS, one line for each cell."""
     names = other_scores(rows[0])
     lines = [["run", "w", *names], ["---", "---:", *["---:"] * len(names)]]
-    lines += [[row["run"], f"{row['w']:g}", *(f"{row['scores'][name]:.4g}" for name in names)] for row in rows]
+    lines += [
+        [row["run"], f"{row['w']:g}", *(f"{row['scores'].get(name, math.nan):.4g}" for name in names)] for row in rows
+    ]
     return markdown(lines) if names else ""
 
 
@@ -215,7 +217,7 @@ def page(cells: dict[Path, dict], judged: list[claims.Claim], seconds: float) ->
     runs, others = {}, other_scores(first)
     for path, row in cells.items():
         run = runs.setdefault(row["run"], {"name": row["run"], "p": row["p_uncond"], "points": []})
-        run["points"].append(point(path, row) | {"others": [row["scores"][name] for name in others]})
+        run["points"].append(point(path, row) | {"others": [row["scores"].get(name, math.nan) for name in others]})
     shown = ("scores", "resampled", "spreads", "run", "p_uncond", "w", "s", "seconds")
     return render(
         "report.html.j2", runs=list(runs.values()), fid_name=claims.score_name(first, "fid"),

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from cfg_jax import checks, images, pinned
+from cfg_jax import checks, images, meshes, pinned
 from cfg_jax import config as configs
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
@@ -48,7 +48,7 @@ class Cell:
             return False
         try:
             row = read.read_row(self.path)
-        except (ValueError, OSError):  # missing or damaged
+        except InputError:  # missing or damaged
             return False
         free = spec.DEVICE_FIELDS if other_device else ()
         return all(row.get(field) == value for field, value in self.row.items() if field not in free)
@@ -130,6 +130,7 @@ def check_variant(
     checks.sampling(config)
     checks.groups(config)
     checks.evaluation(config.eval)
+    meshes.check_batch(config, "eval")
     section = config.guidance
     for model in loaded:
         asked.student_walk(model.config, config.sampler)

@@ -1,6 +1,5 @@
 """What a run records of its steps, what of it is said at once, and how it is read again from metrics.jsonl."""
 
-import json
 import logging
 from collections.abc import MutableSequence
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from cfg_jax.errors import InputError
+from cfg_jax.inputs import json_of, reading
 from cfg_jax.training.metrics import TrainMetrics
 
 log = logging.getLogger(__name__)
+SCHEMA = {"step": int, "loss?": float | None, "images_per_s?": float, "skipped?": int, "rollbacks?": int}
 SPIKE = 2.0  # times the median of the last records is a loss worth a warning
 
 
@@ -90,15 +90,11 @@ def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     A kill may have cut the last line short, which is left out. Raises InputError for any other line that is damaged.
     """
     found = []
-    content = path.read_bytes() if path.exists() else b""
-    for number, line in enumerate(content.splitlines(keepends=True), 1):
-        if line.endswith(b"\n"):
-            try:
-                row = json.loads(line)
-                int(row["step"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{path} is damaged in line {number} ({error}): remove that line, or move the file away"
-                ) from error
-            found.append((line.decode(), row))
+    if not path.exists():
+        return found
+    with reading(path, "is damaged", "move it away"), open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                with reading(path, f"is damaged in line {number}", "remove that line, or move the file away"):
+                    found.append((line.decode(), json_of(line, SCHEMA)))
     return found

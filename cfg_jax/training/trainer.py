@@ -47,6 +47,7 @@ def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> 
     """
     # Config and data, before anything is written or compiled
     checks.everything(config)
+    meshes.check_batch(config, "train")
     if jax.process_index() == 0:
         check_directory(workdir, "run")
     if wandb and jax.process_index() == 0:

@@ -29,7 +29,8 @@ from ml_collections import ConfigDict
 
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, require
-from cfg_jax.files import MARKED, check_output, read_json, write_atomic, write_json
+from cfg_jax.files import MARKED, check_output, write_atomic, write_json
+from cfg_jax.inputs import read_json, reading
 from cfg_jax.models.unet import check_name
 from cfg_jax.perf import timing
 from cfg_jax.text import markdown
@@ -45,6 +46,12 @@ EDM = cli.define_path("edm", None, "a clone of NVlabs/edm")
 TUNED = flags.DEFINE_bool("tuned", False, "channels last and torch.compile")
 REPEATS = cli.define_count("repeats", 5, "timed calls after the first")
 FEATURES_BATCH = cli.define_count("features_batch", 64, "images in a call of Inception")
+NO_TIMES = "is no JSON of experiments.bench.speed", "run that again"
+TIMED = {"batch_size": int, "images_per_s": float, "seconds": {"repeats": int}, "estimated_images_per_s?": float}
+SCHEMA = {  # what `table` reads of ours
+    "device": str, "jax": str, "config": {"model": {"dtype": str}}, "parameters": int, "training": TIMED,
+    "sampling": TIMED | {"T": int}, "features": TIMED,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -57,7 +64,9 @@ def main() -> None:
 
     path, config = OURS.value, CONFIG.value
     require((path is None) != (config is None), "give either --config, or --ours, which experiments.bench.speed wrote")
-    config = config or configs.from_json(read_json(path)["config"])
+    if path:
+        with reading(path, *NO_TIMES):
+            config = configs.from_json(read_json(path, {"config": {}}, *NO_TIMES)["config"])
     check(config)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
@@ -71,8 +80,7 @@ def main() -> None:
             except ImportError as error:
                 raise InputError(f"--{flag.name}={flag.value}: {error}: name a clone of {name}") from error
     path = path or time_ours()
-    ours, cuda = read_json(path), torch.cuda.is_available()
-    require("features" in ours, f"--ours={path} has no features: run experiments.bench.speed again")
+    ours, cuda = read_json(path, SCHEMA, *NO_TIMES), torch.cuda.is_available()
     single = not cuda or ours["device"].startswith("1 x")
     require(single, f"{path} is of {ours['device']}: the peers run on one, time ours on one")
     device = torch.device("cuda" if cuda else "cpu")

@@ -30,6 +30,8 @@ COMPILED = cli.define_path("compiled", None, "JSON of experiments.bench.compile,
 def main() -> None:
     config = CONFIG.value
     checks.everything(config)
+    for group in ("train", "eval"):
+        meshes.check_batch(config, group)
     estimates = estimate.rows_of(COMPILED.value) if COMPILED.value else []
     jax.config.update("jax_enable_compilation_cache", KEPT.value)  # compile_s is not to be a read from disk
     peak = PEAK.value * 1e12 * jax.device_count() if PEAK.value else meshes.peak_flops()

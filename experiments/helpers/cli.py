@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import re
-import runpy
 import shlex
 import signal
 import sys
@@ -31,6 +30,7 @@ from cfg_jax.errors import InputError, require
 from cfg_jax.store.hub import SCHEME
 from cfg_jax.text import CONTROL, plain, short
 from cfg_jax.training import hosts, stop
+from experiments.helpers import config_file
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help shows flags defined here as the command's
@@ -400,7 +400,10 @@ def check_config_flags(argv: list[str], default: str | None) -> None:
     if not os.path.isfile(path):  # config_flags' message is a page long
         choices = map(str, sorted(Path("configs").glob("*[!_].py")))
         fail(f"--config={path}: no such file: choose one of {', '.join(choices)}")
-    known = [*configs.flat(runpy.run_path(path)["get_config"]())]
+    try:
+        known = [*configs.flat(config_file.read(path))]
+    except InputError as error:
+        fail(str(error))
     for field in fields:
         if field not in known:
             group, _, last = field.rpartition(".")

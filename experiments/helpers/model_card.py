@@ -1,6 +1,6 @@
 """A model's card as the hub reads it: YAML for its index, then text for people."""
 
-import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from cfg_jax import __version__
 from cfg_jax import config as configs
 from cfg_jax.data import cards
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, require
+from cfg_jax.inputs import read_csv, reading
 from cfg_jax.models import build, network
 from cfg_jax.store import weights
 from cfg_jax.text import escaped, markdown
@@ -97,11 +98,16 @@ def about(config: ConfigDict, data: cards.Card | None, datasets: Sequence[str]) 
 
 def scores(directory: Path, params: Any) -> list[Row]:
     """Return the rows of a sweep's results.csv that were measured with these weights, in its order."""
-    try:
-        with open(directory / "results.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"--scores={directory} has no results.csv: name what experiments.sweep wrote") from error
+    path = directory / "results.csv"
+    require(path.exists(), f"--scores={directory} has no results.csv: name what experiments.sweep wrote")
+    what, again = "is no table of a sweep", "run experiments.report again"
+    rows = read_csv(path, what, again)
+    with reading(path, what, again):
+        for row in rows:
+            if missing := {"w", "T", "seed"} - row.keys():
+                raise ValueError(f"it has no {min(missing)}")
+            if bad := [name for name in ("w", *columns(row)) if not math.isfinite(float(row[name]))]:
+                raise ValueError(f"{bad[0]} is no finite number")
     digest = weights.digest_of(params)
     if measured := [row for row in rows if row.get("parameters") == digest]:
         return measured
@@ -128,7 +134,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [["w", *varied, *columns(rows[0])]]
     lines.append(["---:"] * len(lines[0]))
     for row in rows:
-        errors = [f" ± {float(row[f'{name}_se']):.2f}" if f"{name}_se" in row else "" for name in columns(row)]
+        errors = [f" ± {float(row[f'{name}_se']):.2f}" if row.get(f"{name}_se") else "" for name in columns(row)]
         measured = [f"{float(row[name]):.2f}{error}" for name, error in zip(columns(row), errors, strict=True)]
         lines.append([f"{float(row['w']):g}", *(row[name] for name in varied), *measured])
     shared = ", ".join(f"{name} {values[0]}" for name, values in settings.items() if len(values) == 1)

@@ -302,7 +302,7 @@ FILES = [
         ("no data", "data", {"data": None}),
         ("no sampler", "sampler", {"sampler": None}),
         ("no p_uncond", "p_uncond", {"p_uncond": None}),
-        ("words for numbers", "is not whole", {"model__channels": "many"}),
+        ("words for numbers", "model.channels is 'many', not a whole number", {"model__channels": "many"}),
         ("other channels", "model.safetensors", {"model__channels": 64}),
         ("nan for a noise level", "logsnr_min", {"logsnr_min": float("nan")}),
         ("an unknown field", "config.model has fast", {"model__fast": True}),

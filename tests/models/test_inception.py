@@ -87,7 +87,7 @@ def test_up_to_mixed_8_the_network_is_the_same(reference, state):
 
 def test_another_networks_weights_are_refused(state):
     strange = {**state, "Mixed_8a.conv.weight": np.zeros((1, 1, 1, 1), np.float32)}
-    with pytest.raises(InputError, match=r"Mixed_8a is no layer of the Inception network of FID"):
+    with pytest.raises(ValueError, match=r"Mixed_8a is no layer of the Inception network of FID"):
         inception.from_torch(strange)
 
 

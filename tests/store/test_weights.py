@@ -73,7 +73,7 @@ def test_a_run_of_an_older_version_is_named(run):
     older = config.to_dict()
     del older["model"]["time"]
     (path / "config.json").write_text(json.dumps(older))
-    with pytest.raises(InputError, match=r"lacks time, .*another version"):
+    with pytest.raises(InputError, match=r"model.time is missing.*by this version of the code"):
         cfg_jax.load(path)
 
 

@@ -43,7 +43,7 @@ def saved(path, config: ConfigDict) -> None:
     try:
         everything(config)
     except InputError as error:
-        raise InputError(f"{path} cannot have been trained: {error}") from error
+        raise InputError(f"{path} cannot have been trained: {' '.join(str(error).split())}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -48,10 +48,39 @@ ADDED = {
         "objective.logit_std": 1.0,
     },
 }  # fmt: skip
-# groups of fields; of the fields themselves checks.py knows more
+# the types of fields, for a clear line where a file has another; a field that is not here is not looked at
 SCHEMA = {
     "seed": int, "init_from": str | None, "p_uncond": float, "logsnr_min": float, "logsnr_max": float,
-    **dict.fromkeys(("objective", "teacher", "data", "model", "train", "sampler", "guidance", "eval"), dict),
+    "objective": {"predicts": str, "error": str, "density": str, "omega": float},
+    "teacher": {
+        "how": str | None, "run": str | None, "digest": str | None, "w_low": float, "w_high": float,
+        "num_steps": int | None,
+    },
+    "data": {
+        "name": str, "root": str, "card?": str | None, "image_size": int, "channels": int, "num_classes": int,
+        "flip": bool,
+    },
+    "model": {"name": str, "time": str, "dtype": str},  # and what its network says
+    "train": {
+        "num_steps": int, "batch_size": int, "learning_rate": float, "warmup_steps": int, "grad_clip": float,
+        "ema_decay": float, "averages": [float], "log_every": int, "checkpoint_every": int, "sample_every": int,
+        "keep_checkpoints": int, "keep_every": int, "max_skipped": int, "accumulate": int, "fsdp": int,
+    },
+    "sampler": {
+        "name": str, "num_steps": int, "variance_interp": float, "eta": float, "size": float, "particles": int | None,
+        "threshold": str, "grid": str,
+    },
+    "guidance": {
+        "name": str, "uncond": str, "logsnr_low": float | None, "logsnr_high": float | None, "power": float,
+        "momentum": float, "radius": float, "parallel": float, "zero_below": float | None, "other_label": int | None,
+        "other_w": float, "schedule_logsnr": tuple | None, "schedule_w": tuple | None, "rescale": float | None,
+        "rounds": int | None, "renoise_logsnr": float | None, "classifier": str,
+    },
+    "eval": {
+        "seed": int, "num_images": int, "batch_size": int, "labels": str, "quantize": str, "splits": int,
+        "bootstrap": int, "features": str, "inception": str, "classifier": str | None, "reference": str | None,
+        "reference_images": int, "neighbours": int, "w": [float],
+    },
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (

@@ -215,10 +215,14 @@ def modulation(emb: Float[Array, "b d"], width: int, count: int, dtype: jnp.dtyp
 
 
 def turned(x: Float[Array, "b t n d"], turns: Float[Array, "t half"]) -> Float[Array, "b t n d"]:
-    """Turn each pair of neighbouring channels by its token's angle: rotary positions of Su et al. 2021."""
+    """Turn pairs of channels by their token's angle: rotary positions of Su et al. 2021.
+
+    A pair is a channel of a head's first half and one of its second. Neighbours, as the authors have, would be taken
+    apart and put together again one by one.
+    """
     cos, sin = jnp.cos(turns)[:, None], jnp.sin(turns)[:, None]
-    even, odd = x[..., ::2], x[..., 1::2]
-    return jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(x.shape)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def waves(rows: int, columns: int, width: int) -> Float[np.ndarray, "t width"]:

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/digits_jit.py --workdir=runs/digits-jit
 
-Its sizes are this project's, none is published so small.
+Its sizes are this project's; the authors' code has none so small.
 """
 
 from configs import digits

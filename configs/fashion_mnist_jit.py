@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/fashion_mnist_jit.py --workdir=runs/fashion-jit
 
-Its sizes are this project's, none is published so small. Not measured on an accelerator.
+Its sizes are this project's; the authors' code has none so small. Not measured on an accelerator.
 """
 
 from configs import fashion_mnist

@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/imagenet64_jit.py --workdir=runs/imagenet64-jit
 
-Not run here. docs/jit.md says what is published and what is not: the authors' settings are for 256x256 and above, and
-what they used at 64x64 is not published. Here they are those of JiT-B/16 at 256x256, which has as many patches.
+Not run here. The authors' code has settings for 256x256 and 512x512, none for 64x64. These are those of JiT-B/16 at
+256x256, which has as many patches; docs/jit.md compares them.
 """
 
 from ml_collections import ConfigDict

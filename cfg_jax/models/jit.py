@@ -1,5 +1,4 @@
-"""JiT in flax.linen: the plain transformer on patches of pixels of Li & He 2025, "Back to Basics: Let Denoising
-Generative Models Denoise" (arXiv 2511.13720).
+"""JiT of Li & He 2025 (arXiv 2511.13720) in flax.linen: a plain transformer on patches of pixels.
 
 The network is shown the straight path's z_t = t x + (1 - t) s eps and t, where s is the noise scale: both follow from z
 and its log-SNR, which is 2 log(t / (1 - t) / s). Its output is called x in the paper's recipe.
@@ -129,14 +128,14 @@ class JiT(nn.Module):
             emb += nn.Dense(self.width, kernel_init=nn.initializers.zeros, name="w_embed")(of_w)
         emb = nn.silu(emb)
 
-        # t / alpha carries z to the straight path
+        # z_t = z t / alpha, where alpha / t = alpha + sigma / s
         z = z / (process.alpha(logsnr) + process.sigma(logsnr) / self.noise_scale)[:, None, None, None]
         h = dense(self.bottleneck, self.dtype, "patch_embed_0", use_bias=False)(patches(z, self.patch))
         h = dense(self.width, self.dtype, "patch_embed_1")(h)
         grid = z.shape[1] // self.patch, z.shape[2] // self.patch
         h += jnp.asarray(waves(*grid, self.width), self.dtype)
 
-        turns = jnp.float32(angles(*grid, self.width // self.num_heads))
+        turns = jnp.float32(angles(*grid, self.width // self.num_heads // 4))
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         block = nn.remat(Block, policy=policy) if self.remat else Block
         for i in range(self.depth):
@@ -216,24 +215,23 @@ def modulation(emb: Float[Array, "b d"], width: int, count: int, dtype: jnp.dtyp
 
 
 def turned(x: Float[Array, "b t n d"], turns: Float[Array, "t half"]) -> Float[Array, "b t n d"]:
-    """Turn each pair of neighbouring channels by its token's angle: rotary positions of Su et al. 2021."""
+    """Turn pairs of channels by their token's angle: rotary positions of Su et al. 2021.
+
+    A pair is a channel of a head's first half and one of its second. Neighbours, as the authors have, would be taken
+    apart and put together again one by one.
+    """
     cos, sin = jnp.cos(turns)[:, None], jnp.sin(turns)[:, None]
-    even, odd = x[..., ::2], x[..., 1::2]
-    return jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(x.shape)
-
-
-def angles(rows: int, columns: int, head_width: int) -> Float[np.ndarray, "t head_width/2"]:
-    """The angle of each pair of channels at each patch: the first half of them is of its row, the other its column."""
-    return by_place(rows, columns, head_width // 4)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def waves(rows: int, columns: int, width: int) -> Float[np.ndarray, "t width"]:
     """What is added to each patch: [sin, cos] of its column, then of its row."""
-    of_row, of_column = np.split(by_place(rows, columns, width // 4), 2, axis=-1)
+    of_row, of_column = np.split(angles(rows, columns, width // 4), 2, axis=-1)
     return np.concatenate([f(angle) for angle in (of_column, of_row) for f in (np.sin, np.cos)], axis=-1)
 
 
-def by_place(rows: int, columns: int, count: int) -> Float[np.ndarray, "t 2*count"]:
+def angles(rows: int, columns: int, count: int) -> Float[np.ndarray, "t 2*count"]:
     """[row f, column f] of each patch, row by row, at `count` frequencies f from 1 towards 1/10,000."""
     places = np.indices((rows, columns)).reshape(2, -1, 1)
     return np.concatenate(places * 1e4 ** -(np.arange(count) / count), axis=-1)

@@ -53,12 +53,26 @@ def config_of(state: dict[str, np.ndarray], config: ConfigDict) -> ConfigDict:
 def convert(state: dict[str, np.ndarray], template: dict) -> dict[str, Any]:
     """Return the weights that `named` returned as parameters with the shapes of `template`.
 
-    Raises InputError with a line for every key that is missing, extra or mis-shaped.
+    The channels of queries and keys are in another order here, see jit.turned. Raises InputError with a line for every
+    key that is missing, extra or mis-shaped.
     """
     state = {name: array for name, array in state.items() if name != WAVES}  # which the network computes
     if CLASS_TOKENS in state:
         state[CLASS_TOKENS] = state[CLASS_TOKENS][0]
+    head_width = len(state["blocks.0.attn.q_norm.weight"])
+    for name, array in state.items():
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            state[name] = halves(array, head_width)
+        elif ".attn.qkv." in name:
+            q, k, v = np.split(array, 3)
+            state[name] = np.concatenate([halves(q, head_width), halves(k, head_width), v])
     return adm.convert(state, template, rename=rename)
+
+
+def halves(array: np.ndarray, head_width: int) -> np.ndarray:
+    """Permute the first axis, channels of heads: the first of each pair of neighbours, then the second of each."""
+    pairs = array.reshape(-1, head_width // 2, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)
 
 
 def rename(name: str) -> tuple[tuple[str, ...], str] | None:

@@ -9,6 +9,7 @@ Norm statistics, softmax, the embeddings and the output stay in float32 whatever
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -21,15 +22,15 @@ from ml_collections import ConfigDict
 from cfg_jax.diffusion import process
 from cfg_jax.errors import require
 from cfg_jax.models import network, noise_level
-from cfg_jax.models.attention import attend
+from cfg_jax.models.attention import PERTURBATIONS, attend
 from cfg_jax.models.precision import highest
 from cfg_jax.models.unet import W_SCALE, timestep_embedding
 
 # fields of config.model that the network takes as they are
-FIELDS = (
-    "patch", "width", "depth", "num_heads", "bottleneck", "class_tokens", "class_tokens_from", "noise_scale",
-    "null_label", "dropout", "remat",
-)  # fmt: skip
+FIELDS = {
+    "patch": int, "width": int, "depth": int, "num_heads": int, "bottleneck": int, "class_tokens": int,
+    "class_tokens_from": int, "noise_scale": float, "null_label": bool, "dropout": float, "remat": bool,
+}  # fmt: skip
 SMALL = nn.initializers.normal(0.02)
 TIME_CHANNELS = 256  # of the noise level, before its two layers
 
@@ -80,11 +81,14 @@ class JiT(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all of a block but its products with weights again in the backward pass
     mesh: Mesh | None = None  # over which the batch is split
+    perturbation: str | None = None  # how the attention of its middle block is made worse, one of `perturbations`
+
+    perturbations: ClassVar = tuple(PERTURBATIONS)
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "JiT":
         """Return the transformer of config.model. Raises InputError where a field is missing or unknown."""
-        fields = network.fields(config, *FIELDS)
+        fields = network.fields(config, **FIELDS)
         return cls(out_channels=config.data.channels, takes_w=network.takes_w(config), **fields)
 
     check = staticmethod(check)
@@ -145,7 +149,8 @@ class JiT(nn.Module):
                 turns = jnp.pad(turns, ((self.class_tokens, 0), (0, 0)))  # they have no place, and are not turned
             drops = train and self.depth // 4 <= i < self.depth // 4 * 3
             dropout = self.dropout if drops else 0.0
-            h = block(self.num_heads, dropout, self.dtype, self.mesh, name=f"block_{i}")(h, emb, turns)
+            worse = self.perturbation if i == self.depth // 2 else None
+            h = block(self.num_heads, dropout, self.dtype, self.mesh, worse, name=f"block_{i}")(h, emb, turns)
         h = h[:, self.class_tokens :]
 
         shift, scale = modulation(emb, self.width, 2, jnp.float32)
@@ -164,6 +169,7 @@ class Block(nn.Module):
     dropout: float
     dtype: jnp.dtype
     mesh: Mesh | None = None
+    perturbation: str | None = None
 
     @nn.compact
     def __call__(
@@ -173,7 +179,8 @@ class Block(nn.Module):
         width = x.shape[-1]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation(emb, width, 6, self.dtype)
         h = norm(self.dtype, "attention_norm")(x) * (1 + scale) + shift
-        h = Attention(self.num_heads, self.dtype, self.mesh, name="self_attention")(h, turns)
+        attention = Attention(self.num_heads, self.dtype, self.mesh, self.perturbation, name="self_attention")
+        h = attention(h, turns)
         x = x + gate * drop(h)
         h = norm(self.dtype, "mlp_norm")(x) * (1 + mlp_scale) + mlp_shift
         # SwiGLU of Shazeer 2020: two thirds of 4 times the width, so that its three matrices count as two of 4 times
@@ -188,6 +195,7 @@ class Attention(nn.Module):
     num_heads: int
     dtype: jnp.dtype
     mesh: Mesh | None = None
+    perturbation: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"], turns: Float[Array, "t half"]) -> Float[Array, "b t d"]:
@@ -195,7 +203,8 @@ class Attention(nn.Module):
         qkv = dense(3 * width, self.dtype, "qkv")(x).reshape(b, tokens, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
         q, k = turned(norm(jnp.float32, "q_norm")(q), turns), turned(norm(jnp.float32, "k_norm")(k), turns)
-        h = attend(q.astype(self.dtype), k.astype(self.dtype), v, self.mesh)
+        weigh = PERTURBATIONS[self.perturbation] if self.perturbation else partial(attend, mesh=self.mesh)
+        h = weigh(q.astype(self.dtype), k.astype(self.dtype), v)
         return dense(width, self.dtype, "out")(h.reshape(x.shape))
 
 

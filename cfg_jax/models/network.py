@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError, choice
+from cfg_jax.inputs import check
 from cfg_jax.models.noise_level import NOISE_LEVELS
 
 DTYPES = ("float32", "bfloat16")
@@ -25,12 +26,13 @@ def takes_w(config: ConfigDict) -> bool:
     return config.teacher.how in STUDENTS
 
 
-def fields(config: ConfigDict, *names: str) -> dict[str, Any]:
+def fields(config: ConfigDict, *names: str, **types: Any) -> dict[str, Any]:
     """Return a network's fields: those `names` of config.model, and num_classes, noise_level and dtype.
 
-    Raises InputError unless config.model has exactly these names and those of SHARED.
+    types: further names, with a type as inputs.check takes it, such as int | None or [int]. Raises InputError unless
+    config.model has exactly these names and those of SHARED, of these types.
     """
-    model = config.model.to_dict()
+    model, names = config.model.to_dict(), (*names, *types)
     if missing := sorted({*SHARED, *names} - model.keys()):
         raise InputError(
             f"config.model lacks {', '.join(missing)}, which the network {config.model.name} has: take that from "
@@ -39,6 +41,10 @@ def fields(config: ConfigDict, *names: str) -> dict[str, Any]:
     name, time, dtype = (model.pop(field) for field in SHARED)
     if unknown := sorted(model.keys() - set(names)):
         raise InputError(f"config.model has {', '.join(unknown)}, which the network {name} has not: take it out")
+    try:
+        check(model, types, "config.model")
+    except ValueError as error:
+        raise InputError(f"{error}: set another one") from error
     choice(time, NOISE_LEVELS, "config.model.time")
     choice(dtype, DTYPES, "config.model.dtype")
     return model | {

@@ -147,10 +147,10 @@ def _interpret(program, storage=_no_storage):
                 stack[-1].extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                stack[-1][_text(key)] = value
+                stack[-1][_key(key)] = value
             case "SETITEMS":
                 items = pop_to_mark()
-                stack[-1].update(zip(map(_text, items[::2]), items[1::2], strict=True))
+                stack[-1].update(zip(map(_key, items[::2]), items[1::2], strict=True))
             case "BINPERSID":
                 kind, names, key, _, size, *_ = stack.pop()
                 module, dtype = map(_text, names)
@@ -169,6 +169,11 @@ def _interpret(program, storage=_no_storage):
             case other:
                 raise ValueError(f"the opcode {other} in it is not understood")
     raise ValueError("it ends early")
+
+
+def _key(value):
+    """Return a key of a dictionary: a text, or the number of a parameter in an optimizer's state."""
+    return value if isinstance(value, int) else _text(value)
 
 
 def _text(value):

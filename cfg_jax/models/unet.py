@@ -23,10 +23,11 @@ from cfg_jax.models.norm import GroupNorm
 from cfg_jax.models.precision import highest
 
 # fields of config.model that both networks here take as they are
-FIELDS = (
-    "channels", "multipliers", "num_blocks", "attention_resolutions", "head_width", "num_heads", "resample_blocks",
-    "remat",
-)  # fmt: skip
+FIELDS = {
+    "channels": int, "multipliers": [int], "num_blocks": int, "attention_resolutions": [int], "head_width": int | None,
+    "num_heads": int | None, "resample_blocks": bool, "remat": bool,
+}  # fmt: skip
+OWN = {"null_label": bool, "dropout": float, "learned_variance": bool, "inner_head": bool}  # of the U-Net
 W_SCALE = 250  # w of 0 to 4 becomes as long as the noise level, 0 to 1000
 
 
@@ -106,7 +107,7 @@ class UNet(nn.Module):
     @classmethod
     def from_config(cls, config: ConfigDict) -> "UNet":
         """Return the U-Net of config.model. Raises InputError where a field is missing or unknown."""
-        fields = network.fields(config, *FIELDS, "null_label", "dropout", "learned_variance", "inner_head")
+        fields = network.fields(config, **FIELDS, **OWN)
         out_channels = config.data.channels * (2 if fields.pop("learned_variance") else 1)
         return cls(out_channels=out_channels, takes_w=network.takes_w(config), **fields)
 
@@ -213,7 +214,7 @@ class Encoder(nn.Module):
         """Return the classifier of config.model. Raises InputError where a field is missing or unknown."""
         if network.takes_w(config):
             raise InputError(f"config.teacher.how={config.teacher.how} teaches a diffusion model, not a classifier")
-        return cls(**network.fields(config, *FIELDS))
+        return cls(**network.fields(config, **FIELDS))
 
     check = staticmethod(check)
 
@@ -226,7 +227,7 @@ class Encoder(nn.Module):
         check_name(config)
         config = config.copy_and_resolve_references()
         with config.unlocked():
-            for name in ("null_label", "learned_variance", "dropout", "inner_head"):
+            for name in OWN:
                 del config.model[name]
         config.model.name, config.p_uncond, config.init_from = "noisy_classifier", 0.0, None
         return config

@@ -9,7 +9,7 @@ import cfg_jax
 from cfg_jax import checks
 from cfg_jax.diffusion import process
 from cfg_jax.errors import InputError
-from cfg_jax.models import build, jit_weights, torch_file
+from cfg_jax.models import attention, build, jit_weights, torch_file
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import students, trainer
 from configs import digits_jit, fashion_mnist_jit, imagenet64_jit
@@ -203,6 +203,16 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "jit"
     trainer.train(tiny_jit(), workdir)
     return workdir
+
+
+@pytest.mark.parametrize("kind", attention.PERTURBATIONS)
+def test_the_attention_of_its_middle_block_can_be_made_worse(kind):
+    config, rng = tiny_jit(), np.random.default_rng(0)
+    params = jax.tree.map(lambda a: jnp.float32(rng.normal(0, 0.3, a.shape)), build.shapes(config))
+    model = build.denoiser(config, params)
+    z, c = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.int32([1, 2])
+    both = [of.eps_fn(z, jnp.zeros(2), c) for of in (model, model.perturbed(kind))]
+    assert np.abs(both[0] - both[1]).max() > 1e-4
 
 
 @pytest.mark.slow

@@ -58,7 +58,8 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any) -> floa
 @contextmanager
 def quiet() -> Iterator[None]:
     """Drop what the converter prints about each layer, and its warnings of shapes that it leaves out."""
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    for name in ("jax2onnx", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with redirect_stdout(StringIO()), warnings.catch_warnings(action="ignore"):
         yield
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits studies docs test test-all test-kernels test-slow test-faults test-compile smoke lint lock
+.PHONY: digits studies docs live live-page test test-all test-kernels test-slow test-faults test-compile smoke lint lock
 
 # Tables 1 and 2 of the paper on digits: three models, the sweep over w and T, runs/digits-sweep/report.html
 digits: $(VENV)/done
@@ -63,8 +63,19 @@ lint: $(VENV)/done
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # the site, _site/html/index.html; the notebooks are run for it, a warning is an error
-docs: $(VENV)/done
+docs: live-page
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -c docs . _site/html
+	rm -rf _site/html/live && cp -r _site/live _site/html/live
+
+# the live page alone, which draws guided pictures in the browser; needs npm
+PORT ?= 8000
+live: live-page
+	@echo "http://127.0.0.1:$(PORT)/ has the page; Ctrl-C ends it"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _site/live $(PORT) 2>/dev/null
+
+live-page: $(VENV)/done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --editable '.[onnx]'
+	$(BIN)/python docs/live/build.py
 
 # exact pins for every supported Python, from the ranges in pyproject.toml
 lock: $(VENV)/done

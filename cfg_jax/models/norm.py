@@ -38,5 +38,5 @@ class GroupNorm(nn.Module):
 
     def of_group(self, of_channel: Float[Array, "b c"]) -> Float[Array, "b c"]:
         """The mean over the channels of a group, at each of its channels."""
-        grouped = of_channel.reshape(len(of_channel), self.groups, -1)
+        grouped = of_channel.reshape(of_channel.shape[0], self.groups, -1)
         return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(of_channel.shape)

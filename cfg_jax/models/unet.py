@@ -416,7 +416,7 @@ def timestep_embedding(t: Float[Array, " b"], dim: int) -> Float[Array, "b dim"]
 
 def down(h: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
     """Halve the side: each pixel is the mean of 2x2."""
-    return nn.avg_pool(h, (2, 2), (2, 2))
+    return nn.avg_pool(h, window_shape=(2, 2), strides=(2, 2))
 
 
 def up(h: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:

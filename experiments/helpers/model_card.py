@@ -30,9 +30,7 @@ TEXT = """
 EMA weights{length} of a {kind} {made} by cfg_jax {version}, step {step}.
 Ho & Salimans, Classifier-Free Diffusion Guidance.
 
-    import cfg_jax
-    model = cfg_jax.load("{load}")
-    images = model.sample({labels}, w={w:.1f})    # uint8 [2, {size}, {size}, {config.data.channels}]
+{use}
 
 - Data: {data}
 - p_uncond: {config.p_uncond:g}; {guidance}
@@ -43,6 +41,14 @@ Ho & Salimans, Classifier-Free Diffusion Guidance.
 ## Scores
 
 {scores}"""
+USE = """\
+    import cfg_jax
+    model = cfg_jax.load("{load}")
+    images = model.sample({labels}, w={w:.1f})    # uint8 [2, {size}, {size}, {channels}]"""
+USE_ONNX = """\
+    import onnxruntime
+    session = onnxruntime.InferenceSession("{load}")
+    [eps] = session.run(None, {{"z": z, "logsnr": logsnr, "c": c{of_w}}})  # float32 [B, {size}, {size}, {channels}]"""
 ROUNDED = "Measured before the parameters were rounded to bfloat16.\n"
 UNSCORED = "Not measured here. Score it with experiments.sweep before quoting any number.\n"
 
@@ -66,10 +72,13 @@ def card(
         guidance, w = "trained without classes: w must be 0, and labels are not looked at.", 0.0
     elif not config.p_uncond:
         guidance, w = "it has no unconditional half: w must be 0.", 0.0
+    use = (USE_ONNX if path.suffix == ".onnx" else USE).format(
+        load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, labels=labels, w=w, size=size,
+        channels=config.data.channels, of_w=', "w": w' * network.takes_w(config),
+    )  # fmt: skip
     text = TEXT.format(
-        config=config, name=escaped(path.stem), labels=labels, version=__version__, step=step, size=size, length=length,
-        made=made, more=more,
-        load=path.stem if path.parent.resolve() == weights.PRETRAINED else path.name, w=w, guidance=guidance,
+        config=config, name=escaped(path.stem), use=use, version=__version__, step=step, size=size, length=length,
+        made=made, more=more, guidance=guidance,
         data=escaped(about(config.data, data, datasets)), count=sum(a.size for a in jax.tree.leaves(params)),
         dtype=dtype, digest=configs.digest(config), kind=summary.kind, network=summary.text,
         scores=(table(rows) + ROUNDED * rounded) if rows else UNSCORED,

@@ -20,7 +20,7 @@ FEW = {
 }  # fmt: skip
 # what lies on nobody's disk without a download, and what test_frontier runs
 ELSEWHERE = re.compile(
-    r"experiments\.frontier|imagenet|ILSVRC|64x64_|adm64|fetch_inception|reference_stats|experiments\.score|--step="
+    r"experiments\.frontier|imagenet|ILSVRC|64x64_|adm64|fetch_inception|reference_stats|experiments\.score|--step=|--format=onnx"
 )
 
 

@@ -223,6 +223,8 @@ FLAGS = [
     ("report of a run", "report --sweep={run}", "no finished cells"),
     ("report of a file", "report --sweep={tmp}/model.safetensors", "no finished cells"),
     ("export, another suffix", "export --run={run} --out={tmp}/x.pt", "must end in .safetensors"),
+    ("export, onnx by another name", "export --run={run} --out={tmp}/x.safetensors --format=onnx", "must end in .onnx"),
+    ("export, onnx of 16 bits", "export --run={run} --out={tmp}/x.onnx --format=onnx --dtype=bfloat16", "float32"),
     ("export of nothing", "export --run={tmp}/nothing --out={tmp}/x.safetensors", "no run directory"),
     ("paper, figure 9", "paper --figure=9", "figure"),
     ("paper, two things", "paper --table=1 --figure=1", "either --table or --figure"),

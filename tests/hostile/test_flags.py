@@ -211,7 +211,7 @@ ASKED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=str)
+@pytest.mark.parametrize("asked", ASKED, ids=[f"{i}-{next(iter(asked))}" for i, asked in enumerate(ASKED)])
 def test_a_model_is_asked_for_what_it_cannot_give(asked):
     model = cfg_jax.load("digits")
     with pytest.raises(InputError) as caught:

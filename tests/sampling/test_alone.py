@@ -1,5 +1,6 @@
 """What an image depends on, its seed, index, label and w, and what is said instead of being ignored."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, rules, samplers, struct
 from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.errors import InputError
-from cfg_jax.files import read_json, write_json
+from cfg_jax.files import write_json
 from cfg_jax.models import build
 from cfg_jax.perf import cost
 from cfg_jax.sampling import draw
@@ -234,7 +235,7 @@ def test_a_cell_that_an_earlier_version_drew_otherwise_is_made_anew(model, tmp_p
     for _ in range(2):
         (row,) = run.sweep(config, [tmp_path / "m.safetensors"], [0.0], tmp_path / "sweep")
         (path,) = (tmp_path / "sweep" / "cells").glob("*.json")
-        files.append(read_json(path))
+        files.append(json.loads(path.read_text()))
         assert row["passes"] == 3 + 2 and row["keys"] == pinned.KEYS + ", partitionable" and row["floats"] == "float32"
         old = {k: v for k, v in files[-1].items() if k != "drawn_as"} | {"seconds": -1.0}
         write_json(path, old)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 def alpha(logsnr: Float[ArrayLike, "*b"]) -> Float[Array, "*b"]:
     """alpha^2 = sigmoid(lambda). Equation 1."""
-    return jnp.exp(0.5 * jax.nn.log_sigmoid(logsnr))
+    return jnp.exp(-0.5 * jax.nn.softplus(-logsnr))  # log_sigmoid has the same bits, but is -inf below -18 in ONNX
 
 
 def sigma(logsnr: Float[ArrayLike, "*b"]) -> Float[Array, "*b"]:

@@ -12,9 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnxruntime
-
 import cfg_jax
+from cfg_jax.errors import InputError, installed
 from cfg_jax.store import onnx
 
 HERE = Path(__file__).parent
@@ -33,8 +32,10 @@ def main() -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, NPM)
     if not shutil.which("npm"):
-        sys.exit("error: npm is not installed, which fetches onnxruntime-web for the live page: install Node.js")
-    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=NPM, check=True)
+        raise InputError("npm is not installed, which fetches onnxruntime-web for the live page: install Node.js")
+    npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    if subprocess.run(npm, cwd=NPM).returncode:
+        raise InputError("npm could not fetch onnxruntime-web, see above: mend that and run the same command")
     for name in RUNTIME:
         shutil.copy(NPM / "node_modules" / "onnxruntime-web" / "dist" / name, OUT)
     for name in SCORES:
@@ -49,6 +50,7 @@ def main() -> None:
 
 def simplify(path: Path) -> None:
     """Replace a graph by the same one for ten pictures: two thirds of its nodes only compute shapes from the batch."""
+    onnxruntime = installed("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.add_free_dimension_override_by_name("B", 10)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -75,4 +77,7 @@ def measured(row: dict[str, str], kind: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

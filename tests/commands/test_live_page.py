@@ -115,7 +115,7 @@ def test_its_noise_is_jaxs(page):
 def test_it_draws_step_by_step_and_hears_a_newer_request(page):
     ask(page, w=1, T=16, v=0.3, sampler="ancestral", rule="equation6")
     page.evaluate("el('T').value = 64; update()")
-    page.wait_for_function("el('said').textContent.startsWith('Step ')")
+    page.wait_for_function("el('said').textContent.startsWith('Drawing')")
     before = page.evaluate("id")
     page.evaluate("el('T').value = 4; update()")
     page.wait_for_function(DONE)

@@ -85,6 +85,15 @@ def test_a_student_takes_w(tiny, runtime, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_network_of_x_and_one_without_classes(tiny, runtime, tmp_path):
+    """eps of x divides by sigma, and multiplies by alpha at log-SNRs where the runtime's sigmoid is 0."""
+    tiny.objective.predicts = "x"
+    assert onnx.export(tmp_path / "x.onnx", tiny, 3, fill(build.shapes(tiny))) < onnx.TOLERANCE
+    tiny.data.num_classes, tiny.p_uncond = 0, 0.0
+    assert onnx.export(tmp_path / "plain.onnx", tiny, 3, fill(build.shapes(tiny))) < onnx.TOLERANCE
+
+
+@pytest.mark.slow
 def test_a_graph_that_differs_is_not_written(tiny, runtime, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "TOLERANCE", 0.0)
     params = fill(build.shapes(tiny))

@@ -34,7 +34,7 @@ OURS = {
     ".svg": rb"\A<\?xml.{,2000}" + MARK.encode(),
     ".npz": MARK.encode() + rb"\Z",
     ".json": rb'\A\{\s*"written_by": "cfg_jax"',
-    ".onnx": rb"\A.{,200}" + MARK.encode(),
+    ".onnx": rb"\A\x08.{,200}" + MARK.encode(),
     ".safetensors": rb'\A.{8}\{"__metadata__":.*"cfg_jax 1"',
     # a page names its command below its title, a model card names this library
     ".md": rb"\A(# [^\n]*\n\n)?(    python -m |Made by `(python -m )?)experiments\.|\A# [^\n]*\n\njax \S+, this code "

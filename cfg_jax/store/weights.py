@@ -103,7 +103,8 @@ def _read_export(path) -> tuple[ConfigDict, int, Any]:
                 raise InputError(f"{path} was not written by experiments.export: import its weights first")
             config, step = configs.from_json(json_of(header["config"], {})), json_of(header["step"], int)
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        return config, step, jax.tree.map(jax.numpy.float32, flax.traverse_util.unflatten_dict(flat, sep="/"))
+        params = flax.traverse_util.unflatten_dict(flat, sep="/")
+    return config, step, jax.tree.map(jax.numpy.float32, params)
 
 
 def digest_of(params: Any) -> str:

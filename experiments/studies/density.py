@@ -10,7 +10,6 @@ python -m experiments.studies.density --out=runs/studies
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
@@ -22,13 +21,11 @@ from cfg_jax.models.mixture import Mixture
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("density")
-RUN = flags.DEFINE_string(
-    "run", None, "run directory or exported file, with p_uncond above 0: its guided images instead"
-)
+RUN = cli.define_path("run", None, "run directory or exported file, with p_uncond above 0: its guided images", hub=True)
 W = cli.define_numbers("w", "0,1,3", "guidance weights, a column each")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 20_000, "of class 0 of each mixture", lower_bound=100)
-NUM_STEPS = flags.DEFINE_integer("num_steps", 256, "T of the samples", lower_bound=2)
-NUM_IMAGES = flags.DEFINE_integer("num_images", 32, "of --run, of each w", lower_bound=4)
+NUM_SAMPLES = cli.define_count("num_samples", 20_000, "of class 0 of each mixture", low=100)
+NUM_STEPS = cli.define_count("num_steps", 256, "T of the samples", low=2)
+NUM_IMAGES = cli.define_count("num_images", 32, "of --run, of each w", low=4)
 
 # one of the two components of class 0 lies on class 1
 LINE = Mixture(

@@ -58,7 +58,8 @@ def test_whatever_is_wrong_is_said_with_its_remedy(monkeypatch):
 
 def reference_of(path, image_shape):
     """As experiments.reference_stats writes them."""
-    about = {"distances": ["fid_digits"], "N": 8, "image_shape": image_shape}
+    about = {"distances": ["fid_digits"], "N": 8, "image_shape": image_shape, "features": "digits"}
+    about |= dict.fromkeys(("data", "card", "split", "resize"), "a")
     arrays = {"mu_digits": np.zeros(3), "sigma_digits": np.eye(3), "arr_0": np.zeros((4, *image_shape), np.uint8)}
     write_npz(path, arrays | {"about": np.array(json.dumps(about))})
     return str(path)

@@ -65,7 +65,7 @@ def test_help(name, command):
         ),
         (["score", "--samples=tests/recorded/torch_fidelity_scores.npz", "--reference=x"], "give uint8 images 0..255"),
         (["score", "--samples=nowhere.npz", "--reference=x"], "nowhere.npz cannot be read"),
-        (["reference_stats", "--dataset=digits", "--out=x", "--inception=x.npz"], "fetch_inception --out=x.npz"),
+        (["reference_stats", "--dataset=digits", "--out=x.npz", "--inception=y.npz"], "fetch_inception --out=y.npz"),
     ],
 )
 def test_bad_input_ends_in_one_line(args, said, command):

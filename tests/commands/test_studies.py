@@ -103,8 +103,8 @@ def test_a_study_writes_its_picture_and_its_table(name, command, tmp_path):
         ("temperature", "--tau=-1", "--tau=-1"),
         ("dimension", "--D=0", "--D=0: 0 is below 1"),
         ("sequences", "--s=-1", "--s=-1"),
-        ("flow2d", "--s=-1", "--s=-1: -1.0 is below 0"),
-        ("rectified2d", "--w=1,5", "--w=1,5: 5.0 is above 4"),
+        ("flow2d", "--s=-1", "--s=-1: -1 is below 0"),
+        ("rectified2d", "--w=1,5", "--w=1,5: 5 is above 4"),
         ("likelihood", "--run=nowhere", "nowhere"),
     ],
 )

@@ -219,6 +219,7 @@ def test_a_model_is_asked_for_what_it_cannot_give(asked):
     assert str(caught.value).count("\n") == 0
 
 
+@pytest.mark.slow
 def test_settings_may_be_numpy_s():
     model = cfg_jax.load("digits")
     numpy_s = {"v": np.float64(0.5), "num_steps": np.int64(1), "seed": np.uint8(3), "batch_size": np.int32(2)}

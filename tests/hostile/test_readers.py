@@ -193,6 +193,7 @@ def changed(value, path, new):
 WRONG = ([], {}, "many", {"a": []}, [[[]]], -1e308, 10**30, float("nan"), float("inf"), True, "\ud800", "", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JSONS)
 def test_json_of_other_fields(tmp_path, kind):
     """Every key in turn of every other type: the reader takes it or says in one line what is wrong."""

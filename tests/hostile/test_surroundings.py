@@ -52,6 +52,7 @@ runpy.run_module("experiments.sample", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("out", "said"), [("g.png", ""), ("~/g.png", "--out=~/g.png: there is no such home")])
 def test_a_user_without_a_home_or_a_name(out, said, tmp_path):
     env = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "LOGNAME")}
@@ -211,6 +212,7 @@ def test_a_stop_while_a_command_starts(after, name, tmp_path):
     assert stderr.splitlines()[-1].endswith("the same command goes on from here") and "Traceback" not in stderr, stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_costs_no_step(tmp_path):
     """All that train writes goes to a reader that takes one line."""
     train = line("train", "--config=configs/digits.py", *TINY, "--config.train.log_every=1", f"--workdir={tmp_path}")

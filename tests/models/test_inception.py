@@ -114,11 +114,11 @@ def test_layers_go_in_and_come_out(tmp_path, state):
 def test_a_file_of_another_sum_is_refused(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"something else")
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.fetch_inception", f"--from_file={tmp_path}/x.pth", f"--out={tmp_path}/y"],
+        [sys.executable, "-m", "experiments.fetch_inception", f"--from_file={tmp_path}/x.pth", f"--out={tmp_path}/y.npz"],  # noqa: E501
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 1 and "its sha256 does not begin with 6726825d" in done.stderr
-    assert done.stderr.count("\n") == 1 and not (tmp_path / "y").exists()
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "y.npz").exists()
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def test_both_heads_are_trained_and_one_pass_guides(run):
     assert (model.sample([1, 2], w=4.0, uncond="inner_head") != model.sample([1, 2], w=0.0)).any()
 
 
+@pytest.mark.slow
 def test_alone_it_is_trained_on_a_network_that_stays(tmp_path):
     whole = with_head()
     whole.model.inner_head = False

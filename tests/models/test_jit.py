@@ -79,6 +79,7 @@ def test_output_and_gradients_are_those_of_the_authors_code():
     assert relative(louder, out) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_training_checkpoint_is_imported_by_its_shapes(command, tmp_path):
     """The average that the authors sample from, in a file with an optimizer and flags; then its export's card."""
     file, out = RECORDED / "jit_checkpoint.pth", tmp_path / "jit"

@@ -222,6 +222,7 @@ def spoil(path, how):
         (path / "sha256.json").write_text("{")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["a bit", "a file", "the digests"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny_run, tmp_path, how, caplog):
     """The run ends as one that was never damaged, bit for bit, and what was damaged is kept aside."""

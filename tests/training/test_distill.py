@@ -307,3 +307,12 @@ def test_the_study_of_objectives(command, tmp_path):
     asked = [f"--out={tmp_path}", "--seeds=0", "--w=1", "--passes=4", "--num_images=40"]
     done = command("studies.objectives", "--config=configs/digits.py", *tiny, *asked, timeout=600)
     assert len(table(done)) == 2 + 3 * 4 and "of v" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_study_of_losses(command, tmp_path):
+    tiny = ["--config.model.multipliers=(1,)", "--config.model.attention_resolutions=()"]
+    tiny += ["--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.checkpoint_every=2"]
+    asked = [f"--out={tmp_path}", "--seeds=0", "--num_steps=2", "--num_images=40"]
+    done = command("studies.losses", "--config=configs/digits.py", *tiny, *asked, timeout=600)
+    assert [row[0] for row in table(done)[2:]] == ["x", "eps", "velocity"] and "JiT's order" in done.stdout

@@ -1,0 +1,79 @@
+"""Train every prediction with every loss, and order the losses: x, eps and the velocity, three by three.
+
+JiT's Table 2b (arXiv 2511.13720) does so on ImageNet at 64x64: the loss of x is the worst for every prediction, that of
+the velocity the best. Here the models have equal steps, seeds and passes. What is trained already is not trained again.
+
+python -m experiments.studies.losses --config=configs/digits.py --out=runs/studies
+"""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cfg_jax import plots
+from cfg_jax.sampling import asked
+from cfg_jax.sweep import claims
+from experiments.helpers import cli, gallery
+
+CONFIG = cli.define_config(required=True)
+OUT = gallery.define_out("losses")
+SEEDS = cli.define_numbers("seeds", "0,1", "of the training, a model each", int, 0, 2**31 - 1)
+W = cli.define_float("w", 0, "guidance weight of the samples", low=-1)
+NUM_STEPS = cli.define_count("num_steps", 16, "of Heun in t, two passes each", low=2)
+NUM_IMAGES = cli.define_count("num_images", 800, "of each model", low=20)
+
+KINDS = ("x", "eps", "velocity")
+FIELDS = {"name": "flow_heun", "grid": "t"}
+
+
+@plots.styled
+def main() -> None:
+    config, w, num = CONFIG.value, W.value, NUM_IMAGES.value
+    asked.guidance_weight(w, config, "--w")
+    models = {
+        (predicts, error): [gallery.trained(*a_run(config, predicts, error, seed)) for seed in SEEDS.value]
+        for predicts in KINDS for error in KINDS
+    }  # fmt: skip
+    _, first = a_run(config, KINDS[0], KINDS[0], SEEDS.value[0])
+    scorer = gallery.scorer(first, OUT.value, num)
+    rows = {
+        pair: gallery.over_runs(scorer, group, w, num_steps=NUM_STEPS.value, **FIELDS) for pair, group in models.items()
+    }
+    lines = [["predicts", *(f"loss of {error}" for error in KINDS)]]
+    lines += [[predicts, *(gallery.shown(rows[predicts, error]) for error in KINDS)] for predicts in KINDS]
+    about = (
+        f"{claims.score_name(rows['x', 'x'], 'fid')}, {config.train.num_steps} steps, training seeds "
+        f"{','.join(map(str, SEEDS.value))}, mean; {num} images, w = {w:g}, T = {NUM_STEPS.value} of Heun in t, ± the "
+        f"bootstrap standard error over images. {verdict(rows)}"
+    )
+    gallery.write(OUT.value, "losses", None, gallery.table(lines), about, config.data.name)
+
+
+def verdict(rows: dict[tuple[str, str], dict]) -> str:
+    """Judge JiT's order of the losses by the mean over predictions, with errors over the same resamples."""
+
+    def mean(error: str) -> tuple[float, np.ndarray]:
+        of = [rows[predicts, error] for predicts in KINDS]
+        return np.mean([claims.score(row, "fid") for row in of]), np.mean(
+            [claims.resamples(row, "fid") for row in of], 0
+        )
+
+    gaps = [claims.difference(*mean("velocity"), *mean("eps")), claims.difference(*mean("eps"), *mean("x"))]
+    word = claims.weakest([gap.verdict(-1) for gap in gaps])
+    return (
+        f"JiT's order, x worst and the velocity best, is {word}: the mean of the velocity's column less that of eps is "
+        f"{gaps[0].text(2)}, that of eps less that of x {gaps[1].text(2)}."
+    )
+
+
+def a_run(config: ConfigDict, predicts: str, error: str, seed: int) -> tuple[ConfigDict, Path]:
+    """Return the config of a model, and its run directory."""
+    config = config.copy_and_resolve_references()
+    config.objective.update(predicts=predicts, error=error, density="uniform_t")
+    config.seed = seed
+    return config, Path(OUT.value) / f"losses-{config.data.name}" / f"{predicts}-{error}-seed{seed}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

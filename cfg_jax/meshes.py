@@ -58,13 +58,14 @@ def check_batch(config: ConfigDict, group: str) -> None:
     """Raise InputError, before anything is compiled, for a batch of which one layer alone exceeds all memory.
 
     group: "train" or "eval", the section of the config whose batch_size it is. The layer is the network's first, of
-    config.model.channels numbers of 2 bytes for each pixel. Of a batch in parts (train.accumulate) it is of one part.
+    config.model.channels numbers of 2 bytes for each pixel, or the images where a network has no such field. Of a batch
+    in parts (train.accumulate) it is of one part.
     """
     section, data, have = config[group], config.data, memory(jax.devices())
     count = -(-section.batch_size // section.get("accumulate", 1))
     if group == "eval":
         count = min(count, section.num_images)
-    need = 2 * count * data.image_size**2 * max(data.channels, config.model.channels)
+    need = 2 * count * data.image_size**2 * max(data.channels, config.model.get("channels", 0))
     require(
         need <= have,
         f"config.{group}.batch_size={section.batch_size} needs {need / 1e9:,.0f} GB for one layer of the network, and "

@@ -151,7 +151,7 @@ def may_write(name: str, path: str, kind: str, replaces: bool) -> bool:
             files.check_directory(path, kind, what)
         else:
             files.check_writable(path, what)
-    elif replaces or not Path(path).is_file():
+    elif replaces or not os.path.isfile(path):  # which is false of a name that is too long
         files.check_output(path, kind, flag=f"--{name}")
     return True
 

@@ -263,7 +263,7 @@ def test_the_curl_of_a_run(digits_dir, tmp_path):
         network, *_, mixture, classifier = (float(cell.split(" ± ")[0]) for cell in row.strip(" |").split(" | "))
         assert network > 0.01 > mixture + classifier
     wrong = run("studies.curl", f"--run={runs / 'digits-p0.1'}", "--w=nan")
-    assert wrong.returncode == 1 and wrong.stderr.startswith("error: --w=nan")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: flag --w=nan")
 
 
 @pytest.mark.slow

@@ -55,9 +55,8 @@ def verdict(rows: dict[tuple[str, str], dict]) -> str:
 
     def mean(error: str) -> tuple[float, np.ndarray]:
         of = [rows[predicts, error] for predicts in KINDS]
-        return np.mean([claims.score(row, "fid") for row in of]), np.mean(
-            [claims.resamples(row, "fid") for row in of], 0
-        )
+        scores = [claims.score(row, "fid") for row in of]
+        return float(np.mean(scores)), np.mean([claims.resamples(row, "fid") for row in of], 0)
 
     gaps = [claims.difference(*mean("velocity"), *mean("eps")), claims.difference(*mean("eps"), *mean("x"))]
     word = claims.weakest([gap.verdict(-1) for gap in gaps])

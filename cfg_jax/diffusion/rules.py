@@ -210,7 +210,7 @@ class Scheduled(Around):
         if at is None and factors is None:
             return None
         if name is not None:
-            return f"schedule={name} is a schedule of its own: leave out schedule_logsnr and schedule_w"
+            return f"schedule={name} says by itself how w changes: leave out schedule_logsnr and schedule_w"
         if not at or not factors or len(at) != len(factors) or not np.all(np.diff(at) > 0):
             return f"schedule_logsnr={at} must increase, and have as many numbers as schedule_w={factors}"
         finite = np.all(np.isfinite([at, factors]))
@@ -236,19 +236,15 @@ class Rescaled(Around):
 
     limits: ClassVar = {"rescale": (0, 1)}
 
-    @staticmethod
-    def problem_with(rule):
-        """Return why a rule or its class cannot be rescaled, or None."""
-        if getattr(rule, "predicts_elsewhere", False):
-            return "rescale gives its rule the prediction at z, and this rule asks for others: leave rescale out"
-        return None
+    elsewhere: ClassVar = "rescale gives its rule the prediction at z, and this rule asks for others: leave rescale out"
 
     @staticmethod
     def problem(config):
-        return config.guidance.rescale and Rescaled.problem_with(RULES[config.guidance.name])
+        asks = getattr(RULES[config.guidance.name], "predicts_elsewhere", False)
+        return Rescaled.elsewhere if config.guidance.rescale and asks else None
 
     def __call__(self, halves, z, logsnr, c, state):
-        require(self.problem_with(self.rule) is None, self.problem_with(self.rule))
+        require(not any(getattr(part, "predicts_elsewhere", False) for part in parts(self.rule)), self.elsewhere)
         own = halves.native
         both = own.both(z, logsnr, c)  # once: the rule is given the same
         eps_both = tuple(own.to("eps", half, z, logsnr) for half in both)

@@ -230,6 +230,12 @@ def test_rescaled_to_1_has_the_spread_of_the_unguided_x(halves):
     np.testing.assert_allclose(half, (x + guided) / 2, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("around", [lambda rule: rule, lambda rule: rules.Scheduled(rule)], ids=["itself", "wrapped"])
+def test_what_looks_elsewhere_is_not_rescaled(around, halves):
+    with pytest.raises(InputError, match="leave rescale out"):
+        asked(rules.Rescaled(around(directions.LookAhead(W)), 0.7), halves)
+
+
 def test_a_schedule_is_linear_between_its_points_and_constant_beyond(halves):
     _, _, _, cond, uncond, _ = halves
     for at, factors, factor in (

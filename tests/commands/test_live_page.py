@@ -1,5 +1,6 @@
 """The live page in a real browser, as `make live` builds it: its pictures against Python's, its time, its keyboard."""
 
+import ast
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -100,7 +101,10 @@ def test_its_clothes_are_pythons(page):
 @pytest.mark.parametrize("settings", [{"w": 0, "T": 3, "v": 0.8}, {"w": 2, "T": 4, "v": 0}])
 def test_it_runs_the_python_that_it_shows(page, settings):
     found = ask(page, seed=5, sampler="ancestral", rule="zeroStar", **settings)
-    assert_equal(found, eval(page.inner_text("#python"), {"cfg_jax": cfg_jax}))
+    call = ast.parse(page.inner_text("#python"), mode="eval").body
+    assert ast.unparse(call.func) == "cfg_jax.load('digits').sample" and [*map(ast.unparse, call.args)] == ["range(10)"]
+    shown = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert_equal(found, cfg_jax.load("digits").sample(range(10), **shown))
 
 
 def test_its_noise_is_jaxs(page):

@@ -3,9 +3,11 @@
 Every check raises InputError, whose message names the field and the remedy.
 """
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax.checks import finite
+from cfg_jax.diffusion import rules
 from cfg_jax.errors import require
 from cfg_jax.models.network import takes_w
 
@@ -54,13 +56,17 @@ def student_walk(config: ConfigDict, section: ConfigDict) -> None:
 def student_guidance(config: ConfigDict, section: ConfigDict, ws, field: str = "w", second_model: bool = False) -> None:
     """Check that a student, whose config this is, can be asked for every w by a config.guidance."""
     low, high = config.teacher.w_low, config.teacher.w_high
+    factors, has = section.schedule_w or (), "schedule_w has"
+    if section.schedule:
+        factors = np.asarray(rules.SCHEDULES[section.schedule](np.linspace(0, 1, 101)))
+        factors, has = (factors.min(), factors.max()), f"schedule={section.schedule} has"
     for w in ws:
         require(low <= w <= high, f"{field}={w:g} is outside of what this student was trained for: {low:g} to {high:g}")
-        for factor in section.schedule_w or ():
+        for factor in factors:
             require(
                 low <= factor * w <= high,
-                f"config.guidance.schedule_w has {factor:g}, which asks this student for w={factor * w:g}: it was "
-                f"trained for {low:g} to {high:g}",
+                f"config.guidance.{has} {factor:g}, which asks this student for w={factor * w:g}: it was trained for "
+                f"{low:g} to {high:g}",
             )
     require(
         config.teacher.how != "halved" or section.rounds is None,

@@ -124,6 +124,7 @@ def test_what_a_student_cannot_do_is_said_in_a_line(runs):
         ({"w": 1.0, "rescale": 0.5}, "a student takes w itself"),
         ({"w": 2.0, "guidance": guidance.ClassifierFree(2.0)}, "guidance of your own: a student takes w itself"),
         ({"w": 2.0, "schedule_logsnr": (0.0, 1.0), "schedule_w": (0.0, 3.0)}, "asks this student for w=6"),
+        ({"w": 3.0, "schedule": "cosine"}, "schedule=cosine has 2, which asks this student for w=6"),
         ({"w": 1.0, "sampler": "ancestral", "particles": 2}, "weighs two halves"),
     ):
         with pytest.raises(InputError, match=said):

@@ -20,16 +20,15 @@ GRIDS = ("paper", "shifted", "t", "logsnr")
 FEATURES = ("classifier", "inception")
 LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
-UNCONDS = ("null", "other_label", "inner_head", *PERTURBATIONS)
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
-# the fields of a config that are several numbers, or that are None where they are not set: of which kind they are
+# the fields of a config that are several numbers, or None where they are not set: of which kind they are. A network
+# says so of its own fields
 SEVERAL = {
-    "train.averages": float, "model.multipliers": int, "model.attention_resolutions": int, "eval.w": float,
-    "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
+    "train.averages": float, "eval.w": float, "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
 }  # fmt: skip
 UNSET = {
-    "model.num_heads": int, "teacher.num_steps": int, "sampler.particles": int, "guidance.rounds": int,
+    "teacher.num_steps": int, "sampler.particles": int, "guidance.rounds": int,
     "guidance.other_label": int, "guidance.logsnr_low": float, "guidance.logsnr_high": float,
     "guidance.zero_below": float, "guidance.rescale": float, "guidance.renoise_logsnr": float,
     "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
@@ -267,7 +266,7 @@ def sampler(section: ConfigDict) -> None:
 
 def guidance(config: ConfigDict) -> None:
     section = config.guidance
-    for field, choices in (("name", rules.RULES), ("uncond", UNCONDS), ("classifier", CLASSIFIER_FORMS)):
+    for field, choices in (("name", rules.RULES), ("uncond", build.SOURCES), ("classifier", CLASSIFIER_FORMS)):
         choice(section[field], choices, f"config.guidance.{field}")
     for cls in (rules.RULES[section.name], *rules.WRAPPERS):
         limits(section, cls, "config.guidance")

@@ -2,13 +2,12 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from cfg_jax.files import digest_json, write_json
-from cfg_jax.inputs import check, json_of, reading
+from cfg_jax.inputs import check, read_json, reading
 
 VERSION = 7  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
@@ -111,8 +110,9 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def load(path) -> ml_collections.ConfigDict:
     """Read what save wrote. Raises InputError where that is no config."""
-    with reading(path, "is no config", "put back the one that was saved there, by this version of the code"):
-        return from_json(json_of(Path(path).read_bytes(), {}))
+    words = "is no config", "put back the one that was saved there, by this version of the code"
+    with reading(path, *words):
+        return from_json(read_json(path, {}, *words))
 
 
 def from_json(tree: Any) -> ml_collections.ConfigDict:

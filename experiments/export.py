@@ -35,7 +35,6 @@ SCORES = cli.define_path("scores", None, "directory with the results.csv of a sw
 def main() -> None:
     out = Path(OUT.value)
     suffix = f".{FORMAT.value}"
-    require(out.suffix == suffix, f"--out={out} must end in {suffix}")
     as_onnx = suffix == ".onnx"
     require(not as_onnx or DTYPE.value == "float32", "--dtype=bfloat16 is of safetensors: an ONNX graph is in float32")
     check_output(out, suffix, reads=[weights.located(RUN.value)], flag="--out")

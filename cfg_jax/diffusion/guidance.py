@@ -312,6 +312,11 @@ class Guidance:
         of_labels = jax.vmap(lambda key: jax.random.fold_in(key, LABELS))
         return self.rule.init(z), (of_labels(keys) if isinstance(self.second, OtherLabel) else None)
 
+    def counts(self, logsnrs: np.ndarray) -> np.ndarray:
+        """Return passes_of its rule; where the inner head gives eps_u, both halves come of one pass."""
+        each = passes_of(self.rule, logsnrs)
+        return np.maximum(1, each - 1) if isinstance(self.second, InnerHead) else each
+
     def on(self, model) -> Callable:
         """model: has eps_fn and null -> (z, scalar logsnr, c, state) -> Guided, state."""
         rule, predicts = self.rule, getattr(model, "predicts", "eps")

@@ -12,10 +12,16 @@ from cfg_jax import config as configs
 from cfg_jax.diffusion import guidance, particles, rules, samplers, schedule
 from cfg_jax.diffusion.loss import Objective
 from cfg_jax.errors import choice
+from cfg_jax.models.attention import PERTURBATIONS
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 from cfg_jax.models.jit import JiT
 from cfg_jax.models.unet import Encoder, UNet
 
+# config.guidance.uncond -> where eps_u comes from, as Guidance.second takes it; None is the null label
+SOURCES = {
+    "null": None, "other_label": guidance.OtherLabel(), "inner_head": guidance.InnerHead(),
+    **{kind: guidance.Perturbed(kind) for kind in PERTURBATIONS},
+}  # fmt: skip
 NETWORKS = {"unet": UNet, "jit": JiT, "noisy_classifier": Encoder}
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
@@ -50,11 +51,11 @@ class Denoiser:
     ) -> Float[Array, "b h w c"]:
         """What the network was trained to predict, without the channels of a learned variance.
 
-        w [B] is of a network that takes it. kwargs go to the network's call.
+        w [B] is of a network that takes it. kwargs go to the network's call; with both_heads it is a pair, see `heads`.
         """
         taken = () if w is None else (w,)
-        out: Array = self.net.apply({"params": self.params}, z, logsnr, c, *taken, **kwargs)  # type: ignore[assignment]
-        return out[..., : z.shape[-1]]
+        out: Any = self.net.apply({"params": self.params}, z, logsnr, c, *taken, **kwargs)
+        return jax.tree.map(lambda out: out[..., : z.shape[-1]], out)
 
     def heads(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None, **kwargs
@@ -62,9 +63,7 @@ class Denoiser:
         """Return what `predict` does, followed by the same of the inner head if the network has one."""
         if not getattr(self.net, "inner_head", False):
             return [self.predict(z, logsnr, c, w, **kwargs)]
-        taken = () if w is None else (w,)
-        outs: Any = self.net.apply({"params": self.params}, z, logsnr, c, *taken, both_heads=True, **kwargs)
-        return [out[..., : z.shape[-1]] for out in outs]
+        return [*self.predict(z, logsnr, c, w, both_heads=True, **kwargs)]
 
     def eps_fn(
         self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"], c: Int[Array, " b"], w=None

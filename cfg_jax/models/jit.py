@@ -75,7 +75,7 @@ class JiT(nn.Module):
     class_tokens_from: int = 0  # before this block, counted from 0
     noise_scale: float = 1.0  # s, 1 at 256x256 and 2 at 512x512 as published
     null_label: bool = True  # the null token is embedding row `num_classes`
-    takes_w: bool = False  # a student of guidance: w is embedded beside the noise level
+    takes_w: bool = False  # a student of guidance takes w as an input
     noise_level: Callable = noise_level.straight  # log-SNR -> what the time embedding sees
     dropout: float = 0.0  # of the middle half of the blocks
     dtype: jnp.dtype = jnp.float32
@@ -235,7 +235,7 @@ def turned(x: Float[Array, "b t n d"], turns: Float[Array, "t half"]) -> Float[A
 
 
 def waves(rows: int, columns: int, width: int) -> Float[np.ndarray, "t width"]:
-    """What is added to each patch: [sin, cos] of its column, then of its row."""
+    """Return what is added to each patch: sines and cosines of its column, followed by those of its row."""
     of_row, of_column = np.split(angles(rows, columns, width // 4), 2, axis=-1)
     return np.concatenate([f(angle) for angle in (of_column, of_row) for f in (np.sin, np.cos)], axis=-1)
 

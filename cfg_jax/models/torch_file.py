@@ -1,8 +1,8 @@
 """PyTorch's .pt state dicts as numpy arrays, without PyTorch and without running what is in them.
 
 The file is a zip of raw storages and one pickle that says which tensor is where. Before PyTorch 1.6 it was pickles one
-after the other and then the storages. The opcodes are read with pickletools, which only disassembles. Only the opcodes
-that state dicts need, and what training saves beside them, are understood here; any other is an error.
+after the other and then the storages. The opcodes are read with pickletools, which only disassembles. The opcodes of
+state dicts and of training checkpoints are understood here. Any other is an error.
 """
 
 import math

@@ -92,7 +92,7 @@ class UNet(nn.Module):
     head_width: int | None = None  # channels per head, or
     num_heads: int | None = None  # heads at every resolution
     null_label: bool = True  # the null token is embedding row `num_classes`
-    takes_w: bool = False  # a student of guidance: w is embedded beside the noise level
+    takes_w: bool = False  # a student of guidance takes w as an input
     resample_blocks: bool = True  # resample inside residual blocks, or by a convolution of its own
     noise_level: Callable = noise_level.continuous  # logsnr -> what the time embedding sees
     dropout: float = 0.0

@@ -11,7 +11,7 @@ import numpy as np
 
 from cfg_jax import meshes, pinned
 from cfg_jax.diffusion import samplers
-from cfg_jax.diffusion.guidance import Guidance, Halves, InnerHead, SecondModel, passes_of
+from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel
 from cfg_jax.errors import InputError, require
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
 
@@ -125,10 +125,7 @@ def on_grid(walk: samplers.Walk, guidance: Guidance) -> samplers.Walk:
 
 def passes(guidance: Guidance, walk: samplers.Walk) -> int:
     """Return the network passes of one image in a walk, a second model's included, as rule and sampler declare them."""
-    each = passes_of(guidance.rule, on_grid(walk, guidance).levels)
-    if isinstance(guidance.second, InnerHead):  # both halves come of one pass
-        each = np.maximum(1, each - 1)
-    return int(each.sum())
+    return int(guidance.counts(on_grid(walk, guidance).levels).sum())
 
 
 def check_labels(labels, num_classes: int) -> np.ndarray:

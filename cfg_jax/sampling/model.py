@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from cfg_jax import checks, pinned
 from cfg_jax.diffusion import guidance, particles, rules, samplers
-from cfg_jax.diffusion.guidance import Guidance, InnerHead, OtherLabel, Perturbed, SecondModel
+from cfg_jax.diffusion.guidance import Guidance, SecondModel
 from cfg_jax.errors import InputError, did_you_mean, require
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build, network
@@ -213,9 +213,7 @@ class Guides:
 
     def beside(self, rule, section: ConfigDict | None = None) -> Guidance:
         """Return the guidance of a rule with these models. section: a config.guidance; None takes the null label."""
-        source = section.uncond if section else "null"
-        known = {"null": None, "other_label": OtherLabel(), "inner_head": InnerHead()}
-        second = known[source] if source in known else Perturbed(source)
+        second: Any = build.SOURCES[section.uncond if section else "null"]
         if self.uncond:
             second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
         classifier = self.classifier and self.classifier.network

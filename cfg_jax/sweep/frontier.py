@@ -17,7 +17,7 @@ from cfg_jax.text import escaped, markdown
 
 Rows = dict[str, list[dict]]  # {training run: [row of each strength]}
 SCORES = ("fid", "is", "precision", "recall", "variety", "saturated")
-SHOWN = ("recall", "precision", "variety")  # in the plot, beside the distance
+SHOWN = ("recall", "precision", "variety")  # scores that the plot shows to the right of the distance
 COLUMNS = 5  # of panels
 
 
@@ -198,7 +198,7 @@ def plot(curves: dict[str, Rows], title: str = "") -> Figure:
 
 @plots.styled
 def panels(curves: dict[str, Rows], title: str = "") -> Figure:
-    """Plot distance against IS over the strength, a panel for each rule beside the first rule in grey."""
+    """Plot the distance against IS, in a panel for each rule. Each panel also has the first rule's curve, in grey."""
     means = {rule: merged(runs) for rule, runs in curves.items()}
     (baseline, base), *others = means.items()
     height = -(-len(others) // COLUMNS)

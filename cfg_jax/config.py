@@ -9,7 +9,7 @@ import ml_collections
 from cfg_jax.files import digest_json, write_json
 from cfg_jax.inputs import check, read_json, reading
 
-VERSION = 7  # of the fields
+VERSION = 8  # of the fields
 # by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
 ADDED = {
     2: {"eval.quantize": "round"},
@@ -46,6 +46,7 @@ ADDED = {
         "train.inner_head_alone": False, "model.inner_head": False, "train.beta2": 0.999, "objective.logit_mean": 0.0,
         "objective.logit_std": 1.0,
     },
+    8: {"model.inner_head": False},  # of the transformer
 }  # fmt: skip
 # the types of fields, for a clear line where a file has another; a field that is not here is not looked at
 SCHEMA = {
@@ -128,10 +129,10 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
     for later in range(version + 1, VERSION + 1):
         for field, value in ADDED[later].items():
             group, _, name = field.rpartition(".")
-            (fields[group] if group else fields)[name] = copy.deepcopy(value)
+            (fields[group] if group else fields).setdefault(name, copy.deepcopy(value))
     if fields["model"].pop("pool", None):  # of a classifier before version 3
         fields["model"]["name"] = "noisy_classifier"
-    if version < 7 and fields["model"]["name"] != "unet":
+    if version < 8 and fields["model"]["name"] not in ("unet", "jit"):
         fields["model"].pop("inner_head")
     check(fields, SCHEMA)
     return ml_collections.ConfigDict(fields)

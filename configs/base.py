@@ -40,9 +40,7 @@ def get_config():
     model.num_heads = config_dict.placeholder(int)  # heads; the other is None
     model.null_label = True  # an embedding row for the null label
     model.resample_blocks = True  # up and down inside residual blocks, as ADM
-    model.inner_head = (
-        False  # a second prediction from the middle of the way up, to guide by: guidance.uncond=inner_head
-    )
+    model.inner_head = False  # a second prediction from the middle, to guide by: guidance.uncond=inner_head
     model.learned_variance = False  # a second output per channel, which published ADM models have
     model.time = "logsnr"  # what the embedding sees: it, t of the straight path, or adm_cosine, adm_linear: ADM's t
     model.dropout = 0.1

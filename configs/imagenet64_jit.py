@@ -27,7 +27,7 @@ def jit(config, **fields):
     config.model = ConfigDict({
         "name": "jit", "patch": 4, "width": 768, "depth": 12, "num_heads": 12, "bottleneck": 128,
         "class_tokens": 32, "class_tokens_from": 4, "noise_scale": 1.0, "null_label": True, "time": "t",
-        "dropout": 0.0, "dtype": config.model.dtype, "remat": False, **fields,
+        "dropout": 0.0, "dtype": config.model.dtype, "remat": False, "inner_head": False, **fields,
     })  # fmt: skip
     config.objective.update(predicts="x", error="velocity", density="logit_normal", logit_mean=-0.8, logit_std=0.8)
     config.train.beta2, config.train.grad_clip = 0.95, 1e6  # nothing is clipped

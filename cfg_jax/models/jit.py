@@ -9,7 +9,7 @@ Norm statistics, softmax, the embeddings and the output stay in float32 whatever
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,7 @@ from cfg_jax.models.unet import W_SCALE, timestep_embedding
 FIELDS = {
     "patch": int, "width": int, "depth": int, "num_heads": int, "bottleneck": int, "class_tokens": int,
     "class_tokens_from": int, "noise_scale": float, "null_label": bool, "dropout": float, "remat": bool,
+    "inner_head": bool,
 }  # fmt: skip
 SMALL = nn.initializers.normal(0.02)
 TIME_CHANNELS = 256  # of the noise level, before its two layers
@@ -61,6 +62,10 @@ def check(config: ConfigDict) -> None:
         f"config.model.class_tokens_from={first} is no block: config.model.depth={model.depth} has 0 to "
         f"{model.depth - 1}",
     )
+    require(
+        model.depth > 1 or not model.inner_head,
+        f"config.model.inner_head is between two blocks, and config.model.depth={model.depth}: set 2 or more",
+    )
 
 
 class JiT(nn.Module):
@@ -82,6 +87,7 @@ class JiT(nn.Module):
     remat: bool = False  # compute all of a block but its products with weights again in the backward pass
     mesh: Mesh | None = None  # over which the batch is split
     perturbation: str | None = None  # how the attention of its middle block is made worse, one of `perturbations`
+    inner_head: bool = False  # a second prediction, after half of the blocks
 
     perturbations: ClassVar = tuple(PERTURBATIONS)
 
@@ -114,10 +120,11 @@ class JiT(nn.Module):
         w: Float[Array, " b"] | None = None,
         *,
         train: bool = False,
-    ) -> Float[Array, "b h w out_channels"]:
+        both_heads: bool = False,
+    ) -> Float[Array, "b h w out_channels"] | tuple[Float[Array, "b h w out_channels"], ...]:
         """x(z, lambda, c) in float32, or what else the network is trained to predict. train: with dropout.
 
-        w is looked at where `takes_w`; None is 0.
+        w is looked at where `takes_w`; None is 0. both_heads: return this and the prediction of the inner head.
         """
         time = timestep_embedding(self.noise_level(logsnr + 2 * math.log(self.noise_scale)), TIME_CHANNELS)
         of_time = partial(nn.Dense, self.width, kernel_init=SMALL)
@@ -142,6 +149,7 @@ class JiT(nn.Module):
         turns = jnp.float32(angles(*grid, self.width // self.num_heads // 4))
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         block = nn.remat(Block, policy=policy) if self.remat else Block
+        inner: Any = None
         for i in range(self.depth):
             if self.class_tokens and i == self.class_tokens_from:
                 place = self.param("class_tokens", SMALL, (self.class_tokens, self.width))
@@ -151,11 +159,20 @@ class JiT(nn.Module):
             dropout = self.dropout if drops else 0.0
             worse = self.perturbation if i == self.depth // 2 else None
             h = block(self.num_heads, dropout, self.dtype, self.mesh, worse, name=f"block_{i}")(h, emb, turns)
-        h = h[:, self.class_tokens :]
+            if self.inner_head and i + 1 == self.depth // 2:
+                inner = self.head(h, emb, grid, "inner_")
+        out = self.head(h, emb, grid, "")
+        return (out, inner) if both_heads else out
 
-        shift, scale = modulation(emb, self.width, 2, jnp.float32)
-        h = norm(jnp.float32, "out_norm")(h) * (1 + scale) + shift
-        h = nn.Dense(self.patch**2 * self.out_channels, kernel_init=nn.initializers.zeros, name="out")(h)
+    def head(
+        self, h: Float[Array, "b t d"], emb: Float[Array, "b d"], grid: tuple[int, int], prefix: str
+    ) -> Float[Array, "b h w out_channels"]:
+        """Predict the pixels of each patch. The class's tokens, which come first, predict none."""
+        h = h[:, -grid[0] * grid[1] :]
+        shift, scale = modulation(emb, self.width, 2, jnp.float32, f"{prefix}emb")
+        h = norm(jnp.float32, f"{prefix}out_norm")(h) * (1 + scale) + shift
+        zeros = nn.initializers.zeros
+        h = nn.Dense(self.patch**2 * self.out_channels, kernel_init=zeros, name=f"{prefix}out")(h)
         return images(h, *grid, self.patch)
 
 
@@ -217,10 +234,10 @@ def norm(dtype: jnp.dtype, name: str) -> nn.RMSNorm:
     return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
 
 
-def modulation(emb: Float[Array, "b d"], width: int, count: int, dtype: jnp.dtype) -> list[Array]:
+def modulation(emb: Float[Array, "b d"], width: int, count: int, dtype: jnp.dtype, name: str = "emb") -> list[Array]:
     """`count` arrays [B, 1, width] of the embedding, all 0 at first. It is called inside a module's compact call."""
     zeros = nn.initializers.zeros
-    return jnp.split(nn.Dense(count * width, dtype=dtype, kernel_init=zeros, name="emb")(emb)[:, None], count, axis=-1)
+    return jnp.split(nn.Dense(count * width, dtype=dtype, kernel_init=zeros, name=name)(emb)[:, None], count, axis=-1)
 
 
 def turned(x: Float[Array, "b t n d"], turns: Float[Array, "t half"]) -> Float[Array, "b t n d"]:

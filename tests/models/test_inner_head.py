@@ -7,13 +7,14 @@ import pytest
 
 import cfg_jax
 from cfg_jax import checks
-from cfg_jax.diffusion import guidance, samplers
+from cfg_jax.diffusion import guidance, loss, samplers
 from cfg_jax.diffusion.guidance import ClassifierFree, Guidance, InnerHead
 from cfg_jax.errors import InputError
 from cfg_jax.models import build
 from cfg_jax.sampling import draw
 from cfg_jax.training import trainer
 from tests.conftest import fill, tiny_config
+from tests.models.test_jit import tiny_jit
 
 
 def with_head():
@@ -22,10 +23,16 @@ def with_head():
     return config
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def jit_with_head():
+    config = tiny_jit()
+    config.model.inner_head = True
+    return config
+
+
+@pytest.fixture(scope="module", params=[with_head, jit_with_head])
+def run(request, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "both"
-    trainer.train(with_head(), workdir)
+    trainer.train(request.param(), workdir)
     return workdir
 
 
@@ -33,9 +40,11 @@ def test_both_heads_are_trained_and_one_pass_guides(run):
     model = cfg_jax.load(run, params="params")
     fresh = jax.jit(lambda: build.parameters(model.config, jax.random.key(model.config.seed)))()
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), fresh, dict(model.denoiser.params))
-    assert moved["inner_conv"]["kernel"] > 0 and moved["out_conv"]["kernel"] > 0
+    for start in "inner_", "out":
+        assert max(jax.tree.leaves({name: moved[name] for name in moved if name.startswith(start)})) > 0
     z, c, logsnr = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3), jnp.float32(0.5)
-    final, inner = model.denoiser.heads(z, jnp.full(3, logsnr), c)
+    heads = model.denoiser.heads(z, jnp.full(3, logsnr), c)
+    final, inner = (loss.convert(out, z, jnp.full(3, logsnr), model.denoiser.predicts, "eps") for out in heads)
     np.testing.assert_allclose(final, model.denoiser.eps_fn(z, jnp.full(3, logsnr), c), atol=1e-5)
     how = Guidance(ClassifierFree(2.0), InnerHead())
     out, _ = how.on(model.denoiser)(z, logsnr, c, guidance.STATELESS)
@@ -45,17 +54,18 @@ def test_both_heads_are_trained_and_one_pass_guides(run):
 
 
 @pytest.mark.slow
-def test_alone_it_is_trained_on_a_network_that_stays(tmp_path):
-    whole = with_head()
+@pytest.mark.parametrize("config_of", [with_head, jit_with_head])
+def test_alone_it_is_trained_on_a_network_that_stays(tmp_path, config_of):
+    whole = config_of()
     whole.model.inner_head = False
     trainer.train(whole, tmp_path / "whole")
-    config = with_head()
+    config = config_of()
     config.init_from, config.train.inner_head_alone = str(tmp_path / "whole"), True
     trainer.train(config, tmp_path / "head")
     before = cfg_jax.load(tmp_path / "whole").denoiser.params  # init_from takes the EMA
     after = cfg_jax.load(tmp_path / "head", params="params").denoiser.params
     inner = {name: after[name] for name in after if name.startswith("inner_")}
-    assert float(jnp.abs(inner["inner_conv"]["kernel"]).max()) > 0
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(inner)) > 0
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves({n: after[n] for n in before}), strict=True):
         np.testing.assert_array_equal(old, new)
 

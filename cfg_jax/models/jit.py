@@ -272,5 +272,5 @@ def patches(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b t patch*p
 
 def images(tokens: Float[Array, "b t d"], rows: int, columns: int, patch: int) -> Float[Array, "b h w c"]:
     """Put patches back together: what `patches` took apart."""
-    x = tokens.reshape(len(tokens), rows, columns, patch, patch, -1).swapaxes(2, 3)
-    return x.reshape(len(x), rows * patch, columns * patch, -1)
+    x = tokens.reshape(tokens.shape[0], rows, columns, patch, patch, -1).swapaxes(2, 3)
+    return x.reshape(x.shape[0], rows * patch, columns * patch, -1)

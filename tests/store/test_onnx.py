@@ -15,6 +15,7 @@ from cfg_jax.errors import InputError
 from cfg_jax.models import build
 from cfg_jax.store import onnx
 from tests.conftest import fill
+from tests.models.test_jit import tiny_jit
 from tests.running import ROOT
 
 PAGE = ROOT / "docs" / "howto" / "weights.md"
@@ -91,6 +92,12 @@ def test_a_network_of_x_and_one_without_classes(tiny, runtime, tmp_path):
     assert onnx.export(tmp_path / "x.onnx", tiny, 3, fill(build.shapes(tiny))) < onnx.TOLERANCE
     tiny.data.num_classes, tiny.p_uncond = 0, 0.0
     assert onnx.export(tmp_path / "plain.onnx", tiny, 3, fill(build.shapes(tiny))) < onnx.TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_transformer(runtime, tmp_path):
+    config = tiny_jit()
+    assert onnx.export(tmp_path / "jit.onnx", config, 3, fill(build.shapes(config))) < onnx.TOLERANCE
 
 
 @pytest.mark.slow

@@ -159,7 +159,7 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
         f"jax {jax.__version__}, {config.model.dtype}. Memory and work are of one device. Images/s are of all devices, "
         "by the compiler's estimate of the time, without what is sent between them; nothing was run. The share of the "
         "peak counts the network's own convolutions and matrix products. Kernels without an estimate are counted at "
-        + " and ".join(f"{share:.0%} ({name})" for name, share in estimate.KERNELS.items())
+        + ", ".join(f"{share:.0%} ({name})" for name, share in estimate.KERNELS.items())
         + " of the peak.",
         markdown(lines),
     ]

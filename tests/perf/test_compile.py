@@ -111,6 +111,16 @@ def test_flops_of_a_gpus_convolutions(target, shape, operands):
     assert found == 2 * (64 * 3 * 3 * 32) * (8 * 16 * 16)
 
 
+def test_flops_of_a_gpus_matrix_product():
+    """cuBLAS's has two for a number of the output and a place of the axes that are summed over."""
+    summed = '"dot_dimension_numbers":{"lhs_contracting_dimensions":["0","2"],"rhs_contracting_dimensions":["0","1"]}'
+    rest = f'%a, %b), custom_call_target="__cublas$lt$matmul", backend_config={{{summed}}}'
+    others = {name: hlo.Operation(name, shape, "parameter", "") for name, shape in
+              {"a": "bf16[4,16,8]", "b": "bf16[4,8,32]"}.items()}  # fmt: skip
+    found = estimate.product_flops(hlo.Operation("dot", "(bf16[16,32], s8[64])", "custom-call", rest), others)
+    assert found == 2 * (16 * 32) * (4 * 8)
+
+
 def only_the_gradient(params, fsdp, found):
     """Split parameters are gathered once, gradients reduced once, or whole over fsdp and then in parts; no more."""
     places = meshes.shardings(params, meshes.data_mesh(jax.devices(), fsdp))

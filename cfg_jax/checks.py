@@ -22,6 +22,7 @@ LABEL_RULES = ("random", "balanced")
 QUANTIZE = ("round", "truncate")
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
+MAX_IMAGES = 10_000_000  # of a cell: their labels and features are in memory
 # the fields of a config that are several numbers, or None where they are not set: of which kind they are. A network
 # says so of its own fields
 SEVERAL = {
@@ -176,6 +177,10 @@ def evaluation(section) -> None:
     require(
         section.num_images >= max(4, 2 * section.splits),
         f"config.eval.num_images={section.num_images} is too few for {section.splits} config.eval.splits",
+    )
+    require(
+        section.num_images <= MAX_IMAGES,
+        f"config.eval.num_images={section.num_images} is more than {MAX_IMAGES:,}: the paper takes 50,000",
     )
     for w in section.w:
         finite(w, "config.eval.w")

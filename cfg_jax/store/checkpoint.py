@@ -25,7 +25,6 @@ from cfg_jax.store import averages
 
 ITEMS = ("params", "ema", "opt_state", "averages")  # the last where config.train.averages asks for some
 MANIFEST = "sha256.json"
-SEALED = {"sealed": True}  # orbax keeps this in a checkpoint: digests belong to it, and without them it is damaged
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +62,8 @@ class Checkpoints:
         """Start writing the state. Raises InputError where the save before it failed; close() says so of the last."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in items_of(state).items()}
         with self._writing():
-            self.manager.save(int(state.step), args=ocp.args.Composite(**items), custom_metadata=SEALED)
+            step = int(state.step)
+            self.manager.save(step, args=ocp.args.Composite(**items), custom_metadata=sealed(step))
 
     def restore(self, template: TrainState) -> TrainState:
         """Return the newest state, in the shapes, types and shardings of `template`.
@@ -108,6 +108,11 @@ def manager_of(directory: Path, **options) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(async_options=seal, **options))
 
 
+def sealed(step: int) -> dict[str, Any]:
+    """Return what orbax keeps in a checkpoint: its step, and that without digests it is damaged."""
+    return {"sealed": True, "step": step}
+
+
 def items_of(state: TrainState) -> dict[str, Any]:
     """Return {item: arrays} for those of ITEMS that a state has."""
     return {name: getattr(state, name) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
@@ -126,7 +131,7 @@ def save_weights(workdir: str | Path, params: Any) -> None:
     """
     items = {name: ocp.args.StandardSave(params) for name in ("params", "ema")}
     with manager_of(Path(workdir).absolute() / "checkpoints") as manager:
-        manager.save(0, args=ocp.args.Composite(**items), custom_metadata=SEALED)
+        manager.save(0, args=ocp.args.Composite(**items), custom_metadata=sealed(0))
 
 
 def restore_params(run_dir: str | Path, step: int | None = None, item: str = "ema") -> tuple[int, Any]:
@@ -194,8 +199,11 @@ def damage(path: Path, item: str = "") -> str | None:
     for name in there | ({MANIFEST} if (path / MANIFEST).is_file() else set()):
         with open(path / name, "rb") as file:
             check_pointer(path / name, file.read(32))
+    seal = _seal(path)
+    if (step := seal.get("step", int(path.name))) != int(path.name):
+        return f"it was saved as step {step}"
     if not (path / MANIFEST).exists():
-        return None if _unsealed(path) else f"{MANIFEST} is missing"
+        return f"{MANIFEST} is missing" if seal else None
     try:
         listed = read_json(path / MANIFEST, {str: str}, "cannot be read", "it is damaged")
     except InputError:
@@ -209,12 +217,13 @@ def damage(path: Path, item: str = "") -> str | None:
     return changed and f"{changed} has changed"
 
 
-def _unsealed(path):
-    """Return whether an older version wrote this checkpoint, perhaps without digests."""
+def _seal(path):
+    """Return what `sealed` put into a checkpoint, {} where an older version wrote it, perhaps without digests."""
     try:
-        return not read_json(path / "_CHECKPOINT_METADATA", {}, "is damaged", "remove it").get("custom_metadata")
+        found = read_json(path / "_CHECKPOINT_METADATA", {}, "is damaged", "remove it").get("custom_metadata") or {}
     except InputError:
-        return False
+        found = None
+    return found if isinstance(found, dict) else {"sealed": True}
 
 
 def set_aside_damaged(directory: Path) -> None:

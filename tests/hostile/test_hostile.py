@@ -179,6 +179,7 @@ FLAGS = [
             ("sampler.variance_interp", "nan", "config.sampler.variance_interp"),
             ("sampler.threshold", "", "config.sampler.threshold"), ("eval.w", "()", "config.eval.w"),
             ("eval.w", "('a',)", "config.eval.w"), ("eval.num_images", "-5", "config.eval.num_images"),
+            ("eval.num_images", "1000000000", "is more than 10,000,000"),
             ("eval.splits", "0", "config.eval.splits"), ("eval.quantize", "up", "config.eval.quantize"),
             ("eval.neighbours", "2", "config.eval.neighbours"), ("eval.bootstrap", "-3", "config.eval.bootstrap"),
         )

@@ -266,6 +266,18 @@ def test_a_checkpoint_without_whole_digests_is_damaged(tiny_run, tmp_path, how):
     assert checkpoint.steps_of(tmp_path) == [2] and cfg_jax.load(tmp_path).step == 2
 
 
+def test_a_renamed_checkpoint_is_no_later_step(tiny_run, tmp_path):
+    _, workdir = tiny_run
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "2").rename(tmp_path / "checkpoints" / "99999")
+    with pytest.raises(
+        InputError, match=r"checkpoints/99999 cannot be read \(it was saved as step 2\): remove it, step 4"
+    ):
+        cfg_jax.load(tmp_path)
+    checkpoint.set_aside_damaged(tmp_path / "checkpoints")
+    assert checkpoint.steps_of(tmp_path) == [4] and cfg_jax.load(tmp_path).step == 4
+
+
 def test_a_checkpoint_of_an_older_version_needs_no_digests(tiny_run, tmp_path):
     """Such a one says nothing of digests in orbax's metadata; those of imported weights say it, too."""
     _, workdir = tiny_run

@@ -137,15 +137,23 @@ def teacher(config: ConfigDict) -> None:
     if not section.how:
         return
     choice(section.how, (*network.STUDENTS, "pairs"), "config.teacher.how")
-    require(section.run, f"config.teacher.how={section.how} needs config.teacher.run: name a run")
+    alone = section.how == "itself"
+    require(section.run or alone, f"config.teacher.how={section.how} needs config.teacher.run: name a run")
     if section.how == "pairs":
         return
-    require(config.p_uncond == 0, f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0")
+    require(
+        config.p_uncond == 0 or alone,
+        f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0",
+    )
+    require(
+        not alone or (0 < config.p_uncond < 1 and config.data.num_classes > 0),
+        "config.teacher.how=itself needs classes and both halves: set config.p_uncond between 0 and 1",
+    )
     low, high = section.w_low, section.w_high
     require(
-        -1 <= low <= 0 < high < math.inf,
-        f"config.teacher.w_low={low:g} must lie in [-1, 0] and config.teacher.w_high={high:g} be above 0: w = 0 is "
-        "asked for where nothing guides",
+        -1 <= low <= 0 < high < math.inf and not (alone and low == -1),
+        f"config.teacher.w_low={low:g} must lie in {'(' if alone else '['}-1, 0] and config.teacher.w_high={high:g} be "
+        "above 0: w = 0 is asked for where nothing guides",
     )
     if section.how == "halved":
         steps, predicts = section.num_steps, config.objective.predicts

@@ -17,10 +17,18 @@ from cfg_jax.diffusion.loss import convert
 def model_guided(target, field: Callable, null: int, omega, z, logsnr, c) -> Float[Array, "b ..."]:
     """target + omega (f(z, c) - f(z)) with the network's own f: model guidance. Tang et al. 2025.
 
-    Nothing is added where c is null. The caller stops the gradient of f.
+    omega is a number, or one for each image [B]. Nothing is added where c is null. The caller stops the gradient of f.
     """
     cond, uncond = both_halves(field, null, z, logsnr, c)
-    return target + omega * (cond - uncond)
+    return target + process.per_image(omega, z) * (cond - uncond)
+
+
+def omega_of(w: Float[Array, " b"]) -> Float[Array, " b"]:
+    """The omega of model guidance that ends at w. A network that takes w learns all of them at once.
+
+    Its f(z, c, w) is on both sides: Geng et al. 2025 (improved MeanFlow), Lu et al. 2026 (pixel MeanFlow).
+    """
+    return w / (1 + w)
 
 
 def fixed_point(omega: float) -> float:

@@ -10,7 +10,7 @@ from cfg_jax.inputs import check
 from cfg_jax.models.noise_level import NOISE_LEVELS
 
 DTYPES = ("float32", "bfloat16")
-STUDENTS = ("guided", "halved")  # of config.teacher.how: the network takes w as an input
+STUDENTS = ("guided", "halved", "itself")  # of config.teacher.how: the network takes w as an input
 SHARED = ("name", "time", "dtype")  # every config.model has them
 
 
@@ -22,7 +22,7 @@ class Summary(NamedTuple):
 
 
 def takes_w(config: ConfigDict) -> bool:
-    """Return whether the network is a student of guidance, which takes w and has no unconditional half."""
+    """Return whether the network takes w as an input: a student of another run's guidance, or of its own."""
     return config.teacher.how in STUDENTS
 
 

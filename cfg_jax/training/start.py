@@ -77,6 +77,8 @@ def describe(workdir: Path, config: ConfigDict, state: TrainState, source: Sourc
     log.info("%s parameters", f"{parameter_overview.count_parameters(state.params):,}")
     if omega := config.objective.omega:
         log.info("model guidance, omega = %g: w = 0 of it ends at the guidance of w = %g", omega, fixed_point(omega))
+    if config.teacher.how == "itself":
+        log.info("model guidance: the network takes w from %g to %g", config.teacher.w_low, config.teacher.w_high)
     if jax.process_index() == 0:
         cards.save(workdir / "data.json", source.card)
         machine = {"device": device, "processes": jax.process_count()}

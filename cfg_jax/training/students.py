@@ -32,7 +32,7 @@ def halved(teacher: ConfigDict, run: str, num_steps: int) -> ConfigDict:
     A teacher that was not halved itself counts as one of arbitrarily many steps. Meng et al. 2023, stage 2.
     """
     config = _taught(teacher, run, "halved")
-    config.teacher.num_steps = num_steps
+    config.teacher.num_steps, config.p_uncond = num_steps, 0.0
     config.sampler.update(name="ddim", eta=0.0, grid="shifted", num_steps=num_steps)
     own = teacher.teacher.num_steps
     require(own in (None, 2 * num_steps), f"--steps={num_steps} is not half of the teacher's {own}: halve one by one")
@@ -69,7 +69,7 @@ def load(config: ConfigDict, source: Source) -> tuple[Denoiser | None, Source, C
     Raises InputError where it cannot teach this config, or is another than the run was begun with.
     """
     section = config.teacher
-    if not section.how:
+    if section.how in (None, "itself"):
         return None, source, config
     if section.how == "pairs":
         made = pairs.read(section.run)

@@ -42,7 +42,7 @@ def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
         return Examples(x, eps, z, logsnr, c)
     w_key, step_key = jax.random.split(jax.random.fold_in(key, 2))
     w = jax.random.uniform(w_key, c.shape, minval=section.w_low, maxval=section.w_high)
-    if section.how == "guided":
+    if section.how != "halved":
         return Examples(x, eps, z, logsnr, c, w)
     step = jax.random.randint(step_key, c.shape, 0, section.num_steps)
     logsnr, middle, after = (jnp.asarray(a)[step] for a in two_steps(config))
@@ -52,17 +52,21 @@ def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
 def target(config: ConfigDict, own: Denoiser, teacher: Any, of: Examples) -> Array:
     """Return what the network's output is compared with, [B, H, W, C].
 
-    own: the network itself, which model guidance asks. teacher: the Denoiser of config.teacher, or None.
+    own: the network itself, which model guidance asks, at each image's w if it takes one. teacher: the Denoiser of
+    config.teacher, or None.
     """
     objective, how = build.objective(config), config.teacher.how
     if how == "guided":
         field = partial(_field, teacher, objective.error)
         return guidance.guided(field, of.w, teacher.null)(of.z, of.logsnr, of.c)
+    known = objective.target(of.x, of.eps, of.logsnr)
+    if how == "itself":
+        field = partial(_field, own, objective.error, w=jnp.repeat(of.w, 2))  # of both halves
+        return distill.model_guided(known, field, own.null, distill.omega_of(of.w), of.z, of.logsnr, of.c)
     if how == "halved":
         field = lambda z, logsnr, c: teacher.predict(z, logsnr, c, of.w)  # noqa: E731
         x = distill.halved(field, of.z, of.logsnr, of.middle, of.after, of.c, teacher.predicts)
         return convert(x, of.z, of.logsnr, "x", objective.error)
-    known = objective.target(of.x, of.eps, of.logsnr)
     if not objective.omega:
         return known
     field = partial(_field, own, objective.error)
@@ -78,5 +82,5 @@ def two_steps(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return fine[::2], fine[1::2], np.append(fine[2::2], np.float32(np.inf))
 
 
-def _field(denoiser, as_what, z, logsnr, c):
-    return convert(denoiser.predict(z, logsnr, c), z, logsnr, denoiser.predicts, as_what)
+def _field(denoiser, as_what, z, logsnr, c, w=None):
+    return convert(denoiser.predict(z, logsnr, c, w), z, logsnr, denoiser.predicts, as_what)

@@ -17,6 +17,7 @@ from cfg_jax.models.mixture import Mixture
 from cfg_jax.sampling import draw, pairs
 from cfg_jax.store import weights
 from cfg_jax.training import students, targets, trainer
+from configs import digits_flow
 from tests.conftest import fill
 
 PLANE = Mixture(jnp.float32([[-1.0, 0.3], [0.8, 0.0]]), jnp.float32([0.3, 0.5]), jnp.float32([0.4, 0.6]))
@@ -49,6 +50,52 @@ def test_model_guidance_ends_at_the_w_that_is_said():
     assert float(a_c) == pytest.approx(float((1 + w) * exact_c - w * exact_u), rel=1e-4)
     kept = distill.model_guided(exact_u * z, field, 1, omega, z, jnp.broadcast_to(logsnr, 2), jnp.ones(2, jnp.int32))
     np.testing.assert_allclose(kept, exact_u * z)  # of the null label
+
+
+def test_a_network_that_takes_w_ends_at_the_guidance_of_each_w(tiny):
+    """On exact Gaussians the guided fields of all w are a fixed point: each is its own target's expectation."""
+    tiny.teacher.how, tiny.objective.error = "itself", "eps"
+    logsnr, w = jnp.float32([0.3, -2.0, 1.0]), jnp.float32([0.0, 1.5, 4.0])
+    z = jax.random.normal(jax.random.key(0), (3, 2, 2, 1))
+    cond, uncond = (exact.eps(z, logsnr, v) for v in exact.VARIANCES)  # E[eps | z]: of c, of all
+
+    class Own:
+        null, predicts = 10, "eps"
+
+        def predict(self, z, logsnr, c, w):
+            cond, uncond = (exact.eps(z, logsnr, v) for v in exact.VARIANCES)
+            own = guidance.guide(cond, uncond, w)
+            return jnp.where(process.per_image(c, z) == self.null, uncond, own)
+
+    def wanted(c, mean):
+        x = process.predict_x(z, mean, logsnr)  # the target of eps = E[eps | z], in the place of its mean
+        of = targets.Examples(x, mean, z, logsnr, jnp.int32(c), w)
+        return targets.target(tiny, Own(), None, of)
+
+    np.testing.assert_allclose(wanted([1, 2, 3], cond), Own().predict(z, logsnr, jnp.int32([1, 2, 3]), w), atol=1e-5)
+    np.testing.assert_allclose(wanted([10] * 3, uncond), uncond, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_network_trained_on_its_own_guidance_takes_w_in_one_pass(tiny, tmp_path):
+    """Outside an interval it is asked for w = 0, so that any interval is had without another input."""
+    tiny.p_uncond = 0.5
+    digits_flow.flow(tiny)
+    tiny.teacher.update(how="itself", w_high=3.0)
+    trainer.train(tiny, tmp_path / "run")
+    model = cfg_jax.load(tmp_path / "run", params="params")
+    assert np.abs(model.params["w_embed"]["kernel"]).max() > 0
+    z, logsnr, c = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.zeros(2), jnp.int32([1, 2])
+    strong, none = (model.eps_fn(z, logsnr, c, jnp.full(2, w)) for w in (3.0, 0.0))
+    assert np.abs(strong - none).max() > 0
+    np.testing.assert_array_equal(model.sample([1], w=3.0, logsnr_low=50.0), model.sample([1], w=0.0))
+    walk = build.walk(model.config)
+    assert draw.passes(guidance.Guidance(model.rule(model.config.guidance, np.float32(2.0))), walk) == len(walk.logsnrs)
+    with pytest.raises(InputError, match="w=4 is outside of what this student was trained for: 0 to 3"):
+        model.sample([1], w=4.0)
+    halved = students.halved(model.config, str(tmp_path / "run"), 2)
+    trainer.train(halved, tmp_path / "few")
+    assert cfg_jax.load(tmp_path / "few").sample([1], w=2.0).shape == (1, 8, 8, 1)
 
 
 @pytest.mark.parametrize("num_steps", [1, 4])
@@ -230,6 +277,9 @@ def test_bad_fields_of_a_teacher_end_in_a_line(tiny):
         ({"objective.omega": 0.5, "p_uncond": 0.0}, "needs classes, both halves"),
         ({"teacher.how": "tutored"}, "config.teacher.how='tutored' is unknown"),
         ({"teacher.how": "guided"}, "needs config.teacher.run"),
+        ({"teacher.how": "itself", "p_uncond": 0.0}, "how=itself needs classes and both halves"),
+        ({"teacher.how": "itself", "teacher.w_low": -1.0}, r"w_low=-1 must lie in \(-1, 0\]"),
+        ({"teacher.how": "itself", "objective.omega": 0.5}, "needs classes, both halves and no teacher"),
         ({"teacher.how": "guided", "teacher.run": "x"}, "a student of guidance has no null label: set 0"),
         ({"teacher.how": "guided", "teacher.run": "x", "p_uncond": 0.0, "teacher.w_low": 1.0}, "w_low=1"),
         ({"teacher.how": "halved", "teacher.run": "x", "p_uncond": 0.0, "teacher.num_steps": 2}, "x cannot be told"),

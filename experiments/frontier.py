@@ -5,7 +5,8 @@ python -m experiments.frontier --config=configs/digits.py --runs=runs/digits-p0.
 
 --runs are training seeds of one model. --guides has one guide for each run; --classifiers one for all or one for each.
 Without them their curves are left out. Add a curve by --curve="NAME: guidance.rescale=0.5 sampler.num_steps=64". Its
-fields may include guide=RUN or classifier=RUN, for a second model that guides.
+fields may include guide=RUN or classifier=RUN, for a second model that guides. A curve "smaller guide", by runs of a
+smaller network, is compared with autoguidance, whose --guides are earlier checkpoints.
 It writes frontier.html, .md and .json, and the pictures frontier and frontier_curves as .png and .svg. It keeps its
 cells, which are those of experiments.sweep.
 """
@@ -39,6 +40,7 @@ OUT = cli.define_path("out", "runs/frontier", "directory for the cells and the p
 flags.mark_flags_as_required(["config", "runs"])
 
 BASELINE = "CFG"
+INTERVAL = {"guidance.logsnr_low": -2.13, "guidance.logsnr_high": 2.55}
 SECOND_MODEL = {"guide": "guide", "classifier": "classifier_run"}  # {field of a curve: argument of sweep}
 
 
@@ -46,7 +48,7 @@ def known_curves():
     """Return {name: fields} of all curves. The numbers are those of each rule's paper; none is tuned here."""
     return {
         BASELINE: {},
-        "interval": {"guidance.logsnr_low": -2.13, "guidance.logsnr_high": 2.55},
+        "interval": INTERVAL,
         "rising w": {"guidance.schedule_logsnr": (-6.0, 6.0), "guidance.schedule_w": (0.0, 2.0)},
         "cosine w": {"guidance.schedule": "cosine"},
         "C2FG": {"guidance.schedule": "c2fg"},
@@ -70,6 +72,7 @@ def known_curves():
         "TPG": {"guidance.uncond": "tpg"},
         "CFG and PAG": {"guidance.name": "beside_perturbed"},
         "autoguidance": {"guide": GUIDES.value},
+        "autoguidance, interval": {"guide": GUIDES.value, **INTERVAL},
         "classifier": {"classifier": CLASSIFIERS.value},
         "classifier, mean": {"classifier": CLASSIFIERS.value, "guidance.classifier": "mean"},
         "classifier alone": {"classifier": CLASSIFIERS.value, "guidance.name": "unconditional"},

@@ -89,6 +89,9 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
         first = {run: [row for row in rows if row["w"] == 0] for run, rows in ours.items()}
         return at_best(ours, first, "the unguided model")
 
+    def against(other):
+        return lambda ours: at_best(ours, curves.get(other, {}), other)
+
     def at_equal_is(ours, **directions):
         """directions: +1 or -1 for a score that should move, 0 for one that should not fall."""
         level = common_level(base, ours)
@@ -123,6 +126,8 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
         ),
         claim("A random other label guides as the null label does", "other label", same),
         claim("A classifier improves the conditional model", "classifier", unguided),
+        claim("A guide of less training is better than one of less capacity", "autoguidance", against("smaller guide")),
+        claim("An interval takes from autoguidance", "autoguidance", against("autoguidance, interval")),
     ]  # fmt: skip
 
 

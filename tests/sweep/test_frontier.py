@@ -57,6 +57,14 @@ def test_claims_of_rules_are_judged_in_both_directions(claim, ours, verdict):
     assert all(other.verdict == "not tested" for i, other in enumerate(judged) if i != claim)
 
 
+@pytest.mark.parametrize(("claim", "other"), [(5, "smaller guide"), (6, "autoguidance, interval")])
+@pytest.mark.parametrize(("fid", "verdict"), [(7.0, "supported"), (6.0, "undecided"), (4.0, "contradicted")])
+def test_autoguidance_is_compared_with_its_variants(claim, other, fid, verdict):
+    curves = {"CFG": BASE, "autoguidance": BASE, other: curve((9.0, fid, 7.5, 12.0), **FLAT)}
+    judged = frontier.judge(curves, "CFG")
+    assert judged[claim].verdict == verdict and f"less {other}'s" in judged[claim].figure
+
+
 def test_one_seed_that_disagrees_decides_nothing():
     mixed = curve((9.0, 6.0, 5.0, 4.0), runs=("a",), **FLAT) | curve((9.0, 6.0, 7.0, 12.0), runs=("b",), **FLAT)
     assert frontier.judge({"CFG": BASE, "interval": mixed}, "CFG")[0].verdict == "undecided"

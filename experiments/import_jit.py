@@ -15,24 +15,23 @@ from ml_collections import config_flags
 from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError
-from cfg_jax.files import check_directory, sha256_of, write_json
+from cfg_jax.files import sha256_of, write_json
 from cfg_jax.models import build, jit_weights, torch_file
 from cfg_jax.store import checkpoint
 from experiments.helpers import cli
 
 CONFIG = cli.define_config("configs/imagenet64_jit.py")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "the .pth file; nothing in it is executed", required=True)
+CHECKPOINT = cli.define_path("checkpoint", None, "the .pth file; nothing in it is executed", required=True)
 PART = flags.DEFINE_enum(
     "part", "model_ema1", ["model", "model_ema1", "model_ema2"], "parameters, or their average of 0.9999 or 0.9996"
 )
-OUT = flags.DEFINE_string("out", None, "run directory to write", required=True)
+OUT = cli.define_path("out", None, "run directory to write", writes="run", required=True)
 
 
 def main() -> None:
     path, out = Path(CHECKPOINT.value), Path(OUT.value)
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
-    check_directory(out, "run")
     state = jit_weights.named(torch_file.read(path, PART.value))
     config = jit_weights.config_of(state, CONFIG.value)
     config.update_from_flattened_dict(config_flags.get_override_values(flags.FLAGS["config"]))

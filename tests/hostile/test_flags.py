@@ -36,6 +36,8 @@ WRITES = [
     (f"studies.objectives {DIGITS}", "out", ""), ("studies.onepass --runs=digits", "out", ""),
     ("studies.passes", "out", ".md"), ("studies.precision --run=digits", "out", ".md"),
     ("studies.rectified --runs=digits", "out", ""), ("studies.rectified2d", "out", ""),
+    ("studies.density", "out", ""), (f"studies.losses {DIGITS}", "out", ""),
+    ("import_jit --checkpoint={t}/s.npz", "out", ""),
     ("studies.sequences", "out", ""), ("studies.temperature", "out", ""), ("studies.truncation", "out", ""),
 ]  # fmt: skip
 # every command with a flag that it reads from
@@ -45,7 +47,8 @@ READS = [
     ("score --samples={t}/s.npz", "reference"), ("score --samples={t}/s.npz --reference={t}/s.npz", "inception"),
     (f"sweep {DIGITS} --workdir={{t}}/sweep", "runs"), ("report", "sweep"),
     ("export --run=digits --out={t}/m.safetensors", "scores"), ("fetch_inception --out={t}/i.npz", "from_file"),
-    ("import_adm --out={t}/o", "checkpoint"), ("prepare_data --dataset=folder --size=8 --out={t}/o", "source"),
+    ("import_adm --out={t}/o", "checkpoint"), ("import_jit --out={t}/o", "checkpoint"),
+    ("studies.density --out={t}", "run"), ("prepare_data --dataset=folder --size=8 --out={t}/o", "source"),
     ("reference_stats --dataset=digits --out={t}/r.npz", "inception"),
     ("reference_stats --dataset=digits --out={t}/r.npz", "root"), ("distill --workdir={t}/o", "run"),
     ("reflow --workdir={t}/o", "run"), (f"frontier {DIGITS} --out={{t}}/f", "runs"),
@@ -60,9 +63,9 @@ UNWRITABLE = "/proc/nowhere"
 
 PATHS = [
     *((f"{line} --{flag}={scheme}://bucket/x{suffix}", f"--{flag}={scheme}://bucket/x{suffix}: ")
-      for (line, flag, suffix), scheme in zip(WRITES, ("gs", "s3", "hf", "https") * 11, strict=False)),
+      for (line, flag, suffix), scheme in zip(WRITES, ("gs", "s3", "hf", "https") * 12, strict=False)),
     *((f"{line} --{flag}={scheme}://bucket/x", f"--{flag}={scheme}://bucket/x: ")
-      for (line, flag), scheme in zip(READS, ("gs", "s3", "https", "file") * 7, strict=False)),
+      for (line, flag), scheme in zip(READS, ("gs", "s3", "https", "file") * 8, strict=False)),
     *((f"{line} --{flag}={UNWRITABLE}{suffix}", f"--{flag}={UNWRITABLE}") for line, flag, suffix in WRITES),
     *((f"{line} --{flag}={{t}}/s.npz/x{suffix}", f"--{flag}={{t}}/s.npz/x") for line, flag, suffix in WRITES),
     *((f"{line} --{flag}=~nobody-of-this-name/x{suffix}", f"--{flag}=~nobody-of-this-name")
@@ -94,6 +97,7 @@ NUMBERS = [
         ("studies.curl --run=digits --out={t}", "num_images"), ("studies.laws --out={t}", "particles"),
         ("studies.laws --out={t}", "num_steps"), ("studies.flow2d --out={t}", "num_samples"),
         ("studies.gaussians --out={t}/g", "num_samples"), ("studies.passes", "num_samples"),
+        ("studies.density --out={t}", "num_samples"), (f"studies.losses {DIGITS} --out={{t}}", "num_steps"),
         ("studies.truncation --out={t}", "T"), ("studies.passes", "T"), ("studies.dimension --out={t}", "D"),
         ("studies.onepass --runs=digits --out={t}", "T"), ("studies.rectified --runs=digits --out={t}", "T"),
         (f"studies.bias {DIGITS} --out={{t}}/b.png", "counts"), (f"studies.bias {DIGITS} --out={{t}}/b.png", "draws"),
@@ -189,6 +193,14 @@ def test_a_flag_ends_in_one_line_that_names_it(kind, tmp_path, command):
             wrong.append(f"{line!r} -> {done.returncode} {last[:300]!r}, not {said!r}")
     assert not wrong, f"{len(wrong)} of {len(KINDS[kind])}:\n" + "\n".join(wrong)
     assert sorted(tmp_path.iterdir()) == before and sorted(ROOT.iterdir()) == outside
+
+
+def test_every_command_that_writes_is_asked():
+    tested = {line.split()[0] for line, *_ in WRITES}
+    for path in (ROOT / "experiments").rglob("*.py"):
+        text, name = path.read_text(), ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
+        if "cli.run(main)" in text and ("writes=" in text or "define_out" in text):
+            assert name in tested, f"give {name} a line in WRITES"
 
 
 def test_every_path_and_number_is_defined_in_one_place():

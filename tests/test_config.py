@@ -5,7 +5,7 @@ import pytest
 
 from cfg_jax import checks
 from cfg_jax import config as configs
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, choice
 from cfg_jax.sampling import asked
 
 NAMES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
@@ -112,3 +112,9 @@ def test_what_a_run_may_be_continued_with(tiny):
     assert configs.differences(tiny, other) == []
     other.p_uncond, other.train.batch_size = 0.2, 64
     assert configs.differences(tiny, other) == ["p_uncond: 0.1 -> 0.2", "train.batch_size: 8 -> 64"]
+
+
+def test_a_long_value_is_cut_where_it_is_refused():
+    with pytest.raises(InputError) as refused:
+        choice("x" * 5000, ("ddim",), "config.sampler.name")
+    assert len(str(refused.value)) < 200

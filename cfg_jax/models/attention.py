@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 log = logging.getLogger(__name__)
 BLOCKS = (512, 256, 128)  # tokens of a tile of logits on a TPU, the largest that divides them
-LEAST = BLOCKS[-1]
 
 
 def attend(
@@ -55,7 +54,7 @@ def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Lite
     """
     if not is_half(dtype):
         return None
-    if mesh is not None and platform(mesh) == "tpu" and tokens >= LEAST:
+    if mesh is not None and platform(mesh) == "tpu" and tokens % BLOCKS[-1] == 0:
         return "splash"
     if mesh is None or here(mesh):
         return cudnn(width, dtype)
@@ -78,7 +77,7 @@ def here(mesh: Mesh) -> bool:
 def splash(
     q: Float[Array, "b n t d"], k: Float[Array, "b n t d"], v: Float[Array, "b n t d"], mesh: Mesh
 ) -> Float[Array, "b n t d"]:
-    """Attention by a TPU's kernel, of a batch that is split over a mesh."""
+    """Attention by a TPU's kernel, of a batch that is split over a mesh; tokens in multiples of 128."""
     split = PartitionSpec(mesh.axis_names)
     return jax.shard_map(splash_on_one, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(q, k, v)
 
@@ -86,27 +85,20 @@ def splash(
 def splash_on_one(
     q: Float[Array, "b n t d"], k: Float[Array, "b n t d"], v: Float[Array, "b n t d"], interpret: bool = False
 ) -> Float[Array, "b n t d"]:
-    """splash on one device. interpret: on a CPU instead, slowly, as a test does.
-
-    Tokens are filled up to a multiple of LEAST. What is added is a segment of its own, which no token looks at.
-    """
+    """splash on one device. interpret: on a CPU instead, slowly, as a test does."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     _, heads, tokens, width = q.shape
-    filled = -(-tokens // LEAST) * LEAST
-    block = next(size for size in BLOCKS if filled % size == 0)
+    block = next(size for size in BLOCKS if tokens % size == 0)
     sizes = {name: block for name in kernels.BlockSizes.__annotations__ if name.startswith("block_")}
     attention = kernels.make_splash_mha_single_device(
-        masks.MultiHeadMask([masks.FullMask((filled, filled))] * heads),
+        masks.MultiHeadMask([masks.FullMask((tokens, tokens))] * heads),
         block_sizes=kernels.BlockSizes(**sizes),
         interpret=interpret,
     )
-    own = (jnp.arange(filled) < tokens).astype(jnp.int32)
-    segments = kernels.SegmentIds(own, own) if filled > tokens else None
-    q, k, v = (jnp.pad(a, ((0, 0), (0, 0), (0, filled - tokens), (0, 0))) for a in (q / width**0.5, k, v))
     with jax.default_matmul_precision("default"):  # a kernel of 16 bits knows no other
-        return jnp.asarray(jax.vmap(attention, (0, 0, 0, None))(q, k, v, segments))[:, :, :tokens]
+        return jnp.asarray(jax.vmap(attention)(q / width**0.5, k, v))
 
 
 @cache

@@ -117,7 +117,7 @@ def note(row: dict) -> str:
     if row["s"] is None:
         guidance += "w is the scale of the noisy-image classifier that guides, "
     dtype = spec.other_dtype(row)
-    network = f", {dtype} (trained in {row['trained_dtype']})" if dtype else ""
+    network = f", {dtype} (trained in {row.get('trained_dtype')})" if dtype else ""
     platforms = sorted({row.get(field) for field in ("platform", "reference_platform")} - {None})
     network += f", features and reference made on {' and '.join(platforms)}" if len(platforms) > 1 else ""
     if row["bootstrap"]:

@@ -14,12 +14,10 @@ def relative(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "far", "tokens"), [("float32", 1e-6, 256), ("float32", 1e-6, 288), ("bfloat16", 0.006, 256)]
-)
+@pytest.mark.parametrize(("dtype", "far"), [("float32", 1e-6), ("bfloat16", 0.006)])
 @pytest.mark.slow
-def test_a_tpus_kernel_is_attention_forward_and_backward(dtype, far, tokens):
-    q, k, v, g = (jax.random.normal(key, (2, tokens, 2, 64), dtype) for key in jax.random.split(jax.random.key(0), 4))
+def test_a_tpus_kernel_is_attention_forward_and_backward(dtype, far):
+    q, k, v, g = (jax.random.normal(key, (2, 256, 2, 64), dtype) for key in jax.random.split(jax.random.key(0), 4))
 
     def kernel(*qkv):
         return attention.splash_on_one(*(a.swapaxes(1, 2) for a in qkv), interpret=True).swapaxes(1, 2)
@@ -34,7 +32,6 @@ def test_a_tpus_kernel_is_attention_forward_and_backward(dtype, far, tokens):
     ("platform", "tokens", "dtype", "how"),
     [
         ("tpu", 256, "bfloat16", "splash"),
-        ("tpu", 288, "bfloat16", "splash"),
         ("tpu", 64, "bfloat16", None),  # fewer than a tile has
         ("tpu", 256, "float32", None),
         ("gpu", 64, "bfloat16", "cudnn"),

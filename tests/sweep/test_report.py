@@ -131,6 +131,11 @@ def test_cells_of_other_settings_or_weights_do_not_share_a_table(sweep_dir):
         report.write(sweep_dir)
 
 
+def test_a_row_may_lack_what_its_run_was_trained_in():
+    row = cell("run", 0.1, 0.0, 9.0, 5.0) | {"dtype": "bfloat16"}
+    assert "bfloat16 (trained in None)" in report.note(row)
+
+
 def test_a_table_has_the_same_seeds_in_every_cell(sweep_dir):
     """A seed is left out until all of its cells are there."""
     row = json.loads((sweep_dir / "cells" / "3.json").read_text())

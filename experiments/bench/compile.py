@@ -34,7 +34,7 @@ FIT = flags.DEFINE_bool("fit", False, "look for settings that fit, and for the l
 OUT = cli.define_path("out", "runs/compile.md", "Markdown to write, and JSON of the same name", writes=".md")
 TEXT = cli.define_path("text", None, "a folder to write the compiled programs' text to", writes="directory")
 flags.mark_flags_as_required(["config", "target"])
-log = logging.getLogger(__name__)
+log = logging.getLogger("cfg_jax")
 STEP, NEAR, TRIES = 8, 1 / 16, 6  # of the largest batch a device: what it is a multiple of, its precision, and tries
 Row = dict[str, Any]
 

@@ -4,6 +4,7 @@ Not a command. A study writes NAME.png, NAME.svg and NAME.md, the table with its
 """
 
 import io
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from experiments.helpers import cli
 
 flags.disclaim_key_flags()  # --help shows flags defined here as the study's
 BEGAN = time.perf_counter()
+log = logging.getLogger("cfg_jax")
 
 
 def define_out(study: str) -> flags.FlagHolder:
@@ -78,6 +80,7 @@ def load(run: str, ws: Iterable[float] = (), params: str | float = "ema") -> Mod
     model = cfg_jax.load(run, params=params)
     for w in ws:
         asked.guidance_weight(w, model.config, "--w")
+    log.info("measuring %s at step %d", run, model.step)
     return model
 
 

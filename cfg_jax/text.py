@@ -12,9 +12,14 @@ def plain(text: str) -> str:
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """Return text for a terminal, as `plain` does, without ends of lines."""
+    return plain(" ".join(text.splitlines()))
+
+
 def escaped(text: str) -> str:
     """Return text for Markdown and its tables, in which it starts no HTML, no column, and no line."""
-    return plain(" ".join(text.split("\n"))).replace("<", "&lt;").replace("|", "\\|")
+    return one_line(text).replace("<", "&lt;").replace("|", "\\|")
 
 
 def cell(value: Any) -> Any:

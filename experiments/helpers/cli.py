@@ -28,7 +28,7 @@ from cfg_jax import config as configs
 from cfg_jax import files, pinned
 from cfg_jax.errors import InputError, require
 from cfg_jax.store.hub import SCHEME
-from cfg_jax.text import CONTROL, plain, short
+from cfg_jax.text import CONTROL, one_line, plain, short
 from cfg_jax.training import hosts, stop
 from experiments.helpers import config_file
 
@@ -231,7 +231,7 @@ def run(main: Callable[[], object], stopped: int = 130) -> None:
 
     def end(message: str, status: int) -> NoReturn:
         with suppress(OSError):  # the terminal is gone
-            print(plain(message), file=sys.stderr, flush=True)
+            print(one_line(message), file=sys.stderr, flush=True)
             sys.stdout.flush()
         leave(status)
 
@@ -445,7 +445,7 @@ def finite_numbers(text: str, kind: type) -> list[Any]:
 
 
 def fail(message: str) -> NoReturn:
-    print(f"error: {plain(message)}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -162,7 +162,7 @@ SETTINGS = [
         ("eval.reference=gs://x", "config.eval.reference"), ("init_from=gs://x", "config.init_from"),
         ("train=1", "config.train"), ("model={}", "config.model"),
     )),
-    (f"{TRAIN} --config.data.name=a\nb", "control character"),
+    (f"{TRAIN} --config.data.name=a\nb", "control character"), (f"{TRAIN} --config=a\nb.md", "--config=a b.md"),
     (f"{SWEEP} --vary=guidance.schedule_w=1", "schedule_w"), (f"{SWEEP} --vary=sampler.name=1", "sampler.name"),
     (f"{SWEEP} --vary=guidance.momentum=nan", "guidance.momentum"), (f"{SWEEP} --vary=sampler.eta=1:2", "sampler.eta"),
     (f"{SWEEP} --vary=eval.seed=-1", "eval.seed"), (f"{SWEEP} --vary=sampler.num_steps=0", "sampler.num_steps"),

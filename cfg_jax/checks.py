@@ -5,6 +5,7 @@ Every check raises InputError for a value that could only fail later or silently
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -310,5 +311,5 @@ def limits(section: ConfigDict, cls: Any, path: str) -> None:
 
 def finite(w: Any, field: str) -> None:
     """Check that w is a number, finite, and below a million in size."""
-    finite = isinstance(w, int | float) and math.isfinite(w) and abs(w) < 1e6
+    finite = isinstance(w, Real) and math.isfinite(w) and abs(w) < 1e6
     require(finite, f"{field}={w} is no finite number below a million: w = 0 is no guidance, the paper goes to 4")

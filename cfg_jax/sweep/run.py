@@ -81,7 +81,7 @@ def sweep(
     for model in loaded:
         check_same_data(config, model, workdir, other_reference)
     for w in ws:
-        checks.finite(float(w), "--w")
+        checks.finite(w, "w")
     for variant in variants:
         check_variant(variant, loaded, guides, ws)
 

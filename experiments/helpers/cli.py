@@ -393,7 +393,7 @@ def check_config_flags(argv: list[str], default: str | None) -> None:
     """End with an error that names the near ones for a config file that is missing, or a field that it has not."""
     fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in argv) if m]
     path = given("config", argv) or default
-    if any(re.match(r"--?config=$", argument) for argument in argv):
+    if any(re.match(r"--?config=$", argument) for argument in argv) or argv[-1] in ("--config", "-config"):
         fail("--config is empty: give it a file, or leave it out")
     if not path:
         return

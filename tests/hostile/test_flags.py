@@ -166,6 +166,7 @@ SETTINGS = [
     (f"{SWEEP} --vary=guidance.schedule_w=1", "schedule_w"), (f"{SWEEP} --vary=sampler.name=1", "sampler.name"),
     (f"{SWEEP} --vary=guidance.momentum=nan", "guidance.momentum"), (f"{SWEEP} --vary=sampler.eta=1:2", "sampler.eta"),
     (f"{SWEEP} --vary=eval.seed=-1", "eval.seed"), (f"{SWEEP} --vary=sampler.num_steps=0", "sampler.num_steps"),
+    (f"{SWEEP} --config.eval.w=x.jpg", "w=x.jpg"), (f"{TRAIN} --config.p_uncond=0 --config", "--config is empty"),
     (f"{SWEEP} --vary=", "--vary"), (f"{SWEEP} --vary==", "--vary"), (f"{SWEEP} --w=", "--w"),
     (f"frontier {DIGITS} --runs=digits --out={{t}}/f --curve=x:guidance.rescale=9", "config.guidance.rescale"),
     (f"frontier {DIGITS} --runs=digits --out={{t}}/f --curve=x:sampler.num_steps=0", "config.sampler.num_steps"),

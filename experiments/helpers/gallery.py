@@ -75,9 +75,9 @@ def drawn(model: Any, rule: Any, sampler: Any, logsnrs: Any, num: int, dim: int 
     return [*map(np.asarray, run(rule, particles.walk(sampler, logsnrs)))]
 
 
-def load(run: str, ws: Iterable[float] = (), params: str | float = "ema") -> Model:
+def load(run: str, ws: Iterable[float] = (), params: str | float = "ema", dtype: str | None = None) -> Model:
     """Load a run, and check that it takes these guidance weights."""
-    model = cfg_jax.load(run, params=params)
+    model = cfg_jax.load(run, params=params, dtype=dtype)
     for w in ws:
         asked.guidance_weight(w, model.config, "--w")
     log.info("measuring %s at step %d", run, model.step)

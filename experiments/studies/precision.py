@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import cfg_jax
 from cfg_jax.diffusion import guidance, process
 from cfg_jax.files import write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
-from cfg_jax.sampling import asked
 from experiments.helpers import cli, gallery
 
 RUN = cli.define_run()
@@ -26,9 +24,8 @@ OUT = cli.define_path("out", None, "also write what is printed", writes=".md")
 
 
 def main() -> None:
-    half, full = (cfg_jax.load(RUN.value, dtype=dtype) for dtype in ("bfloat16", "float32"))
+    half, full = (gallery.load(RUN.value, [W.value], dtype=dtype) for dtype in ("bfloat16", "float32"))
     config, num_steps = full.config, full.config.sampler.num_steps
-    asked.guidance_weight(W.value, config, "--w")
     num_classes = config.data.num_classes
     c = jnp.arange(NUM_IMAGES.value) % max(1, num_classes)
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))

@@ -19,7 +19,7 @@ LAWS = ("fields", "plane", "token_laws")  # the mathematics of one study each
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
     for path in (ROOT / "experiments").rglob("*.py")
-    if path.parent not in HELPERS and path.stem not in ("__init__", *LAWS)
+    if path.parent not in HELPERS and path.stem not in ("__init__", "experiments", *LAWS)
 )
 TABLE_1 = ("--table=1", "--scale=digits")
 

@@ -528,6 +528,7 @@ prepare.prepare("folder", sys.argv[1], sys.argv[2], resize="adm", size=32, worke
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_it_ends_with_the_same_content(tmp_path, out):
     source = tree(tmp_path / "in", per_class=150)
     child = [sys.executable, "-c", CHILD, str(source)]

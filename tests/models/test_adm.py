@@ -323,6 +323,7 @@ def classifier():
     return state, golden, net, adm.convert(state, shapes, lambda channels: channels // 16)
 
 
+@pytest.mark.slow
 def test_the_classifier_and_its_gradient_are_adms(classifier):
     _, golden, net, params = classifier
     x, t, y = (golden[f"in/{name}"] for name in "xty")

@@ -36,6 +36,7 @@ def run(request, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_both_heads_are_trained_and_one_pass_guides(run):
     model = cfg_jax.load(run, params="params")
     fresh = jax.jit(lambda: build.parameters(model.config, jax.random.key(model.config.seed)))()

@@ -212,6 +212,7 @@ def run(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", attention.PERTURBATIONS)
 def test_the_attention_of_its_middle_block_can_be_made_worse(kind):
     config, rng = tiny_jit(), np.random.default_rng(0)

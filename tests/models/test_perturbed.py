@@ -37,6 +37,7 @@ def model(tmp_path_factory):
     return cfg_jax.load(run, params="params")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", attention.PERTURBATIONS)
 def test_every_rule_takes_a_perturbed_pass_for_eps_u(model, kind):
     z, c, logsnr = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3), jnp.float32(0.5)
@@ -49,6 +50,7 @@ def test_every_rule_takes_a_perturbed_pass_for_eps_u(model, kind):
     assert (images[0] == model.sample([1, 2], w=0.0)).all()
 
 
+@pytest.mark.slow
 def test_a_perturbed_pass_beside_equation_6(model):
     z, c, logsnr = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3), jnp.float32(0.5)
     on = lambda rule: Guidance(rule).on(model.denoiser)(z, logsnr, c, guidance.STATELESS)[0].eps  # noqa: E731

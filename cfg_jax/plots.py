@@ -15,6 +15,7 @@ from cycler import cycler
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterMathtext
 
 from cfg_jax.files import MARK, write_atomic
 
@@ -58,10 +59,21 @@ SIDES = [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)]  
 GAPS = 4, 9  # points between a name and its point
 
 
+class Powers(LogFormatterMathtext):
+    """The numbers of a logarithmic axis as plain text: the style shows none as formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 @styled
 def image(figure: Figure, kind: str) -> bytes:
     """Return the bytes of a figure of kind "png" or "svg"."""
     out = io.BytesIO()
+    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    for ticks in [ticks for axis in axes for ticks in (axis.major, axis.minor)]:
+        if isinstance(ticks.formatter, LogFormatterMathtext):
+            ticks.formatter.__class__ = Powers  # what it was set up with stays
     about = {"svg": {"Date": None, "Creator": MARK}, "png": {"Software": MARK}}[kind]
     figure.savefig(out, format=kind, metadata=about)
     return out.getvalue()

@@ -74,3 +74,13 @@ def test_whatever_draws_is_styled_and_saved_by_plots(room):
         if draws and path.stem not in ("plots", "canvas", "gallery"):
             assert "@plots.styled" in text, path
         assert "savefig(" not in text or path.stem == "plots", path
+
+
+def test_logarithmic_axes_have_plain_numbers():
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.loglog([0.01, 100], [12, 25])
+    right.set_xscale("symlog", linthresh=1)
+    right.plot([-100, 100], [0, 1])
+    svg = plots.image(figure, "svg").decode()
+    assert "mathdefault" not in svg and all(f">{number}<" in svg for number in ("0.01", "100", "20"))

@@ -24,8 +24,8 @@ QUANTIZE = ("round", "truncate")
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
 MAX_IMAGES = 10_000_000  # of a cell: their labels and features are in memory
-# the fields of a config that are several numbers, or None where they are not set: of which kind they are. A network
-# says so of its own fields
+# SEVERAL has the fields that are several numbers, UNSET those that may be None, each with the type of its number. A
+# network lists the fields of its own section.
 SEVERAL = {
     "train.averages": float, "eval.w": float, "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
 }  # fmt: skip
@@ -129,9 +129,10 @@ def numbers(section: ConfigDict, prefix: str = "") -> None:
 def teacher(config: ConfigDict) -> None:
     """Check config.teacher, and config.objective.omega, which trains guidance in without a teacher."""
     section, omega = config.teacher, config.objective.omega
+    halves = 0 < config.p_uncond < 1 and config.data.num_classes > 0
     require(0 <= omega < 1, f"config.objective.omega={omega} must lie in [0, 1): w = omega / (1 - omega)")
     require(
-        not omega or (0 < config.p_uncond < 1 and config.data.num_classes > 0 and not section.how),
+        not omega or (halves and not section.how),
         f"config.objective.omega={omega} needs classes, both halves and no teacher: set config.p_uncond between 0 "
         "and 1, and config.teacher.how to None",
     )
@@ -142,14 +143,12 @@ def teacher(config: ConfigDict) -> None:
     require(section.run or alone, f"config.teacher.how={section.how} needs config.teacher.run: name a run")
     if section.how == "pairs":
         return
-    require(
-        config.p_uncond == 0 or alone,
-        f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0",
-    )
-    require(
-        not alone or (0 < config.p_uncond < 1 and config.data.num_classes > 0),
-        "config.teacher.how=itself needs classes and both halves: set config.p_uncond between 0 and 1",
-    )
+    if alone:
+        require(halves, "config.teacher.how=itself needs classes and both halves: set config.p_uncond between 0 and 1")
+    else:
+        require(
+            config.p_uncond == 0, f"config.p_uncond={config.p_uncond}: a student of guidance has no null label: set 0"
+        )
     low, high = section.w_low, section.w_high
     require(
         -1 <= low <= 0 < high < math.inf and not (alone and low == -1),

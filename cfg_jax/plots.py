@@ -70,10 +70,10 @@ class Powers(LogFormatterMathtext):
 def image(figure: Figure, kind: str) -> bytes:
     """Return the bytes of a figure of kind "png" or "svg"."""
     out = io.BytesIO()
-    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    for ticks in [ticks for axis in axes for ticks in (axis.major, axis.minor)]:
-        if isinstance(ticks.formatter, LogFormatterMathtext):
-            ticks.formatter.__class__ = Powers  # what it was set up with stays
+    for axis in [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]:
+        for ticks in (axis.major, axis.minor):
+            if isinstance(ticks.formatter, LogFormatterMathtext):
+                ticks.formatter.__class__ = Powers  # its base and its thresholds stay
     about = {"svg": {"Date": None, "Creator": MARK}, "png": {"Software": MARK}}[kind]
     figure.savefig(out, format=kind, metadata=about)
     return out.getvalue()

@@ -18,9 +18,8 @@ def get_config():
     objective.logit_mean, objective.logit_std = 0.0, 1.0  # of logit_normal
     objective.omega = 0.0  # of model guidance: it folds w = omega / (1 - omega) into the network
 
-    config.teacher = teacher = (
-        ml_collections.ConfigDict()
-    )  # but for itself, filled in by experiments.distill and experiments.reflow
+    # experiments.distill and experiments.reflow fill these in; `itself` needs no run
+    config.teacher = teacher = ml_collections.ConfigDict()
     teacher.how = config_dict.placeholder(str)  # guided, halved, itself: a network that takes w; pairs: rectified flow
     teacher.run = config_dict.placeholder(str)
     teacher.digest = config_dict.placeholder(str)  # of its parameters or pairs, filled in by what is loaded

@@ -1,4 +1,4 @@
-"""What Python takes for this package in `python experiments/sample.py`. It says how a command is run."""
+"""Python imports this file as `experiments` when a command is run by its path. It says how to run commands."""
 
 import sys
 from pathlib import Path

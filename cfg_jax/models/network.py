@@ -22,7 +22,7 @@ class Summary(NamedTuple):
 
 
 def takes_w(config: ConfigDict) -> bool:
-    """Return whether the network takes w as an input: a student of another run's guidance, or of its own."""
+    """Return whether the network takes w as an input. It then learns another run's guidance, or its own."""
     return config.teacher.how in STUDENTS
 
 

@@ -55,19 +55,22 @@ class TooLarge(InputError):
     """The program needs more memory than the device has, by its compiler."""
 
 
+def compile_for(target: Target, lowered: Any) -> Any:
+    """Compile a lowered program. A GPU tries Triton's tiles out, and takes cuBLAS's kernels where none fits."""
+    try:
+        return lowered.compile(target.options)
+    except Exception as error:
+        if "No supported config found" not in str(error):
+            raise
+    return lowered.compile(target.options | {"xla_gpu_enable_triton_gemm": False})
+
+
 def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     """Compile a program -> what its compiler says, and the compiled text. Raises TooLarge where it refuses."""
     began = time.perf_counter()
     try:
         with target.told():
-            lowered = program.traced.lower(lowering_platforms=(target.platform,))
-            try:
-                compiled = lowered.compile(target.options)
-            except Exception as error:
-                if "No supported config found" not in str(error):
-                    raise
-                # Triton has no tiles for one of the products: a GPU would try them out, and take cuBLAS's kernel
-                compiled = lowered.compile(target.options | {"xla_gpu_enable_triton_gemm": False})
+            compiled = compile_for(target, program.traced.lower(lowering_platforms=(target.platform,)))
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise TooLarge(first_line(error).split(": ", 1)[-1]) from error
@@ -136,14 +139,12 @@ def estimated(rows: list[dict[str, Any]], program: str, device: str, images: flo
 
 def seconds(operation: hlo.Operation, others: dict[str, hlo.Operation], chip: Tpu | Gpu, peak: float) -> float:
     """Return the estimated seconds of an operation on a device of this peak; 0 where the compiler says nothing."""
-    if flops := attention_flops(operation, others):
-        return flops / peak / KERNELS["attention"]
+    counts = {"attention": attention_flops, "convolution": convolution_flops, "product": product_flops}
+    for name, flops_of in counts.items():
+        if flops := flops_of(operation, others):
+            return flops / peak / KERNELS[name]
     if isinstance(chip, Tpu):
         return float(operation.attribute(r'estimated_cycles":"(\d+)"') or 0) / chip.clock / 1e9
-    if flops := convolution_flops(operation, others):
-        return flops / peak / KERNELS["convolution"]
-    if flops := product_flops(operation, others):
-        return flops / peak / KERNELS["product"]
     named = {name: float(us) for us, name in re.findall(COST, operation.rest)}
     return next((named[name] for name in COST_MODELS if name in named), 0.0) / 1e6
 

@@ -127,7 +127,7 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
         claim("A random other label guides as the null label does", "other label", same),
         claim("A classifier improves the conditional model", "classifier", unguided),
         claim("A guide of less training is better than one of less capacity", "autoguidance", against("smaller guide")),
-        claim("An interval takes from autoguidance", "autoguidance", against("autoguidance, interval")),
+        claim("An interval reduces what autoguidance gains", "autoguidance", against("autoguidance, interval")),
     ]  # fmt: skip
 
 

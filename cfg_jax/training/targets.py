@@ -59,18 +59,16 @@ def target(config: ConfigDict, own: Denoiser, teacher: Any, of: Examples) -> Arr
     if how == "guided":
         field = partial(_field, teacher, objective.error)
         return guidance.guided(field, of.w, teacher.null)(of.z, of.logsnr, of.c)
-    known = objective.target(of.x, of.eps, of.logsnr)
-    if how == "itself":
-        field = partial(_field, own, objective.error, w=jnp.repeat(of.w, 2))  # of both halves
-        return distill.model_guided(known, field, own.null, distill.omega_of(of.w), of.z, of.logsnr, of.c)
     if how == "halved":
         field = lambda z, logsnr, c: teacher.predict(z, logsnr, c, of.w)  # noqa: E731
         x = distill.halved(field, of.z, of.logsnr, of.middle, of.after, of.c, teacher.predicts)
         return convert(x, of.z, of.logsnr, "x", objective.error)
-    if not objective.omega:
+    known = objective.target(of.x, of.eps, of.logsnr)
+    if of.w is None and not objective.omega:
         return known
-    field = partial(_field, own, objective.error)
-    return distill.model_guided(known, field, own.null, objective.omega, of.z, of.logsnr, of.c)
+    omega, w = (objective.omega, None) if of.w is None else (distill.omega_of(of.w), jnp.repeat(of.w, 2))
+    field = partial(_field, own, objective.error, w=w)  # of both halves, which stand side by side
+    return distill.model_guided(known, field, own.null, omega, of.z, of.logsnr, of.c)
 
 
 def two_steps(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Whatever a stranger types: one line that names the flag and the remedy, before any work."""
 
+import itertools
 import re
 
 import numpy as np
@@ -63,9 +64,9 @@ UNWRITABLE = "/proc/nowhere"
 
 PATHS = [
     *((f"{line} --{flag}={scheme}://bucket/x{suffix}", f"--{flag}={scheme}://bucket/x{suffix}: ")
-      for (line, flag, suffix), scheme in zip(WRITES, ("gs", "s3", "hf", "https") * 12, strict=False)),
+      for (line, flag, suffix), scheme in zip(WRITES, itertools.cycle(("gs", "s3", "hf", "https")), strict=False)),
     *((f"{line} --{flag}={scheme}://bucket/x", f"--{flag}={scheme}://bucket/x: ")
-      for (line, flag), scheme in zip(READS, ("gs", "s3", "https", "file") * 8, strict=False)),
+      for (line, flag), scheme in zip(READS, itertools.cycle(("gs", "s3", "https", "file")), strict=False)),
     *((f"{line} --{flag}={UNWRITABLE}{suffix}", f"--{flag}={UNWRITABLE}") for line, flag, suffix in WRITES),
     *((f"{line} --{flag}={{t}}/s.npz/x{suffix}", f"--{flag}={{t}}/s.npz/x") for line, flag, suffix in WRITES),
     *((f"{line} --{flag}=~nobody-of-this-name/x{suffix}", f"--{flag}=~nobody-of-this-name")

@@ -45,6 +45,13 @@ def test_the_reference_has_every_module():
     assert sorted(named) == sorted(name for name in modules if not name.endswith("__init__"))
 
 
+def test_every_page_of_results_is_in_the_table_of_contents():
+    entries = re.findall(r"- (?:file|glob): (experiments/results/\S+)", (ROOT / "docs" / "_toc.yml").read_text())
+    for page in (ROOT / "experiments" / "results").rglob("*.md"):
+        name = page.relative_to(ROOT).with_suffix("")
+        assert any(name.match(entry) for entry in entries), f"{name} has no line in docs/_toc.yml"
+
+
 def test_the_first_page_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 

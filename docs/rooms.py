@@ -24,7 +24,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def modules(place: str) -> list[Path]:
-    return sorted(path for path in (ROOT / place).rglob("*.py") if path.name != "__init__.py")
+    return sorted(path for path in (ROOT / place).rglob("*.py") if path.name != "__init__.py" and not path.is_symlink())
 
 
 def importers(place: str, room: str) -> int:

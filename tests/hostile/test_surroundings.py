@@ -64,9 +64,11 @@ def test_a_user_without_a_home_or_a_name(out, said, tmp_path):
     assert done.returncode == 0 and [*tmp_path.iterdir()] == [tmp_path / "g.png"], done.stderr[-2000:]
 
 
-def test_a_command_that_is_run_by_its_file():
-    done = subprocess.run([sys.executable, "experiments/sample.py"], cwd=ROOT, capture_output=True, timeout=100)
-    one_line(done, "python -m experiments.sample")
+@pytest.mark.parametrize("name", ["sample", "bench.cost", "studies.laws"])
+def test_a_command_that_is_run_by_its_file(name):
+    path = f"experiments/{name.replace('.', '/')}.py"
+    done = subprocess.run([sys.executable, path], cwd=ROOT, capture_output=True, timeout=100)
+    one_line(done, f"python -m experiments.{name}")
 
 
 def test_no_devices_of_the_platform_that_is_asked_for(tmp_path):

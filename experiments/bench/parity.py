@@ -57,12 +57,13 @@ def main() -> None:
         rows = [*stages(ours, FeatureExtractorInceptionV3, pth), *formulas(), *end_to_end(ours, pth)]
     head = ["what", "against", "ours", "theirs", "difference, relative"]
     weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
-    command = f"python -m experiments.bench.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}"
     about = (
-        f"Made by `{command}` with {weights}, "
-        f"float32 at jax's precision {PRECISION!r} on {jax.default_backend()}, jax {jax.__version__}, "
-        f"torch-fidelity {torch_fidelity.__version__}, torch {torch.__version__}. Arrays differ by "
-        "relative L2, numbers by their relative difference."
+        "This page compares the feature network and the scores here with those of other codes, on the same inputs. The "
+        "difference of two arrays is the relative L2 distance, of two numbers the relative difference.\n\n"
+        f"    python -m experiments.bench.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}\n\n"
+        f"The Inception network has {weights}, in float32 at jax's precision {PRECISION!r}, on "
+        f"{jax.default_backend()}; jax {jax.__version__}, torch-fidelity {torch_fidelity.__version__}, torch "
+        f"{torch.__version__}."
     )
     lines = [head, ["---", "---", "---:", "---:", "---:"], *rows]
     text = f"# Parity of the evaluation\n\n{about}\n\n{markdown(lines)}"

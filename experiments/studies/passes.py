@@ -55,8 +55,9 @@ def main() -> None:
     floor = np.abs(np.sort(np.random.default_rng(0).normal(0, STD, NUM_SAMPLES.value)) - normal * STD).mean()
     text = (
         f"# Error over T\n\n    {cli.command_line('studies.passes')}\n\n"
-        f"{NUM_SAMPLES.value:,} samples of one seed a cell; as many exact draws of the Gaussian are {floor:.4f} from "
-        "their law. The columns without a grid's name are on the paper's.\n"
+        f"Each cell is the Wasserstein-1 distance of {NUM_SAMPLES.value:,} samples to their law: the exact one for "
+        "Gaussians, the limit of many steps for the mixture. Samples that are drawn exactly from the Gaussian have a "
+        f"distance of {floor:.4f}. A column without a grid's name has the paper's grid.\n"
     )
     for w in W.value:
         text += f"\nGaussians, w = {w:g}\n\n{table(partial(drawn, gaussians, 1, w), (1 + w) * MEAN + STD * normal)}"

@@ -31,7 +31,7 @@ def main() -> None:
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))
     noise = jax.random.normal(jax.random.key(SEED.value), x.shape)
 
-    rows = [["lambda", "eps(z, c)", f"eps guided, w = {W.value:g}", "x of the latter, grey levels"]]
+    rows = [["lambda", "eps(z, c)", f"eps guided, w = {W.value:g}", "x of it, grey levels"]]
     for logsnr in LOGSNRS.value:
         at = jnp.full(len(x), logsnr)
         z = process.diffuse(x, noise, at)
@@ -42,10 +42,11 @@ def main() -> None:
         rows.append([f"{logsnr:g}", f"{relative(*plain):.2%}", f"{relative(*guided):.2%}", f"{grey:.3g}"])
     a, b = (model.sample(c, W.value, num_steps, SEED.value).astype(int) for model in (half, full))
     text = (
-        f"{RUN.value}: bfloat16 less float32, {len(x)} images, seed {SEED.value}, "
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}. eps by relative L2; x by its root mean square, not "
-        f"clipped.\n\n{gallery.table(rows, ())}\nImages of one noise at w = {W.value:g}, T = {num_steps}: they differ "
-        f"by {np.abs(a - b).mean():.3g} grey levels in the mean, {np.mean(np.abs(a - b) > 8):.1%} of the values by "
+        f"The network of {RUN.value} in bfloat16, compared with the same network in float32 on {len(x)} images: seed "
+        f"{SEED.value}, {jax.devices()[0].device_kind}, jax {jax.__version__}. A difference of eps is the relative L2 "
+        f"distance, one of x, which is not clipped, the root mean square.\n\n{gallery.table(rows, ())}\n"
+        f"Images drawn from the same noise at w = {W.value:g}, T = {num_steps} differ by "
+        f"{np.abs(a - b).mean():.3g} grey levels on average, {np.mean(np.abs(a - b) > 8):.1%} of the values by "
         "more than 8.\n"
     )
     print(text)

@@ -8,9 +8,10 @@ python -m experiments.studies.capacity --config=configs/digits.py --out=runs/stu
 from pathlib import Path
 from typing import Any
 
-from cfg_jax import plots
+from cfg_jax import checks, plots
+from cfg_jax.errors import require
 from cfg_jax.models.unet import check_name
-from cfg_jax.sweep import claims
+from cfg_jax.sweep import claims, spec
 from cfg_jax.sweep.run import sweep
 from cfg_jax.training import trainer
 from experiments.helpers import cli, gallery
@@ -18,7 +19,7 @@ from experiments.helpers import cli, gallery
 CONFIG = cli.define_config(required=True)
 OUT = gallery.define_out("capacity")
 CHANNELS = cli.define_numbers("channels", "32,64", "config.model.channels", int, 1)
-P_UNCOND = cli.define_numbers("p_uncond", "0.1,0.2,0.5", "above 0; p_uncond = 0 is trained as well", low=1e-3)
+P_UNCOND = cli.define_numbers("p_uncond", "0.1,0.2,0.5", "above 0; p_uncond = 0 is trained as well", low=1e-3, high=1)
 W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights, 0 among them", low=-1)
 TUNED = cli.define_count("tuned", 200, "steps of p_uncond = 0.1 that a model of p_uncond = 0 is tuned with")
 
@@ -27,6 +28,9 @@ TUNED = cli.define_count("tuned", 200, "steps of p_uncond = 0.1 that a model of 
 def main() -> None:
     widths, ps, ws, config = CHANNELS.value, P_UNCOND.value, W.value, CONFIG.value
     check_name(config)
+    for width in widths:
+        checks.everything(spec.changed(config, {"model.channels": width}))
+    require(0 in ws, f"--w={cli.listed(ws)} leaves out w = 0, which the table shows: add 0")
     out = Path(OUT.value) / f"capacity-{config.data.name}"
 
     def trained(width: int, p: float, name: str = "trained", init_from: Path | None = None, **train: Any) -> Path:

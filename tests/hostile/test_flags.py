@@ -124,6 +124,10 @@ NUMBERS = [
     ("reference_stats --dataset=digits --num_images=1 --out={t}/r.npz", "--num_images=1"),
     ("reference_stats --dataset=digits --num_images=3 --out={t}/r.npz", "--num_images=3"),
     ("paper --scale=digits --table=1 --seeds=1,,2 --plan", "--seeds"),
+    *((f"studies.capacity {DIGITS} --out={{t}} --{text}", said) for text, said in (
+        ("w=1", "--w=1"), ("p_uncond=2", "--p_uncond=2"), ("config.p_uncond=2", "config.p_uncond=2"),
+        ("channels=32,33", "config.model.channels=33"),
+    )),
 ]  # fmt: skip
 
 SETTINGS = [

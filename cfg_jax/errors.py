@@ -6,9 +6,15 @@ from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
+LONG = 900  # characters of a line
+
 
 class InputError(ValueError):
-    """Bad input. The message names the field and the remedy."""
+    """Bad input. The message names the field and the remedy. A line that quotes a long value loses its middle."""
+
+    def __init__(self, message: str) -> None:
+        lines = (line if len(line) <= LONG else f"{line[:500]} ... {line[-300:]}" for line in message.split("\n"))
+        super().__init__("\n".join(lines))
 
 
 def did_you_mean(name: object, known: Iterable) -> str:
@@ -26,7 +32,7 @@ def choice(value: Any, choices: Collection[str], field: str) -> None:
     """Check that value is one of the choices. The message suggests the nearest one."""
     if value not in choices:
         meant = did_you_mean(value, choices)
-        raise InputError(f"{field}={value!r:.100} is unknown: {meant}choose {', '.join(choices)}")
+        raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
 
 
 def installed(module: str, extra: str) -> ModuleType:

@@ -1,6 +1,7 @@
 """Text of more than one place: a field's value, a table, and names that anyone may have given."""
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 # what would move a terminal's cursor, end a line, or turn what follows around; halves of characters
@@ -34,6 +35,8 @@ def short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def markdown(lines: list[list[str]]) -> str:
-    """Return a table of cells, which are escaped; the second line is the rule below the header."""
-    return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines) + "\n"
+def markdown(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Return a table of cells, which are escaped; the first row is its head. left: the columns that are not numbers."""
+    head, *below = rows
+    rule = ["---" if i in left else "---:" for i in range(len(head))]
+    return "\n".join("| " + " | ".join(map(escaped, row)) + " |" for row in (head, rule, *below)) + "\n"

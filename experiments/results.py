@@ -88,10 +88,7 @@ def command(config, seeds):
 
 
 def page(title, text, rows, runs, card, config):
-    lines = [
-        ["run", "p_uncond", "steps", "batch", "hours", "images/s", "MFU", "first and last loss", "on"],
-        ["---", *["---:"] * 7, "---"],
-    ]
+    lines = [["run", "p_uncond", "steps", "batch", "hours", "images/s", "MFU", "first and last loss", "on"]]
     for name, run in runs.items():
         lines.append([
             name, str(run["p_uncond"]), f"{run['steps']:,}", str(run["batch_size"]), str(run["hours"]),
@@ -108,7 +105,7 @@ def page(title, text, rows, runs, card, config):
         f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
         f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "
         f"{first['code']}. Hours of training are of its steps alone.\n",
-        markdown(lines),
+        markdown(lines, (0, 8)),
         text,
         "![IS against FID as w grows](curves.png)\n",
         "![Samples of one model over w, all of one noise](samples.png)\n",

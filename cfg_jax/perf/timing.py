@@ -133,7 +133,7 @@ def rates(run: Callable[[], None], repeats: int, images: int) -> dict:
 def table(measured: Iterable[dict]) -> str:
     """Write markdown of what experiments.bench.speed wrote of one network, a row for each part and batch."""
     measured = list(measured)
-    rows = [["", "batch", *RATES], ["---", *["---:"] * (1 + len(RATES))]]
+    rows = [["", "batch", *RATES]]
     for kind in ("training", "sampling", "features"):
         for of in sorted((of[kind] for of in measured if kind in of), key=lambda of: of["batch_size"]):
             times = [f"{1e3 * of['seconds'][name]:,.1f}" for name in ("median", "min", "max")]

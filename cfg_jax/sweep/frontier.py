@@ -155,7 +155,7 @@ def table(curves: dict[str, Rows], baseline: str) -> str:
     """Return the summary as markdown, one line for each rule."""
     head, lines = summary(curves, baseline)
     written_lines = [[*cells, (f"**{differs}**: " if differs else "") + gap] for cells, differs, gap in lines]
-    return markdown([head, ["---", *["---:"] * (len(head) - 1)], *written_lines])
+    return markdown([head, *written_lines])
 
 
 def claims_text(judged: list[Claim]) -> str:

@@ -110,7 +110,7 @@ def beside(rows: list[dict], table: int, num_steps: int) -> str:
     for _, name, value in columns:
         column = f"p={value:g}" if table == 1 else f"T={value:g} ({names[value]})"
         head.append(f"{claims.score_name(rows[0], name)}, {column}")
-    lines = [head, ["---:"] * len(head)]
+    lines = [head]
     for w in sorted({row["w"] for row in rows}):
         line = [f"{w:g}", f"{1 + w:g}"]
         for title, name, value in columns:
@@ -125,7 +125,7 @@ def beside(rows: list[dict], table: int, num_steps: int) -> str:
         best.append(f"{key}={value:g} at w={ours['w']:g}{in_paper}")
     side, _ = SIDE_AND_V[table]
     return (
-        f"{markdown(lines)}\nIn brackets the paper's Table {table}: 50,000 samples a cell, ImageNet {side}x{side}, "
+        f"{markdown(lines, ())}\nIn brackets the paper's Table {table}: 50,000 samples a cell, ImageNet {side}x{side}, "
         f"Inception's FID and IS. {differences(rows, table)}\nLeast distance: {'; '.join(best)}.\n"
     )
 

@@ -83,10 +83,7 @@ def table(rows: list[dict]) -> str:
     labels = p if len(set(p.values())) == len(p) else {run: run for run in p}
     by_cell = {(row["run"], row["w"]): row for row in rows}
     columns = [(name, run) for name in ("fid", "is") for run in p]
-    lines = [
-        ["w", "s = 1 + w", *(f"{claims.score_name(rows[0], name)}, {labels[run]}" for name, run in columns)],
-        ["---:"] * (2 + len(columns)),
-    ]
+    lines = [["w", "s = 1 + w", *(f"{claims.score_name(rows[0], name)}, {labels[run]}" for name, run in columns)]]
     best = {}
     for name, run in columns:
         values = [claims.score(row, name) for row in rows if row["run"] == run]
@@ -99,7 +96,7 @@ def table(rows: list[dict]) -> str:
         lines.append(line)
     platforms = sorted({row.get("platform") or "unknown" for row in rows})
     mixed = f" Features of some cells were made on {', of others on '.join(platforms)}." if len(platforms) > 1 else ""
-    return f"{markdown(lines)}\n{escaped(note(rows[0]) + mixed)}\n"
+    return f"{markdown(lines, ())}\n{escaped(note(rows[0]) + mixed)}\n"
 
 
 def cell_text(row: dict, name: str, best: float) -> str:
@@ -156,7 +153,7 @@ def other_scores(row: dict) -> list[str]:
 def more_scores(rows: list[dict]) -> str:
     """Return markdown of all scores but FID and IS, one line for each cell."""
     names = other_scores(rows[0])
-    lines = [["run", "w", *names], ["---", "---:", *["---:"] * len(names)]]
+    lines = [["run", "w", *names]]
     lines += [
         [row["run"], f"{row['w']:g}", *(f"{row['scores'].get(name, math.nan):.4g}" for name in names)] for row in rows
     ]

@@ -148,7 +148,7 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
     """Return the Markdown of all rows."""
     head = ["", "images a device", "settings", "arguments, GiB", "temporaries", "of", "fits", "TFLOP", "GB moved"]
     head += ["kernels", "compile s", "images/s", "of the peak"]
-    lines = [head, ["---"] * len(head)]
+    lines = [head]
     for row in rows:
         lines.append(
             [f"{row['program']}, {row['target']}", str(row["images"]), written(row["settings"]), *numbers(row)]
@@ -161,7 +161,7 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
         "peak counts the network's own convolutions and matrix products. Kernels without an estimate are counted at "
         + ", ".join(f"{share:.0%} ({name})" for name, share in estimate.KERNELS.items())
         + " of the peak.",
-        markdown(lines),
+        markdown(lines, range(len(head))),
     ]
     for row in rows:
         if not row["fits"]:
@@ -214,9 +214,9 @@ def written(settings: dict[str, Any]) -> str:
 def details(row: Row) -> str:
     """Return what takes the time, and what is sent between devices."""
     total = row["seconds"]
-    kinds = [["kind", "ms", "share"], ["---", "---:", "---:"]]
+    kinds = [["kind", "ms", "share"]]
     kinds += [[name, f"{1e3 * s:.3g}", f"{s / total:.1%}"] for name, s in row["kinds"].items() if s > 0.005 * total]
-    sent = [["sent between", "times", "MB"], ["---", "---:", "---:"]]
+    sent = [["sent between", "times", "MB"]]
     sent += [[f"{r['group']} devices, {r['kind']}", str(r["times"]), f"{r['bytes'] / 1e6:.4g}"] for r in row["sent"]]
     title = f"## {row['program']}, {row['target']}, {row['images']} images a device: {1e3 * total:.4g} ms by estimate"
     return f"{title}\n\n{markdown(kinds)}" + (f"\n{markdown(sent)}" if row["sent"] else "")

@@ -48,7 +48,7 @@ def main() -> None:
         return
     omitted = "without what is sent between devices and without FID's network"
     print(f"\ndevice-hours by the compilers' estimates, {omitted}\n")
-    lines = [["", "share of the peak", "training a model", "one cell", "the table", "models and table"], ["---"] * 6]
+    lines = [["", "share of the peak", "training a model", "one cell", "the table", "models and table"]]
     for target, parts in rates.items():
         both = {"training", "sampling"} <= parts.keys()
         require(both, f"--compiled has no training or no sampling for {target}: compile both")
@@ -56,7 +56,7 @@ def main() -> None:
         hours = [f / part["flops_per_s"] / 3600 for f, part in ((training, fit), (cell, draw), (table, draw))]
         hours.append(MODELS.value * hours[0] + hours[2])
         lines.append([target, f"{fit['share']:.0%}, {draw['share']:.0%}", *map(cost.written, hours)])
-    print(markdown(lines))
+    print(markdown(lines, range(6)))
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def main() -> None:
         f"{jax.default_backend()}; jax {jax.__version__}, torch-fidelity {torch_fidelity.__version__}, torch "
         f"{torch.__version__}."
     )
-    lines = [head, ["---", "---", "---:", "---:", "---:"], *rows]
-    text = f"# Parity of the evaluation\n\n{about}\n\n{markdown(lines)}"
+    text = f"# Parity of the evaluation\n\n{about}\n\n{markdown([head, *rows], (0, 1))}"
     write_atomic(OUT.value, text)
     print(text)
 

@@ -240,7 +240,7 @@ def rates(run: Callable, images: int) -> dict[str, Any]:
 def table(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """Return images/s of each, and ours over theirs."""
     kinds = ("training", "sampling", "features")
-    rows = [["", "parameters", *(f"{kind}, images/s" for kind in kinds)], ["---", *["---:"] * 4]]
+    rows = [["", "parameters", *(f"{kind}, images/s" for kind in kinds)]]
     named = {f"cfg_jax, jax {ours['jax']}": ours}
     named |= {f"{k}, torch {theirs['torch']}": v for k, v in theirs.items() if isinstance(v, dict) and k != "config"}
     for name, result in named.items():

@@ -141,11 +141,10 @@ def table(rows: Sequence[Row]) -> str:
     settings = {name: list(dict.fromkeys(row[name] for row in rows)) for name in SETTINGS if rows[0].get(name)}
     varied = [name for name, values in settings.items() if len(values) > 1]
     lines = [["w", *varied, *columns(rows[0])]]
-    lines.append(["---:"] * len(lines[0]))
     for row in rows:
         errors = [f" ± {float(row[f'{name}_se']):.2f}" if row.get(f"{name}_se") else "" for name in columns(row)]
         measured = [f"{float(row[name]):.2f}{error}" for name, error in zip(columns(row), errors, strict=True)]
         lines.append([f"{float(row['w']):g}", *(row[name] for name in varied), *measured])
     shared = ", ".join(f"{name} {values[0]}" for name, values in settings.items() if len(values) == 1)
     error = " ± is the bootstrap's standard error over images." if "±" in str(lines) else ""
-    return f"{markdown(lines)}\n{shared}.{error}\n"
+    return f"{markdown(lines, ())}\n{shared}.{error}\n"

@@ -222,13 +222,13 @@ def to_make(paths: Collection[Path], done: Callable[[Path], bool] = Path.exists)
 
 
 @contextmanager
-def only_one(directory: str | Path, wait: float = 0) -> Iterator[IO[str]]:
-    """Hold `directory` for this process alone. Raises InputError if another still holds it after `wait` seconds.
+def only_one(directory: str | Path) -> Iterator[IO[str]]:
+    """Hold `directory` for this process alone. Raises InputError if another holds it.
 
     The system releases it when the process ends for any reason. A child process that inherits the file holds it too.
     """
     with _lock_file(Path(directory) / ".lock") as file:
-        _hold(file, True, directory, wait)
+        _hold(file, True, directory, 0)
         _overwrite(file, f"process {os.getpid()} on {socket.gethostname()}")
         yield file
 

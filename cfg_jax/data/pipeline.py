@@ -23,12 +23,12 @@ def batches(
     return ds.batch(batch_size // num_processes, drop_remainder=True)[process::num_processes]
 
 
-def ahead(batches: grain.MapDataset, start: int, stop: int, num_threads: int = 1) -> Iterator[dict[str, np.ndarray]]:
+def ahead(batches: grain.MapDataset, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the batches of steps start..stop-1 in order. The next batches are made while the device computes.
 
     More threads are not faster (docs/data.md): gathering small arrays holds the interpreter's lock.
     """
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(batches[start:stop].to_iter_dataset(options))
 
 

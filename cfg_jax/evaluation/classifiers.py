@@ -47,7 +47,7 @@ def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Fe
         return Features(DataClassifier(source, cache))
     if "fid_inception" in network.distances:
         return Features(network)
-    return Features(network, Probe(network, "fd_mixed8", source, evaluation.reference_images, cache))
+    return Features(network, Probe(network, source, evaluation.reference_images, cache))
 
 
 def train_once(
@@ -137,9 +137,7 @@ class DataClassifier:
     def fit(self, index: np.ndarray) -> dict:
         """Train on the pictures `index` and return {parameter: array}."""
         num_steps = int(np.clip(EPOCHS * len(index) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
-        params = classifier.train(
-            self.source.images, self.source.labels, index, self.net, seed=0, num_steps=num_steps, batch_size=BATCH_SIZE
-        )
+        params = classifier.train(self.source.images, self.source.labels, index, self.net, num_steps, BATCH_SIZE)
         return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep="/"))
 
     def shapes(self) -> dict:
@@ -155,15 +153,13 @@ class Probe:
     It learns from up to PROBED training pictures, and from no more than the reference is made of.
     """
 
-    distances = ()
+    distances, distance = (), "fd_mixed8"  # those it gives, and whose features it reads
     remedy = "take more pictures (config.eval.reference_images), or set config.eval.features=classifier"
 
-    def __init__(
-        self, network: FeatureExtractor, distance: str, source: Source, num_images: int, cache: str | Path
-    ) -> None:
-        """Train on the features of `distance`, or read `cache`. num_images=0 takes all. Raises as train_once does."""
-        self.network, self.distance, self.source = network, distance, source
-        self.name = f"{source.card.name}_{Name.parse(distance).of}"
+    def __init__(self, network: FeatureExtractor, source: Source, num_images: int, cache: str | Path) -> None:
+        """Train on the network's features, or read `cache`. num_images=0 takes all. Raises as train_once does."""
+        self.network, self.source = network, source
+        self.name = f"{source.card.name}_{Name.parse(self.distance).of}"
         index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
         made_from = digest_json([source.card.digest, len(index), network.digest])
         self.parts = Path(cache).with_name(f"features-{made_from}.parts")

@@ -4,7 +4,7 @@ peak_flops is the FLOP/s of all devices, None where it is not known: there is no
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -130,12 +130,11 @@ def rates(run: Callable[[], None], repeats: int, images: int) -> dict:
     }
 
 
-def table(measured: Iterable[dict]) -> str:
-    """Write markdown of what experiments.bench.speed wrote of one network, a row for each part and batch."""
-    measured = list(measured)
+def table(measured: dict) -> str:
+    """Write markdown of what experiments.bench.speed measured, a row for each part."""
     rows = [["", "batch", *RATES]]
     for kind in ("training", "sampling", "features"):
-        for of in sorted((of[kind] for of in measured if kind in of), key=lambda of: of["batch_size"]):
+        if of := measured.get(kind):
             times = [f"{1e3 * of['seconds'][name]:,.1f}" for name in ("median", "min", "max")]
             bytes_of = of["program_bytes_per_device"], of["peak_bytes_in_use"]
             memory = [f"{count / 2**30:.2f}" if count else "" for count in bytes_of]
@@ -144,16 +143,15 @@ def table(measured: Iterable[dict]) -> str:
             rates = [f"{of['images_per_s']:,.4g}", expected, f"{of['tflops']:.4g}", mfu, *times]
             rates.append(f"{of['compile_s']:.1f}")
             rows.append([kind, str(of["batch_size"]), *rates, *memory])
-    one, peak = measured[0], measured[0]["peak_tflops"]
+    peak = measured["peak_tflops"]
     said = [
-        f"{one['device']}, jax {one['jax']}, {one['config']['model']['dtype']}; {one['parameters']:,} parameters, "
-        f"{one['gflop_per_pass']:,.4g} GFLOP a pass",
+        f"{measured['device']}, jax {measured['jax']}, {measured['config']['model']['dtype']}; "
+        f"{measured['parameters']:,} parameters, {measured['gflop_per_pass']:,.4g} GFLOP a pass",
         f"The peak is {peak:,.0f} TFLOP/s" if peak else "The peak is not known",
     ]
-    for sampling in (of["sampling"] for of in measured if "sampling" in of):
+    if sampling := measured.get("sampling"):
         said.append(
-            f"Sampling is guided at w = 1, {sampling.get('passes', 2 * sampling['T'])} passes an image, T = "
-            f"{sampling['T']}: at a batch of {sampling['batch_size']}, "
-            f"{sampling['T'] * sampling['images_per_s']:,.4g} guided steps/s"
+            f"Sampling is guided at w = 1, {sampling['passes']} passes an image, T = {sampling['T']}: at a batch of "
+            f"{sampling['batch_size']}, {sampling['T'] * sampling['images_per_s']:,.4g} guided steps/s"
         )
     return f"{'. '.join(said)}. Features are in float32.\n\n{markdown(rows)}"

@@ -168,7 +168,7 @@ def score_cell(cell: Cell, guides: models.Guides, against: Against) -> tuple[dic
     judge = guides.classifier and GivenClassifier(guides.name.split()[1], guides.classifier)
     scored, picture = score(
         cell.model, cell.config, guidance_of(cell, guides), build.walk(cell.model.config, cell.config.sampler), against,
-        num_classes=judge.num_classes if judge else 0, judge=judge, npz=cell.npz,
+        judge=judge, npz=cell.npz,
     )  # fmt: skip
     warn_of_collapse(cell.path.stem, scored, cell.config.sampler.particles)
     return cell.row | scored, picture

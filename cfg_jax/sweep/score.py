@@ -43,18 +43,17 @@ def score(
     walk: Walk,
     against: Against,
     *,
-    num_classes: int = 0,
     judge: GivenClassifier | None = None,
     npz: Path | None = None,
 ) -> tuple[dict, Image.Image]:
     """Return the scores of config.eval.num_images images, and a grid of the first.
 
-    Memory does not grow with the number of images. num_classes is that of the labels, 0 for config.data.num_classes.
-    judge is a further classifier whose accuracy on the images is measured. npz is a file for all images.
+    Memory does not grow with the number of images. judge is a further classifier, of the labels' classes, whose
+    accuracy on the images is measured. npz is a file for all images.
     """
     evaluation, data = config.eval, config.data
     num_images, group = evaluation.num_images, walk.group or 1
-    num_classes = num_classes or data.num_classes
+    num_classes = judge.num_classes if judge else data.num_classes
     labels = draw.labels_by_rule(evaluation.labels, num_images, num_classes, evaluation.seed, group)
     tally = measure.Tally(
         num_images,

@@ -52,7 +52,6 @@ def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> 
         check_directory(workdir, "run")
     if wandb and jax.process_index() == 0:
         installed("wandb", extra="wandb")
-    build.network(config)
     source, config = sources.load(config)
     hosts.agree({"workdir": workdir} | {f"config.{field}": value for field, value in configs.flat(config).items()})
     teacher, source, config = students.load(config, source)

@@ -55,7 +55,7 @@ def main() -> None:
         if of_one := estimate.estimated(estimates, part, jax.devices()[0].device_kind, images):
             result[part]["estimated_images_per_s"] = of_one * jax.device_count()
         write_json(OUT.value, MARKED | result)
-    print(timing.table([result]))
+    print(timing.table(result))
 
 
 if __name__ == "__main__":

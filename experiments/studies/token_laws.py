@@ -62,13 +62,11 @@ def distance(log_a: Log, log_b: Log) -> float:
     return np.abs(np.exp(log_a) - np.exp(log_b)).sum() / 2
 
 
-def langevin(
-    precision: Float[np.ndarray, "d d"], num: int = 20_000, steps: int = 1500, size: float = 0.02
-) -> Float[np.ndarray, "num d"]:
+def langevin(precision: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "num d"]:
     """Return samples of N(0, precision^-1) by its score alone, from N(0, 1)."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((num, len(precision)))
-    for _ in range(steps):
+    rng, size = np.random.default_rng(0), 0.02
+    x = rng.standard_normal((20_000, len(precision)))
+    for _ in range(1500):
         x += -size / 2 * x @ precision + size**0.5 * rng.standard_normal(x.shape)
     return x
 

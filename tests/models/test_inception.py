@@ -153,7 +153,7 @@ def of_classes(source, classes):
 def test_a_probe_learns_classes_from_features(tmp_path, classes):
     """Its logits are those of the features as they come, of two classes too, and are kept."""
     source = of_classes(sources.digits(), classes)
-    probe = classifiers.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz")
+    probe = classifiers.Probe(Pixels(), source, 0, tmp_path / "c.npz")
     assert probe.name == "some digits_mixed8" and 0.9 < probe.accuracy < 1
     order = np.random.default_rng(0).permutation(np.random.default_rng(0).permutation(len(source)))
     held_out, rest = np.split(order, [len(source) // 5])
@@ -168,9 +168,9 @@ def test_a_probe_learns_classes_from_features(tmp_path, classes):
     wanted = plain.predict_proba((x[held_out] - mean) / scale)
     np.testing.assert_allclose(softmax(logits, axis=1), wanted, atol=1e-3)
     assert not list(tmp_path.glob("*.parts"))
-    assert classifiers.Probe(Pixels(), "fd_mixed8", source, 0, tmp_path / "c.npz").digest == probe.digest
+    assert classifiers.Probe(Pixels(), source, 0, tmp_path / "c.npz").digest == probe.digest
     with pytest.raises(InputError, match="trained on other data or features"):
-        classifiers.Probe(Pixels(), "fd_mixed8", source, 100, tmp_path / "c.npz")
+        classifiers.Probe(Pixels(), source, 100, tmp_path / "c.npz")
 
 
 def test_a_probe_that_was_killed_makes_no_features_twice(tmp_path, monkeypatch):
@@ -185,22 +185,22 @@ def test_a_probe_that_was_killed_makes_no_features_twice(tmp_path, monkeypatch):
             return super().__call__(images)
 
     with pytest.raises(KeyboardInterrupt):
-        classifiers.Probe(Killed(), "fd_mixed8", sources.digits(), 0, tmp_path / "c.npz")
+        classifiers.Probe(Killed(), sources.digits(), 0, tmp_path / "c.npz")
     again = []
     monkeypatch.setattr(
         Pixels, "__call__", lambda self, images, _=None, call=Pixels.__call__: again.append(1) or call(self, images)
     )
-    classifiers.Probe(Pixels(), "fd_mixed8", sources.digits(), 0, tmp_path / "c.npz")
+    classifiers.Probe(Pixels(), sources.digits(), 0, tmp_path / "c.npz")
     assert made == [300] * 3 and len(again) == 4  # 1,438 in five parts, 359 in two
 
 
 def test_a_probe_of_too_few_pictures_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no picture of \d of its 10 classes.*reference_images.*features=classifier"):
-        classifiers.Probe(Pixels(), "fd_mixed8", sources.digits(), 10, tmp_path / "c.npz")
+        classifiers.Probe(Pixels(), sources.digits(), 10, tmp_path / "c.npz")
     with pytest.raises(InputError, match=r"held-out pictures right, chance is 25\.0%.*config\.eval\.reference_images"):
-        classifiers.Probe(Pixels(), "fd_mixed8", sources.synthetic(8, 1, 4), 0, tmp_path / "c.npz")
+        classifiers.Probe(Pixels(), sources.synthetic(8, 1, 4), 0, tmp_path / "c.npz")
     with pytest.raises(InputError, match="has one class to learn from"):
-        classifiers.Probe(Pixels(), "fd_mixed8", of_classes(sources.digits(), [3]), 0, tmp_path / "c.npz")
+        classifiers.Probe(Pixels(), of_classes(sources.digits(), [3]), 0, tmp_path / "c.npz")
     assert not (tmp_path / "c.npz").exists()
 
 

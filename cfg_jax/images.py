@@ -80,13 +80,9 @@ def read_png(path: str | Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def png(image: Image.Image) -> bytes:
-    """Return the bytes of a PNG file that carries the mark of this code."""
+def save_png(path: str | Path, image: Image.Image) -> None:
+    """Write a PNG file that carries the mark of this code."""
     buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
     about.add_text("Software", MARK)
     image.save(buffer, "PNG", pnginfo=about)
-    return buffer.getvalue()
-
-
-def save_png(path: str | Path, image: Image.Image) -> None:
-    write_atomic(path, png(image))
+    write_atomic(path, buffer.getvalue())

@@ -32,7 +32,7 @@ def main() -> None:
     path, out = Path(CHECKPOINT.value), Path(OUT.value)
     if (out / "checkpoints").exists():
         raise InputError(f"{out} has checkpoints already: choose another --out")
-    state = jit_weights.named(torch_file.read(path, PART.value))
+    state = {name.removeprefix("net."): array for name, array in torch_file.read(path, PART.value).items()}
     config = jit_weights.config_of(state, CONFIG.value)
     config.update_from_flattened_dict(config_flags.get_override_values(flags.FLAGS["config"]))
     checks.everything(config)

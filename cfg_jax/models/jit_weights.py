@@ -22,13 +22,8 @@ TOP = {
 CLASS_TOKENS, WAVES = "in_context_posemb", "pos_embed"
 
 
-def named(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a checkpoint's arrays by their names in the network alone, without what is around it."""
-    return {name.removeprefix("net."): array for name, array in state.items()}
-
-
 def config_of(state: dict[str, np.ndarray], config: ConfigDict) -> ConfigDict:
-    """Give a config of configs/imagenet64_jit.py the sizes of the weights that `named` returned, and return it.
+    """Give a config of configs/imagenet64_jit.py the sizes of weights by their names in the network, and return it.
 
     Two settings have no shape, and are those of the published models: class tokens join after a third of the blocks,
     and the noise scale is the image's size over 256, at least 1. Raises InputError where it is no JiT.
@@ -51,7 +46,7 @@ def config_of(state: dict[str, np.ndarray], config: ConfigDict) -> ConfigDict:
 
 
 def convert(state: dict[str, np.ndarray], template: dict) -> dict[str, Any]:
-    """Return the weights that `named` returned as parameters with the shapes of `template`.
+    """Return weights by their names in the network as parameters with the shapes of `template`.
 
     The channels of queries and keys are in another order here, see jit.turned. Raises InputError with a line for every
     key that is missing, extra or mis-shaped.

@@ -150,7 +150,8 @@ def of_gpu(name: str, chip: Gpu, layout: str) -> list[Any]:
     require(re.fullmatch(r"[1-9]\d*", layout), f"--target={name}: write the number of GPUs as in {EXAMPLES}")
     count = int(layout)
     require(count <= HOST or count % HOST == 0, f"--target={name}: more than {HOST} GPUs must be a multiple of {HOST}")
-    plugin = any(importlib.util.find_spec(f"jax_plugins.xla_cuda{n}") for n in (12, 13) if has_plugins())
+    find = importlib.util.find_spec
+    plugin = find("jax_plugins") and any(find(f"jax_plugins.xla_cuda{n}") for n in (12, 13))
     require(plugin, missing(name, "XLA's compiler for CUDA", "compile"))
     require(
         has_toolkit(),
@@ -162,10 +163,6 @@ def of_gpu(name: str, chip: Gpu, layout: str) -> list[Any]:
     except Exception as error:
         raise InputError(f"--target={name}: XLA's compiler for CUDA refuses: {first_line(error)}") from error
     return list(found.devices)
-
-
-def has_plugins() -> bool:
-    return importlib.util.find_spec("jax_plugins") is not None
 
 
 def has_toolkit() -> bool:

@@ -37,23 +37,6 @@ class Program:
 
 def time_training(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
     """Time one optimiser step on config.train.batch_size synthetic images."""
-    return {"batch_size": config.train.batch_size} | of_program(training(config), repeats, peak_flops)
-
-
-def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
-    """Time config.sampler at w = 1 for config.eval.batch_size images.
-
-    A step of a rule that looks at both halves takes two network passes. The number of images is rounded up to one that
-    the devices can share equally.
-    """
-    program = sampling(config)
-    of = {"batch_size": program.images, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0}
-    of["passes"] = cost.passes_an_image(config, 1.0)
-    return of | of_program(program, repeats, peak_flops)
-
-
-def training(config: ConfigDict) -> Program:
-    """Compile a step of training on synthetic images."""
     mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
     program = programs.training(config, mesh)
     compiled, compile_s = compile(program)
@@ -69,12 +52,20 @@ def training(config: ConfigDict) -> Program:
         state, metrics = compiled(state, batch, *constants)
         jax.block_until_ready((state, metrics))
 
-    return Program(step, compiled, program.images, program.flops, compile_s)
+    timed = Program(step, compiled, program.images, program.flops, compile_s)
+    return {"batch_size": batch_size} | of_program(timed, repeats, peak_flops)
 
 
-def sampling(config: ConfigDict) -> Program:
-    """Compile the drawing of one batch at w = 1."""
-    return filled(programs.sampling(config, meshes.data_mesh()))
+def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
+    """Time config.sampler at w = 1 for config.eval.batch_size images.
+
+    A step of a rule that looks at both halves takes two network passes. The number of images is rounded up to one that
+    the devices can share equally.
+    """
+    program = filled(programs.sampling(config, meshes.data_mesh()))
+    of = {"batch_size": program.images, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0}
+    of["passes"] = cost.passes_an_image(config, 1.0)
+    return of | of_program(program, repeats, peak_flops)
 
 
 def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:

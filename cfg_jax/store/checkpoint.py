@@ -50,7 +50,8 @@ class Checkpoints:
         directory = Path(workdir).absolute() / "checkpoints"
         if jax.process_index() == 0:
             set_aside_damaged(directory)
-        wait_for_all("damaged checkpoints are set aside")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self.manager = manager_of(directory, max_to_keep=keep, keep_period=keep_every or None)
 
     @property
@@ -116,12 +117,6 @@ def sealed(step: int) -> dict[str, Any]:
 def items_of(state: TrainState) -> dict[str, Any]:
     """Return {item: arrays} for those of ITEMS that a state has."""
     return {name: getattr(state, name) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
-
-
-def wait_for_all(what: str) -> None:
-    """Wait until every process of the run is here; `what` names the place in an error of jax."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
 
 
 def save_weights(workdir: str | Path, params: Any) -> None:

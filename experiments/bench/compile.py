@@ -46,12 +46,13 @@ def main() -> None:
     if config.teacher.how:
         raise InputError(f"config.teacher.how={config.teacher.how}: compile the config of the teacher")
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache has no compile time
+    about = {"command": cli.command_line("bench.compile"), "jax": jax.__version__, "config": configs.to_json(config)}
     rows = []
     for target in [targets.target(name) for name in dict.fromkeys(TARGETS.value)]:
         for part in dict.fromkeys(PARTS.value):
             for row in fitted(config, part, target) if FIT.value else [compiled(config, part, target)]:
                 rows.append(row)
-                write_json(out.with_suffix(".json"), MARKED | about(config) | {"rows": rows})
+                write_json(out.with_suffix(".json"), MARKED | about | {"rows": rows})
                 write_atomic(out, page(config, rows))
     print(out.read_text())
 
@@ -138,10 +139,6 @@ def halves(batch_size: int, count: int) -> Iterator[int]:
     while batch_size % (2 * count) == 0:
         batch_size //= 2
         yield batch_size
-
-
-def about(config: ConfigDict) -> dict[str, Any]:
-    return {"command": cli.command_line("bench.compile"), "jax": jax.__version__, "config": configs.to_json(config)}
 
 
 def page(config: ConfigDict, rows: list[Row]) -> str:

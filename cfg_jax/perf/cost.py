@@ -13,7 +13,6 @@ from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.models import build, network
 from cfg_jax.sampling import draw
 from cfg_jax.sampling.model import Guides
-from cfg_jax.training import state as states
 
 
 def abstract(config: ConfigDict, batch_size: int) -> tuple[Any, Any, tuple]:
@@ -21,7 +20,7 @@ def abstract(config: ConfigDict, batch_size: int) -> tuple[Any, Any, tuple]:
     data = config.data
     z = jax.ShapeDtypeStruct((batch_size, data.image_size, data.image_size, data.channels), jnp.float32)
     logsnr, c = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.float32, jnp.int32))
-    return build.network(config), jax.eval_shape(lambda: states.create(config)).params, (z, logsnr, c)
+    return build.network(config), build.shapes(config), (z, logsnr, c)
 
 
 def num_parameters(config: ConfigDict) -> int:

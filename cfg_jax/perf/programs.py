@@ -49,7 +49,7 @@ def sampling(config: ConfigDict, mesh: Mesh, w: float = 1.0) -> Program:
     shape = (data.image_size, data.image_size, data.channels)
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
     with pinned.pinned():
-        params = on(everywhere, jax.eval_shape(lambda: states.create(config).ema))
+        params = on(everywhere, build.shapes(config))
         guidance = cost.guidance_of(config, np.full(count, w, np.float32))
         walk = draw.on_grid(build.walk(config), guidance)
         guidance = dataclasses.replace(guidance, rule=draw.per_image(guidance.rule, partial(on, shared_out)))

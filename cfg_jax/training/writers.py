@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
@@ -107,7 +108,5 @@ class WeightsAndBiases:
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
     """{"a": 1, "b": {"c": 2}, "d": None} -> {"a": 1, "b/c": 2}."""
-    flat = {}
-    for name, value in values.items():
-        flat |= {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    flat: dict = flax.traverse_util.flatten_dict(values, sep="/")
     return {name: value for name, value in flat.items() if value is not None}

@@ -52,26 +52,14 @@ def kernel(mesh: Mesh | None, tokens: int, width: int, dtype: jnp.dtype) -> Lite
     mesh: the devices that the program is compiled for, over which the batch is split. Without it a TPU uses XLA's
     attention, since its compiler cannot split a kernel.
     """
-    if not is_half(dtype):
+    device = None if mesh is None else mesh.devices.flat[0]
+    if jnp.dtype(dtype).itemsize != 2:
         return None
-    if mesh is not None and platform(mesh) == "tpu" and tokens % BLOCKS[-1] == 0:
+    if device is not None and device.platform == "tpu" and tokens % BLOCKS[-1] == 0:
         return "splash"
-    if mesh is None or here(mesh):
+    if device is None or device in jax.devices():  # of any other a program is only compiled, and nothing can be tried
         return cudnn(width, dtype)
-    return "cudnn" if platform(mesh) == "gpu" else None  # it is not here to be tried
-
-
-def is_half(dtype: jnp.dtype) -> bool:
-    return jnp.dtype(dtype).itemsize == 2
-
-
-def platform(mesh: Mesh) -> str:
-    return mesh.devices.flat[0].platform
-
-
-def here(mesh: Mesh) -> bool:
-    """Return whether the mesh's devices are this process's, or such as a program is only compiled for."""
-    return mesh.devices.flat[0] in jax.devices()
+    return "cudnn" if device.platform == "gpu" else None
 
 
 def splash(
@@ -104,7 +92,7 @@ def splash_on_one(
 @cache
 def cudnn(width: int, dtype: jnp.dtype) -> Literal["cudnn"] | None:
     """Return "cudnn" where this process's GPU computes heads of this width and dtype, by trying it once, else None."""
-    if jax.default_backend() != "gpu" or not is_half(dtype):
+    if jax.default_backend() != "gpu":
         return None
 
     def total(q):

@@ -211,15 +211,13 @@ class Guides:
             if given not in (0, own):
                 raise InputError(f"the unconditional run has {given} classes, the model {own}: give one of the same")
 
-    def beside(self, rule, section: ConfigDict | None = None) -> Guidance:
-        """Return the guidance of a rule with these models. section: a config.guidance; None takes the null label."""
-        second: Any = build.SOURCES[section.uncond if section else "null"]
+    def beside(self, rule, section: ConfigDict) -> Guidance:
+        """Return the guidance of a rule with these models. section: a config.guidance."""
+        second: Any = build.SOURCES[section.uncond]
         if self.uncond:
             second = SecondModel(self.uncond.denoiser, self.uncond.config.p_uncond == 1)
         classifier = self.classifier and self.classifier.network
-        return Guidance(
-            rule, second, classifier, self.classifier_scale, as_mean=bool(section) and section.classifier == "mean"
-        )
+        return Guidance(rule, second, classifier, self.classifier_scale, as_mean=section.classifier == "mean")
 
 
 def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: str | None = None) -> Model:

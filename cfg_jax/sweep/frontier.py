@@ -163,7 +163,7 @@ def claims_text(judged: list[Claim]) -> str:
 
 
 @plots.styled
-def plot(curves: dict[str, Rows], title: str = "") -> Figure:
+def plot(curves: dict[str, Rows], title: str) -> Figure:
     """Plot each rule where its distance is least, a line a rule, the lowest on top. The first rule is the baseline.
 
     On the left its distance less the baseline's, a point for each training run with two standard errors; then its other
@@ -197,12 +197,12 @@ def plot(curves: dict[str, Rows], title: str = "") -> Figure:
         ax.locator_params(axis="x", nbins=3)
         ax.tick_params(axis="y", length=0)
     colors = f"Green: lower than {baseline}'s in every run by more than two errors. Orange: higher. Grey: neither"
-    figure.suptitle(f"{title}\n{colors}".strip())
+    figure.suptitle(f"{title}\n{colors}")
     return figure
 
 
 @plots.styled
-def panels(curves: dict[str, Rows], title: str = "") -> Figure:
+def panels(curves: dict[str, Rows], title: str) -> Figure:
     """Plot the distance against IS, in a panel for each rule. Each panel also has the first rule's curve, in grey."""
     means = {rule: merged(runs) for rule, runs in curves.items()}
     (baseline, base), *others = means.items()
@@ -224,5 +224,5 @@ def panels(curves: dict[str, Rows], title: str = "") -> Figure:
     row = next(iter(base.rows))
     figure.supxlabel(str(claims.score_name(row, "is")), fontsize=8)
     figure.supylabel(str(claims.score_name(row, "fid")), fontsize=8)
-    figure.suptitle(f"{title}. Grey: {baseline}" if title else f"Grey: {baseline}")
+    figure.suptitle(f"{title}. Grey: {baseline}")
     return figure

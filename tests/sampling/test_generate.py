@@ -32,8 +32,8 @@ def draw(model, labels=LABELS, w=1.0, batch_size=12, seed=0, devices=None):
     mesh = meshes.data_mesh(devices)
     rule = build.rule(model.config.guidance, np.broadcast_to(np.float32(w), labels.shape))
     batches = drawing.batches(
-        model.denoiser, labels.astype(np.int32), Guides().beside(rule), build.walk(model.config), shape=(8, 8, 1),
-        seed=seed, batch_size=batch_size, mesh=mesh,
+        model.denoiser, labels.astype(np.int32), Guides().beside(rule, model.config.guidance),
+        build.walk(model.config), shape=(8, 8, 1), seed=seed, batch_size=batch_size, mesh=mesh,
     )  # fmt: skip
     return np.concatenate(list(batches))
 

@@ -32,9 +32,6 @@ class Pictures:
     read: Callable[[int], tuple[bytes | np.ndarray, str]]
     named: Sequence[str] = ()  # the classes that the source names, with or without a picture
 
-    def every_class(self) -> set[str]:
-        return {*self.named, *(self.classes or ())}
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -73,7 +73,7 @@ def prepare(
         parts = plan(pictures, settings)
         keys = [part.key for part in parts]
         listing = digest_json([name, partial_set, skip_unreadable, sorted(names.items()), keys])
-        every = pictures["train"].every_class()
+        every = {*pictures["train"].named, *(pictures["train"].classes or ())}
         if card := finished(out, listing):
             require(
                 not every or card.class_names == labels.label_classes(name, recipe, every, names)[0],

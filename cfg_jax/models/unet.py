@@ -152,7 +152,7 @@ class UNet(nn.Module):
 
         w is looked at where `takes_w`; None is 0. both_heads: return this and the prediction of the inner head.
         """
-        block, attend = layers(self, dropout=self.dropout, deterministic=not train)
+        block, attend = layers(self, self.dropout if train else 0.0)
         emb = embed_time(self, logsnr)
         if self.num_classes:
             emb += nn.Embed(self.num_classes + self.null_label, 4 * self.channels, name="label_emb")(c)
@@ -236,20 +236,17 @@ class Encoder(nn.Module):
     @highest
     def __call__(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b num_classes"]:
         """The logits of the classes, in float32."""
-        block, attend = layers(self, dropout=0.0, deterministic=True)
+        block, attend = layers(self, 0.0)
         emb = nn.silu(embed_time(self, logsnr)).astype(self.dtype)
         h, _ = encode(self, z, emb, block, attend)
         h = nn.silu(GroupNorm(jnp.float32, name="out_norm")(h))
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
 
 
-def layers(net: UNet | Encoder, **dropout) -> tuple[partial, partial]:
-    """Constructors of a network's residual block and attention, with its settings filled in.
-
-    dropout: the fields `dropout` and `deterministic` of the block.
-    """
+def layers(net: UNet | Encoder, dropout: float) -> tuple[partial, partial]:
+    """Constructors of a network's residual block and attention, with its settings filled in."""
     block_type = nn.remat(Block, policy=convolutions) if net.remat else Block
-    block = partial(block_type, **dropout, dtype=net.dtype)
+    block = partial(block_type, dropout=dropout, dtype=net.dtype)
     attention_type = nn.remat(Attention) if net.remat else Attention
     return block, partial(attention_type, net.head_width, net.num_heads, dtype=net.dtype, mesh=net.mesh)
 
@@ -300,7 +297,6 @@ class Block(nn.Module):
 
     features: int
     dropout: float
-    deterministic: bool
     dtype: jnp.dtype
     resample: Callable | None = None
 
@@ -311,7 +307,7 @@ class Block(nn.Module):
         h = conv3x3(self.features, self.dtype, "in_conv")(h)
         scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="emb")(emb), 2, -1)
         h = nn.silu(GroupNorm(self.dtype, name="out_norm")(h, scale, shift))
-        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
+        h = nn.Dropout(self.dropout, deterministic=not self.dropout)(h)
         h = conv3x3(self.features, self.dtype, "out_conv", zero=True)(h)
         x = resample(x)
         if x.shape[-1] != self.features:

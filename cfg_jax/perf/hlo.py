@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 LINE = re.compile(r"^\s*(?:ROOT )?%?(?P<name>\S+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w-]*)\((?P<rest>.*)$")
@@ -18,7 +18,6 @@ class Operation:
     shape: str
     opcode: str
     rest: str  # operands and attributes
-    inside: frozenset[str] = frozenset()  # the opcodes that a fusion consists of
 
     @property
     def source(self) -> str:
@@ -51,21 +50,7 @@ def computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
             entry = current if line.startswith("ENTRY ") else entry
         elif current and (match := LINE.match(line)):
             found[current][match["name"]] = Operation(**match.groupdict())
-    for name, operations in found.items():
-        for operation in operations.values():
-            if operation.opcode == "fusion":
-                inside = opcodes(found, operation.attribute(r"calls=%?([^\s,]+)") or "")
-                found[name][operation.name] = replace(operation, inside=inside)
     return found, entry
-
-
-def opcodes(found: dict[str, dict[str, Operation]], computation: str) -> frozenset[str]:
-    """Return the opcodes of a computation and of those that it fuses in turn."""
-    inside = set()
-    for operation in found.get(computation, {}).values():
-        nested = operation.attribute(r"calls=%?([^\s,]+)") if operation.opcode == "fusion" else None
-        inside |= opcodes(found, nested) if nested else {operation.opcode}
-    return frozenset(inside)
 
 
 def executed(text: str) -> Iterator[tuple[Operation, int, dict[str, Operation]]]:

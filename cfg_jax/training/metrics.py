@@ -20,10 +20,6 @@ class LossByLogsnr(metrics.Metric):
     count: jax.Array
 
     @classmethod
-    def empty(cls) -> "LossByLogsnr":
-        return cls(jnp.zeros(len(EDGES) + 1), jnp.zeros(len(EDGES) + 1))
-
-    @classmethod
     def from_model_output(cls, *, loss: jax.Array, logsnr: jax.Array, **_) -> Self:
         """Sum the losses [B] into the bins of their logsnr [B]."""
         hit = jax.nn.one_hot(jnp.searchsorted(jnp.array(EDGES), logsnr), len(EDGES) + 1)

@@ -47,10 +47,7 @@ def main() -> None:
     labels = {"xlabel": "length of the average", "ylabel": name, "xscale": "log", "yscale": "log"}
     figure = gallery.curves(lengths, fids, title, **labels)
     figure.axes[0].set_xticks(lengths, map(str, lengths), minor=False)
-    first, last = (
-        ws[0],
-        ws[-1],
-    )  # of the w; at the last, the best length there against the best one at the first
+    first, last = ws[0], ws[-1]  # of the w; at the last, the best length there against the best one at the first
     gaps = [gallery.gap(*(rows[run, least[w], last] for w in (last, first))) for run in runs]
     about = (
         f"{name} of {len(runs)} training seeds, mean; {NUM_IMAGES.value} images, T = {NUM_STEPS.value}. "

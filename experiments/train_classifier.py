@@ -5,6 +5,7 @@ python -m experiments.train_classifier --config=configs/digits.py --workdir=runs
 It stops, saves and continues as experiments.train does. --config.logsnr_min=15 trains it on nearly noise-free images.
 """
 
+from cfg_jax import checks
 from cfg_jax.models.unet import Encoder
 from cfg_jax.training import trainer
 from experiments.helpers import cli
@@ -17,6 +18,7 @@ cli.define_hosts()
 
 
 def main() -> None:
+    checks.everything(CONFIG.value)
     trainer.train(Encoder.config_of(CONFIG.value), WORKDIR.value)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from cfg_jax import plots
+from cfg_jax import checks, plots
 from cfg_jax.sampling import asked
 from cfg_jax.sweep import claims
 from experiments.helpers import cli, gallery
@@ -30,6 +30,7 @@ FIELDS = {"name": "flow_heun", "grid": "t"}
 @plots.styled
 def main() -> None:
     config, w, num = CONFIG.value, W.value, NUM_IMAGES.value
+    checks.everything(config)
     asked.guidance_weight(w, config, "--w")
     models = {
         (predicts, error): [gallery.trained(*a_run(config, predicts, error, seed)) for seed in SEEDS.value]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cfg_jax import plots
+from cfg_jax import checks, plots
 from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
@@ -39,6 +39,7 @@ WALKS = {
 @plots.styled
 def main() -> None:
     config, ws, num_images = CONFIG.value, W.value, NUM_IMAGES.value
+    checks.everything(config)
     for w in ws:
         asked.guidance_weight(w, config, "--w")
     models = {name: [trained(config, name, seed) for seed in SEEDS.value] for name in OBJECTIVES}

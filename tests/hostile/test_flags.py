@@ -128,6 +128,7 @@ NUMBERS = [
         ("w=1", "--w=1"), ("p_uncond=2", "--p_uncond=2"), ("config.p_uncond=2", "config.p_uncond=2"),
         ("channels=32,33", "config.model.channels=33"),
     )),
+    (f"train_classifier {DIGITS} --workdir={{t}}/c --config.p_uncond=2", "config.p_uncond=2"),
 ]  # fmt: skip
 
 SETTINGS = [

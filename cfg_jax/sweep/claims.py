@@ -283,7 +283,7 @@ def step_share(first: dict, last: dict) -> float:
         return 1.0
     grid = schedule.grid(first["T"], spacing=first["grid"])
     left = [
-        exact.sampled_variance(samplers.Ancestral(first["v"]), grid, row["w"]) / exact.sde_variance(row["w"])
-        for row in (first, last)
+        exact.sampled_variance(samplers.Ancestral(first["v"]), grid, w) / exact.sde_variance(w)
+        for w in (float(first["w"]), float(last["w"]))  # JSON may have integers, which jax takes up to 2^31 only
     ]
     return float(np.sqrt(left[1] / left[0]))

@@ -106,6 +106,7 @@ def test_variety_that_the_steps_alone_take_is_not_guidances():
     many = claims.step_share(*(row | {"T": 1024} for row in (first, last)))
     assert 0.99 < many <= 1
     assert claims.step_share(first | {"guidance": "apg"}, last | {"guidance": "apg"}) == 1
+    assert np.isnan(claims.step_share(first, last | {"w": 2**31}))
     for left, verdict in ((share, "undecided"), (share - 0.1, "supported")):
         varieties = 0.5, 0.48, 0.47, 0.47, 0.5 * left
         of_w = zip(WS, PAPER_FID, PAPER_IS, varieties, strict=True)

@@ -32,8 +32,8 @@ def read_row(path: Path) -> dict:
     with reading(path, "is damaged", again):
         if None in [claims.score_name(row, name) for name in ("fid", "is")]:
             raise ValueError("it has no FID or no IS")
-        for values in row["resampled"].values():
-            np.array(values, float).reshape(row["bootstrap"])  # NaN is allowed
+        for name, values in row["resampled"].items():  # NaN is allowed
+            row["resampled"][name] = np.array(values, float).reshape(row["bootstrap"]).tolist()
         try:
             read_png(picture := path.with_suffix(".png"))
         except Exception as error:  # Pillow has a dozen types

@@ -700,6 +700,14 @@ def test_a_renamed_data_folder_is_the_same_data(tiny):
     assert len(configs.differences(tiny, renamed)) == 2
 
 
+def test_resamples_of_a_cell_are_numbers(tmp_path):
+    of_a_cell = ROW | {"bootstrap": 3, "resampled": {"fid_digits@20": [None, "1.5", 2]}}
+    (tmp_path / "x.json").write_text(json.dumps(of_a_cell))
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    found = read.read_row(tmp_path / "x.json")["resampled"]["fid_digits@20"]
+    assert np.isnan(found[0]) and found[1:] == [1.5, 2.0]
+
+
 def test_a_report_of_a_sweep_with_a_bomb(tmp_path):
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "x.json").write_text(json.dumps(ROW))

@@ -58,9 +58,9 @@ def main() -> None:
     head = ["what", "against", "ours", "theirs", "difference, relative"]
     weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
     about = (
-        "This page compares the feature network and the scores here with those of other codes, on the same inputs. The "
-        "difference of two arrays is the relative L2 distance, of two numbers the relative difference.\n\n"
         f"    python -m experiments.bench.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}\n\n"
+        "This compares the feature network and the scores here with those of other codes, on the same inputs. The "
+        "difference of two arrays is the relative L2 distance, of two numbers the relative difference. "
         f"The Inception network has {weights}, in float32 at jax's precision {PRECISION!r}, on "
         f"{jax.default_backend()}; jax {jax.__version__}, torch-fidelity {torch_fidelity.__version__}, torch "
         f"{torch.__version__}."

@@ -21,6 +21,7 @@ def by_check(done):
     return {line[6:23].strip(): (line[:4], line[24:]) for line in done.stdout.splitlines()}
 
 
+@pytest.mark.slow
 def test_a_machine_that_can_run_digits(tmp_path):
     done = run("doctor", "--config=configs/digits.py", f"--workdir={tmp_path / 'new' / 'run'}")
     lines = by_check(done)

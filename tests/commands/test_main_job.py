@@ -144,6 +144,7 @@ def test_sample_writes_a_grid_and_an_npz(digits_dir, tmp_path):
     assert wrong.returncode == 1 and "no finite number" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_gaussians_write_what_they_promise(tmp_path):
     done = run("studies.gaussians", f"--out={tmp_path}", "--w=0,2", "--num_samples=500", "--num_steps=64")
     assert done.returncode == 0, done.stderr
@@ -233,6 +234,7 @@ def test_jobs_of_other_settings_do_not_share_a_sweep(digits_dir, tmp_path):
     assert run("sweep", *args).returncode == 0 and len(list(tmp_path.glob("cells/*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
     runs, _ = digits_dir
     args = ("--config=configs/digits.py", f"--sweep={runs / 'digits-sweep'}", f"--out={tmp_path / 'digits'}")

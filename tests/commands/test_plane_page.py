@@ -13,6 +13,7 @@ from tests.running import ROOT
 
 PAGE = ROOT / "docs" / "plane.html"
 NONE = 2
+pytestmark = pytest.mark.slow
 DEFAULTS = {"s": "3", "t": "0.5", "steps": "32", "distance": "1.6"}
 
 

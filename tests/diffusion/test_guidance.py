@@ -57,6 +57,7 @@ def test_a_traced_w_of_0_takes_both_halves_and_gives_the_same():
     np.testing.assert_allclose(traced, guidance.guided(recording([]), 0, NULL)(z, logsnr, c), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_exact_classifier_turns_the_unconditional_eps_into_the_conditional(rng):
     """-sigma grad log p(c | z) is the difference of the two, so scale 1 is Bayes' rule and others lie on their line."""
     mixture = Mixture(
@@ -80,6 +81,7 @@ def test_an_exact_classifier_turns_the_unconditional_eps_into_the_conditional(rn
     assert guidance.guided_by_classifier(uncond_fn, log_prob, 0.0) is uncond_fn
 
 
+@pytest.mark.slow
 def test_the_null_label_has_an_embedding_that_learns():
     net = UNet(32, (1,), 1, (), num_classes=NULL, out_channels=1, num_heads=1)
     z, logsnr, c = jnp.ones((2, 4, 4, 1)), jnp.zeros(2), jnp.int32([1, NULL])

@@ -261,6 +261,7 @@ def test_cfg_plus_plus_is_ddim_with_a_w_for_each_step():
     assert np.abs(x - drawn(Guidance(ClassifierFree(0.6 - 1)), samplers.DDIM(0.0), logsnrs, num=64)).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [samplers.DDIM(0.0), samplers.Ancestral(0.3)])
 def test_rounds_start_unguided_and_go_down_by_the_rule(sampler):
     """x of variance 1 noised to renoise_logsnr has it again: a round leaves what a walk that begins there does."""
@@ -291,6 +292,7 @@ def test_a_random_other_label_is_never_the_own_and_of_two_the_other():
     np.testing.assert_allclose(by_chance, by_name, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_labels_change_from_step_to_step_and_not_with_the_batch():
     how, grid = Guidance(ClassifierFree(1.0), guidance.OtherLabel()), schedule.grid(16)
     many, few = (drawn(how, samplers.Ancestral(0.3), grid, THREE, num) for num in (64, 7))
@@ -336,6 +338,7 @@ def test_a_perfect_classifier_is_classifier_free_guidance(w):
         np.testing.assert_allclose(x, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_classifiers_push_of_the_mean_is_the_shift_of_eps_where_steps_are_small():
     by = lambda as_mean, num_steps: drawn(  # noqa: E731
         Guidance(Unguided(), classifier=Ratio(), classifier_scale=1.0, as_mean=as_mean),

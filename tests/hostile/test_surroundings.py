@@ -71,6 +71,7 @@ def test_a_command_that_is_run_by_its_file(name):
     one_line(done, f"python -m experiments.{name}")
 
 
+@pytest.mark.slow
 def test_no_devices_of_the_platform_that_is_asked_for(tmp_path):
     one_line(run(*SAMPLE, f"--out={tmp_path}/g.png", env={"JAX_PLATFORMS": "cuda"}), "JAX_PLATFORMS=cuda", "unset it")
     done = run("doctor", "--config=configs/digits.py", f"--workdir={tmp_path}", env={"JAX_PLATFORMS": "cuda"})

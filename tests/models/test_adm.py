@@ -122,6 +122,7 @@ def test_unconditional_and_plain_resampling(micro):
     np.testing.assert_array_equal(apply(params, x, t, c), apply(params, x, t, c * 0))
 
 
+@pytest.mark.slow
 def test_guidance_acts_on_eps_and_not_on_a_learned_variance(micro):
     state, (x, t, c), out, shapes = micro
     net = network(**SMALL)

@@ -71,6 +71,7 @@ def test_alone_it_is_trained_on_a_network_that_stays(tmp_path, config_of):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_the_head_between_the_levels_predicts_every_pixel():
     config = with_head()
     config.model.multipliers = (1, 1, 1, 1)
@@ -83,6 +84,7 @@ def test_the_head_between_the_levels_predicts_every_pixel():
     assert float(inner.std()) > 0
 
 
+@pytest.mark.slow
 def test_what_has_no_such_head_is_told_so(tiny_run):
     model = cfg_jax.load(tiny_run[1])
     with pytest.raises(InputError, match="inner_head asks for a prediction that this model lacks"):

@@ -53,6 +53,7 @@ def from_straight(net, params, x, t, c, scale=1.0):
     return net.apply({"params": params}, z, logsnr, jnp.int32(c))
 
 
+@pytest.mark.slow
 def test_output_and_gradients_are_those_of_the_authors_code():
     recorded = read("jit_micro.npz")
     state, gradients = (

@@ -61,6 +61,7 @@ def test_a_perturbed_pass_beside_equation_6(model):
     np.testing.assert_allclose(on(directions.BesidePerturbed(1.5, "seg", 0.7)), wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_network_that_has_none_is_told_so(model, tiny, monkeypatch):
     with pytest.raises(InputError, match="the perturbation='sag' is unknown: did you mean"):
         model.denoiser.perturbed("sag")

@@ -71,6 +71,7 @@ def test_remat_and_bfloat16_compute_the_same_function(small):
     assert 1e-5 < relative < 0.05  # the body is not float32, and not broken
 
 
+@pytest.mark.slow
 def test_time_class_and_dropout_reach_the_output(small):
     net, params, (z, logsnr, c) = small
     apply = jax.jit(net.apply, static_argnames="train")

@@ -92,6 +92,7 @@ def test_an_interval_guides_inside_and_takes_one_pass_elsewhere():
     np.testing.assert_allclose(everywhere, passes(inner)[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_apg_without_its_three_changes_is_the_papers():
     for sampler in (samplers.Ancestral(0.3), samplers.DDIM(0.0)):
         same = rules.APG(1.5, momentum=0.0, radius=np.inf, parallel=1.0)
@@ -134,6 +135,7 @@ def test_ddim_recovers_a_gaussian(eta):
     assert abs(x.mean() - 0.5) < 4 * 0.3 / np.sqrt(len(x)) + 1e-3 and 0.97 * 0.3 < x.std() < 1.02 * 0.3
 
 
+@pytest.mark.slow
 def test_ddim_of_a_gaussian_is_a_line_and_its_error_falls_as_1_over_t():
     """The probability-flow ODE maps N(0, 1) to N(m, s^2) by x = m + s z: the same z, whatever the steps."""
     gaussian = Mixture(jnp.float32([[0.5]]), jnp.float32([0.3]), jnp.float32([1.0]))
@@ -166,6 +168,7 @@ def test_dpmpp_2m_by_hand():
     np.testing.assert_allclose(x, (z - sigmas[3] * (0.5 * z - means)) / alphas[3], rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_dpmpp_2m_is_of_second_order_and_ddim_of_first():
     """Distance of each image to where many steps lead the same noise, on a mixture at w = 1."""
     mixture = Mixture(jnp.float32([[-1.0], [0.5]]), jnp.float32([0.1, 0.3]), jnp.float32([0.25, 0.75]))
@@ -241,6 +244,7 @@ def test_equal_functions_predicted_four_ways_have_equal_losses_and_samples(error
         np.testing.assert_allclose(drawn, images[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_error_of_another_kind_is_a_weight_of_the_log_snr():
     """|v - v'|^2 = |eps - eps'|^2 / alpha^2, |x - x'|^2 = e^-lambda |eps - eps'|^2, velocity (1 + sigma / alpha)^2."""
     x, c = MIXTURE.sample(jax.random.key(0), 512)
@@ -341,6 +345,7 @@ def test_a_made_up_rule_works_by_itself(tiny, model, tmp_path, monkeypatch):
         checks.guidance(tiny)
 
 
+@pytest.mark.slow
 def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeypatch):
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())
     tiny.eval.update(bootstrap=0)

@@ -59,6 +59,7 @@ def test_the_least_w_makes_no_jump(model, settings):
     assert np.abs(found - least).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [np.array, jnp.array])
 def test_a_schedule_is_no_number_for_each_image(model, of):
     """Of as many points as there are images, in two batches."""
@@ -70,6 +71,7 @@ def test_a_schedule_is_no_number_for_each_image(model, of):
     )
 
 
+@pytest.mark.slow
 def test_every_other_field_is_left_whole_and_those_of_each_image_are_counted(model):
     rule = rules.TwoLabels(jnp.ones(3), other_label=np.array([4, 5, 6]))
     apart = [
@@ -152,6 +154,7 @@ def test_a_value_that_needs_one_half_is_taken(model):
     np.testing.assert_array_equal(found, model.sample([1, 2]))
 
 
+@pytest.mark.slow
 def test_a_rule_in_bfloat16_walks_within_an_interval(model):
     rule = rules.Interval(Mine(0.5), -3.0, 3.0)
     found, wanted = (
@@ -223,6 +226,7 @@ def test_a_sweep_by_a_classifier_keeps_the_interval(model, tmp_path):
         assert how.classifier_scale == 3.0 and how.rule.logsnr_low == -2.0
 
 
+@pytest.mark.slow
 def test_a_cell_that_an_earlier_version_drew_otherwise_is_made_anew(model, tmp_path, monkeypatch):
     """Rounds at w = 0: the file does not say drawn_as, which is what older ones look like."""
     monkeypatch.setattr("cfg_jax.sweep.run.features_of", lambda *_: Network())

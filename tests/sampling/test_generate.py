@@ -58,6 +58,7 @@ def test_seed_label_and_w_each_change_an_image(model):
     assert np.abs(draw(model, w=3.0) - base).max((1, 2, 3)).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_w_0_in_one_pass_is_w_0_in_two(model):
     """An array of w with a single 1 in it takes both halves for every image."""
     w = np.zeros(12)

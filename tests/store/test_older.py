@@ -40,6 +40,7 @@ def config():
     return config
 
 
+@pytest.mark.slow
 def test_its_images(old):
     with np.load(old / "samples.npz", allow_pickle=False) as file:
         wanted, labels = file["arr_0"].astype(int), file["arr_1"]
@@ -49,6 +50,7 @@ def test_its_images(old):
         assert np.abs(model.sample(labels, 1.5, 4, seed=3) - wanted).max() <= 1
 
 
+@pytest.mark.slow
 def test_its_run_goes_on(old, config):
     config.train.update(num_steps=24, log_every=2)
     trainer.train(config, old / "run")

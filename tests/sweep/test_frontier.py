@@ -106,6 +106,7 @@ def test_a_rule_of_ones_own_is_scored_as_a_sweep_scores(model, tmp_path):
     assert {name.split("_")[0] for name in row["resampled"]} >= {"fid", "is", "recall", "variety"}
 
 
+@pytest.mark.slow
 def test_the_command_and_its_page(model, tmp_path, browser):
     names = "CFG,interval,autoguidance,CFG++,again,<b>mine"
     args = [

@@ -370,6 +370,7 @@ def test_an_update_of_a_finite_gradient_is_finite(tiny):
             assert not jnp.isfinite(optax.tree.norm(gradient)) or steps.all_finite(state), size
 
 
+@pytest.mark.slow
 def test_a_state_is_finite_after_any_number_of_steps(tiny):
     """Squares of the optimizer's counts overflow from 46,341 on."""
     state = jax.jit(partial(states.create, tiny))()
@@ -464,6 +465,7 @@ def test_ema_of_constant_parameters_and_its_warm_up():
         np.testing.assert_allclose(states.update_ema(ema, params, step, 0.99)["a"], 1 - decay, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ema_moves_slower_than_the_parameters(tiny_run):
     config, workdir = tiny_run
     start, end = jax.jit(partial(states.create, config))(), final(workdir, config)

@@ -2,19 +2,17 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
-LONG = 900  # characters of a line
-
 
 class InputError(ValueError):
-    """Bad input. The message names the field and the remedy. A line that quotes a long value loses its middle."""
+    """Bad input. The message names the field and the remedy. A word of 500 characters or more loses its middle."""
 
     def __init__(self, message: str) -> None:
-        lines = (line if len(line) <= LONG else f"{line[:500]} ... {line[-300:]}" for line in message.split("\n"))
-        super().__init__("\n".join(lines))
+        super().__init__(re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1...\2", message))
 
 
 def did_you_mean(name: object, known: Iterable) -> str:

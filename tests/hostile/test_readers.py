@@ -718,5 +718,5 @@ def test_a_report_of_a_sweep_with_a_bomb(tmp_path):
 
 
 def test_a_message_names_the_field_and_the_remedy_beside_a_long_value():
-    told, whole = str(InputError(f"field={'9 ' * 5000}: set 1\n{'b' * 900}")).split("\n")
-    assert told.startswith("field=9 9") and told.endswith(": set 1") and len(told) < 900 and whole == "b" * 900
+    told = str(InputError(f"field={'9' * 5000}: set 1, not {'9 ' * 500}"))
+    assert told.startswith("field=999") and f"9: set 1, not {'9 ' * 500}" in told and len(told) < 1500

@@ -30,7 +30,7 @@ def choice(value: Any, choices: Collection[str], field: str) -> None:
     """Check that value is one of the choices. The message suggests the nearest one."""
     if value not in choices:
         meant = did_you_mean(value, choices)
-        raise InputError(f"{field}={value!r} is unknown: {meant}choose {', '.join(choices)}")
+        raise InputError(f"{field}={value!r:.100} is unknown: {meant}choose {', '.join(choices)}")
 
 
 def installed(module: str, extra: str) -> ModuleType:

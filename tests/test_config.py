@@ -115,6 +115,6 @@ def test_what_a_run_may_be_continued_with(tiny):
 
 
 def test_a_long_value_is_cut_where_it_is_refused():
-    with pytest.raises(InputError, match=r"^config\.sampler\.name='xxx.* is unknown: choose ddim$") as refused:
+    with pytest.raises(InputError) as refused:
         choice("x" * 5000, ("ddim",), "config.sampler.name")
-    assert len(str(refused.value)) < 900
+    assert len(str(refused.value)) < 200

@@ -192,7 +192,7 @@ class Block(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], emb: Float[Array, "b d"], turns: Float[Array, "t half"]
     ) -> Float[Array, "b t d"]:
-        drop = nn.Dropout(self.dropout, deterministic=not self.dropout)
+        drop = nn.Dropout(self.dropout, deterministic=False)
         width = x.shape[-1]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation(emb, width, 6, self.dtype)
         h = norm(self.dtype, "attention_norm")(x) * (1 + scale) + shift

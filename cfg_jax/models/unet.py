@@ -307,7 +307,7 @@ class Block(nn.Module):
         h = conv3x3(self.features, self.dtype, "in_conv")(h)
         scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="emb")(emb), 2, -1)
         h = nn.silu(GroupNorm(self.dtype, name="out_norm")(h, scale, shift))
-        h = nn.Dropout(self.dropout, deterministic=not self.dropout)(h)
+        h = nn.Dropout(self.dropout, deterministic=False)(h)
         h = conv3x3(self.features, self.dtype, "out_conv", zero=True)(h)
         x = resample(x)
         if x.shape[-1] != self.features:

@@ -6,7 +6,7 @@ Not a command. A study writes NAME.png, NAME.svg and NAME.md, the table with its
 import io
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.sweep.score import Scorer
-from cfg_jax.text import escaped, markdown
+from cfg_jax.text import escaped
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
@@ -75,11 +75,15 @@ def drawn(model: Any, rule: Any, sampler: Any, logsnrs: Any, num: int, dim: int 
     return [*map(np.asarray, run(rule, particles.walk(sampler, logsnrs)))]
 
 
-def load(run: str, ws: Iterable[float] = (), params: str | float = "ema", dtype: str | None = None) -> Model:
-    """Load a run, and check that it takes these guidance weights."""
+def load(
+    run: str, ws: Iterable[float] = (), params: str | float = "ema", dtype: str | None = None,
+    check: Callable[[Model], object] = lambda model: None,
+) -> Model:  # fmt: skip
+    """Load a run, and check that it takes these guidance weights. `check` raises InputError for what else it lacks."""
     model = cfg_jax.load(run, params=params, dtype=dtype)
     for w in ws:
         asked.guidance_weight(w, model.config, "--w")
+    check(model)
     log.info("measuring %s at step %d", run, model.step)
     return model
 
@@ -139,9 +143,6 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str,
     axes.set(title=title, **labels)
     axes.legend()
     return figure
-
-
-table = markdown
 
 
 def write(

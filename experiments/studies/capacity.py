@@ -13,6 +13,7 @@ from cfg_jax.errors import require
 from cfg_jax.models.unet import check_name
 from cfg_jax.sweep import claims, spec
 from cfg_jax.sweep.run import sweep
+from cfg_jax.text import markdown
 from cfg_jax.training import trainer
 from experiments.helpers import cli, gallery
 
@@ -79,7 +80,7 @@ def main() -> None:
         f"{config.data.name}, {num_steps} steps, one training seed, N = {num_images}, T = {T}, "
         "± the bootstrap standard error over images."
     )
-    gallery.write(OUT.value, "capacity", figure, gallery.table(lines), about, config.data.name)
+    gallery.write(OUT.value, "capacity", figure, markdown(lines), about, config.data.name)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from cfg_jax.diffusion import guidance, process
 from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
+from cfg_jax.sampling.model import Model
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 from experiments.studies.fields import antisymmetric
 
@@ -31,11 +33,14 @@ PROBES = cli.define_count("probes", 8, "random directions at each")
 OUT = gallery.define_out("curl")
 
 
-def main() -> None:
-    model = gallery.load(RUN.value, [W.value])
-    num_classes = model.config.data.num_classes
-    require(num_classes, f"--run={RUN.value} has no classes: name one with labels")
+def check(model: Model) -> None:
+    require(model.config.data.num_classes, f"--run={RUN.value} has no classes: name one with labels")
     require(model.config.p_uncond, f"--run={RUN.value} has no unconditional eps: name one with p_uncond above 0")
+
+
+def main() -> None:
+    model = gallery.load(RUN.value, [W.value], check=check)
+    num_classes = model.config.data.num_classes
     source, _ = sources.load(model.config)
     index = np.random.default_rng(0).permutation(len(source))[: NUM_IMAGES.value]
     x, c = to_float(source.images[index]), jnp.asarray(source.labels[index])
@@ -68,7 +73,7 @@ def main() -> None:
         f"{RUN.value}: antisymmetric share of the Jacobian, {len(index)} pictures, {PROBES.value} directions each; "
         "± is the standard error over the pictures. A gradient has 0."
     )
-    gallery.write(OUT.value, "curl", None, gallery.table(rows, ()), about, model.config.data.name)
+    gallery.write(OUT.value, "curl", None, markdown(rows, ()), about, model.config.data.name)
 
 
 def flat(z: jax.Array) -> jax.Array:

@@ -18,6 +18,8 @@ from cfg_jax.diffusion import guidance, likelihood, samplers, schedule
 from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
+from cfg_jax.sampling.model import Model
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("density")
@@ -111,19 +113,23 @@ def main() -> None:
         f"Class 0 of each mixture, N = {num:,}, T = {steps} of DDIM, seed 0. The numbers are total variations over "
         f"{CELLS[1]} cells of a line and {CELLS[2]} x {CELLS[2]} of a square."
     )
-    gallery.write(OUT.value, "density", figure, gallery.table(rows, ()), about, more={"plane": plane})
+    gallery.write(OUT.value, "density", figure, markdown(rows, ()), about, more={"plane": plane})
+
+
+def check(model: Model) -> None:
+    dim = int(np.prod(model.image_shape))
+    require(model.config.data.num_classes > 1, f"--run={RUN.value} has no classes: name one with labels")
+    require(
+        dim <= likelihood.EXACT_UP_TO,
+        f"--run={RUN.value} has {dim} dimensions, and {likelihood.EXACT_UP_TO} can be traced",
+    )
 
 
 def of_a_run() -> None:
     """Compare both likelihoods of a model's guided images. They agree up to a constant where eps is exact."""
     ws, num = [w for w in W.value if w], NUM_IMAGES.value
-    model = gallery.load(RUN.value, ws)
-    classes, dim = model.config.data.num_classes, int(np.prod(model.image_shape))
-    require(classes > 1, f"--run={RUN.value} has no classes: name one with labels")
-    require(
-        dim <= likelihood.EXACT_UP_TO,
-        f"--run={RUN.value} has {dim} dimensions, and {likelihood.EXACT_UP_TO} can be traced",
-    )
+    model = gallery.load(RUN.value, ws, check=check)
+    classes = model.config.data.num_classes
     logsnrs, key = schedule.grid(32, -12.0, 10.0, "logsnr"), jax.random.key(0)
     c = jnp.arange(num) % classes
 
@@ -146,7 +152,7 @@ def of_a_run() -> None:
         f"{RUN.value}, {num} images of each w by DDIM at T = {NUM_STEPS.value}. log p is by the guided ODE itself, in "
         "nats. Spreads are standard deviations over images, so that the unknown constant is left out."
     )
-    gallery.write(OUT.value, "density", None, gallery.table(rows, ()), about, model.config.data.name)
+    gallery.write(OUT.value, "density", None, markdown(rows, ()), about, model.config.data.name)
 
 
 if __name__ == "__main__":

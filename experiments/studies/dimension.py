@@ -13,6 +13,7 @@ import numpy as np
 from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.models.mixture import Mixture
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("dimension")
@@ -59,7 +60,7 @@ def main() -> None:
     title = f"Gaussians: w = {W.value:g}, T = {NUM_STEPS.value}, N = {NUM_SAMPLES.value:,}, seed 0"
     figure = gallery.curves(D.value, moved, title, xscale="log", xlabel="D", ylabel="mean along the class, less 1")
     samples = f"w = {W.value:g}, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples of one class"
-    table = gallery.table(rows, ())
+    table = markdown(rows, ())
     gallery.write(OUT.value, "dimension", figure, table, f"{samples}; std is a share of the class's.")
 
 

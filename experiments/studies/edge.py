@@ -15,6 +15,7 @@ import numpy as np
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, process, samplers, schedule
 from cfg_jax.models.mixture import Uniforms
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("edge")
@@ -60,7 +61,7 @@ def main() -> None:
     about = (
         f"Class 1, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples; beyond 1 by more than two of the last noise."
     )
-    gallery.write(OUT.value, "edge", figure, gallery.table(rows, ()), about)
+    gallery.write(OUT.value, "edge", figure, markdown(rows, ()), about)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 from cfg_jax import plots
 from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
 from cfg_jax.sweep import claims
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("ema")
@@ -55,7 +56,7 @@ def main() -> None:
         f"w = {first:g}, is {', '.join(gaps)}. "
         "Bold is the least of a column, ± the bootstrap standard error over images."
     )
-    gallery.write(OUT.value, "ema", figure, gallery.table(lines, ()), about, data)
+    gallery.write(OUT.value, "ema", figure, markdown(lines, ()), about, data)
 
 
 if __name__ == "__main__":

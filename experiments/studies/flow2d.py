@@ -21,6 +21,7 @@ from cfg_jax import plots
 from cfg_jax.diffusion import flow, guidance
 from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.models.mixture import Mixture
+from cfg_jax.text import markdown
 from experiments.helpers import canvas, cli, gallery
 from experiments.studies import plane
 
@@ -229,7 +230,7 @@ def main() -> None:
         more[f"guided_{one.name}"] = over_scales([one], scales, Studied.draw_paths, f"Paths. {OVER}")
         more[f"path_{one.name}"] = probability_path(one, scales[-1])
     first = over_scales(studied, scales, Studied.draw_field, f"The velocity at t = 0.5. {OVER}")
-    table = "\n".join(gallery.table(r, (0, 1)) for r in (field_rows(studied, scales), cooled_rows, classified_rows))
+    table = "\n".join(markdown(r, (0, 1)) for r in (field_rows(studied, scales), cooled_rows, classified_rows))
     about = (
         f"{TRAIN_STEPS.value:,} training steps, {NUM_SAMPLES.value:,} samples of {NUM_STEPS.value} Euler steps a row. "
         "Velocity off is the RMS of learned less exact over the class's diffused data, a share of the RMS of exact. "

@@ -13,6 +13,7 @@ import numpy as np
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
 from cfg_jax.models.mixture import Gaussians
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("laws")
@@ -62,7 +63,7 @@ def main() -> None:
     about = (
         f"T = {NUM_STEPS.value}, {GROUPS.value} groups of {PARTICLES.value:,}; ± is the standard error over the groups."
     )
-    gallery.write(OUT.value, "laws", figure, gallery.table(rows, ()), about)
+    gallery.write(OUT.value, "laws", figure, markdown(rows, ()), about)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from cfg_jax import checks, plots
 from cfg_jax.sampling import asked
 from cfg_jax.sweep import claims
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 CONFIG = cli.define_config(required=True)
@@ -48,7 +49,7 @@ def main() -> None:
         f"{','.join(map(str, SEEDS.value))}, mean; {num} images, w = {w:g}, T = {NUM_STEPS.value} of Heun in t, ± the "
         f"bootstrap standard error over images. {verdict(rows)}"
     )
-    gallery.write(OUT.value, "losses", None, gallery.table(lines), about, config.data.name)
+    gallery.write(OUT.value, "losses", None, markdown(lines), about, config.data.name)
 
 
 def verdict(rows: dict[tuple[str, str], dict]) -> str:

@@ -13,6 +13,7 @@ from cfg_jax import checks, plots
 from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 CONFIG = cli.define_config(required=True)
@@ -71,7 +72,7 @@ def main() -> None:
         f"images. Each objective's least distance, less the paper's: {others}; that each is "
         "the least of its rows is not in the error."
     )
-    gallery.write(OUT.value, "objectives", figure, gallery.table(lines, (0, 1)), about, config.data.name)
+    gallery.write(OUT.value, "objectives", figure, markdown(lines, (0, 1)), about, config.data.name)
 
 
 def workdir(config: ConfigDict, name: str, seed: int) -> Path:

@@ -11,6 +11,7 @@ from cfg_jax import plots
 from cfg_jax.diffusion import distill
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
+from cfg_jax.text import markdown
 from cfg_jax.training import students
 from experiments.helpers import cli, gallery
 
@@ -69,7 +70,7 @@ def main() -> None:
         "bootstrap standard error over images, of a difference over the same images. Halved students are drawn by DDIM "
         "on the grid shifted, the others by Euler's steps; passes are those of w above 0."
     )
-    gallery.write(OUT.value, "onepass", figure, gallery.table(lines), about, data)
+    gallery.write(OUT.value, "onepass", figure, markdown(lines), about, data)
 
 
 def family(run: str, teacher: Model, steps: list[int]) -> dict[str | int, Model]:

@@ -19,7 +19,8 @@ from scipy import stats
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.files import write_atomic
 from cfg_jax.models.mixture import Mixture
-from experiments.helpers import cli, gallery
+from cfg_jax.text import markdown
+from experiments.helpers import cli
 
 T = cli.define_numbers("T", "4,8,16,32,64,128,256,512,1024", "numbers of steps, a row each", int, 1)
 W = cli.define_numbers("w", "0,1,4", "guidance weights, a table each", low=-1)
@@ -78,7 +79,7 @@ def table(draw: Callable, law: np.ndarray | None = None) -> str:
             limit = with_noise if name.startswith("ancestral") else without
             row.append(f"{np.abs(draw(sampler, grid, steps) - limit).mean():.4f}")
         rows.append(row)
-    return gallery.table(rows, ())
+    return markdown(rows, ())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cfg_jax.diffusion import guidance, process
 from cfg_jax.files import write_atomic
 from cfg_jax.images import to_float
 from cfg_jax.perf.kernels import relative
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 RUN = cli.define_run()
@@ -31,7 +32,7 @@ def main() -> None:
     x = to_float(full.sample(c, 0.0, num_steps, SEED.value))
     noise = jax.random.normal(jax.random.key(SEED.value), x.shape)
 
-    rows = [["lambda", "eps(z, c)", f"eps guided, w = {W.value:g}", "x of it, grey levels"]]
+    rows = [["lambda", "eps(z, c)", f"eps guided, w = {W.value:g}", "x guided, grey levels"]]
     for logsnr in LOGSNRS.value:
         at = jnp.full(len(x), logsnr)
         z = process.diffuse(x, noise, at)
@@ -44,7 +45,7 @@ def main() -> None:
     text = (
         f"The network of {RUN.value} in bfloat16, compared with the same network in float32 on {len(x)} images: seed "
         f"{SEED.value}, {jax.devices()[0].device_kind}, jax {jax.__version__}. A difference of eps is the relative L2 "
-        f"distance, one of x, which is not clipped, the root mean square.\n\n{gallery.table(rows, ())}\n"
+        f"distance, one of the guided x, which is not clipped, the root mean square.\n\n{markdown(rows, ())}\n"
         f"Images drawn from the same noise at w = {W.value:g}, T = {num_steps} differ by "
         f"{np.abs(a - b).mean():.3g} grey levels on average, {np.mean(np.abs(a - b) > 8):.1%} of the values by "
         "more than 8.\n"

@@ -15,6 +15,7 @@ from cfg_jax import plots
 from cfg_jax.sampling import draw, pairs
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
+from cfg_jax.text import markdown
 from cfg_jax.training import students
 from experiments.helpers import cli, gallery
 
@@ -69,7 +70,7 @@ def main() -> None:
         f"{len(runs)} training seeds, {NUM_IMAGES.value} images, ± the bootstrap standard error over images. "
         f"{PAIRS.value} pairs by {NUM_STEPS.value} steps of Heun."
     )
-    gallery.write(OUT.value, "rectified", figure, gallery.table(lines), about, data)
+    gallery.write(OUT.value, "rectified", figure, markdown(lines), about, data)
 
 
 def reflowed(run: str, model: Model, w: float) -> Model:

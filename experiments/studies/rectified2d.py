@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from cfg_jax import plots
 from cfg_jax.diffusion import flow
 from cfg_jax.evaluation.scores import energy_distance
+from cfg_jax.text import markdown
 from experiments.helpers import canvas, cli, gallery
 from experiments.helpers.canvas import Walker
 from experiments.studies import plane
@@ -161,7 +162,7 @@ def main() -> None:
         "are to draws of the data, in the third table to the exact guided ODE from other noise. A floor is of two "
         "draws."
     )
-    text = "\n".join(gallery.table(rows, left) for rows, left in tables)
+    text = "\n".join(markdown(rows, left) for rows, left in tables)
     gallery.write(OUT.value, "rectified2d", figure, text, about, more=more)
 
 

@@ -8,6 +8,7 @@ python -m experiments.studies.sequences --out=runs/studies
 """
 
 from cfg_jax import plots
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 from experiments.studies import token_laws as laws
 
@@ -37,8 +38,8 @@ def main() -> None:
     for name, cov in zip(names, laws.continuous(3.0), strict=True):
         lines.append([name, *(f"{v:.3f}" for v in (cov[0, 0], cov[1, 1], cov[0, 1]))])
     table = (
-        f"{gallery.table(rows, ())}\nA continuous model of two tokens, 20,000 samples of Langevin dynamics:\n\n"
-        + gallery.table(lines)
+        f"{markdown(rows, ())}\nA continuous model of two tokens, 20,000 samples of Langevin dynamics:\n\n"
+        + markdown(lines)
     )
     gallery.write(OUT.value, "sequences", figure, table, "Total variation between drawing by token and the joint.")
 

@@ -20,6 +20,7 @@ from cfg_jax.diffusion.guidance import Guided, Stateless
 from cfg_jax.errors import require
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.sweep import claims
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("temperature")
@@ -77,7 +78,7 @@ def exact_table() -> str:
     for tau in TAU.value:
         variance = exact.sampled_variance(Cooled(0.0, tau=tau), grid, 1.0, scaled_eps)
         rows.append([f"noise variance times {tau:g}", f"{variance:.3f}", f"{tau:.3f}", "", f"{tau:.3f}"])
-    return gallery.table(rows)
+    return markdown(rows)
 
 
 def of_mixtures() -> Figure:
@@ -124,7 +125,7 @@ def of_run() -> tuple[str, str, Figure, str]:
     )
     axes.legend()
     plots.name_points(labels)
-    return data.name, gallery.table([["", "value", fid, inception], *cells]), figure, verdict(curves)
+    return data.name, markdown([["", "value", fid, inception], *cells]), figure, verdict(curves)
 
 
 def verdict(curves: dict[str, list[list[float]]]) -> str:

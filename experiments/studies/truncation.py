@@ -12,6 +12,7 @@ import numpy as np
 
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, samplers, schedule
+from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("truncation")
@@ -32,7 +33,7 @@ def main() -> None:
     axes.set(xscale="log", xlabel="T", ylabel="variance, share of what many steps leave")
     axes.set_title("p(x | c) = N(0, 1), p(x) = N(0, 2): Algorithm 2 by its law, nothing is drawn")
     axes.legend()
-    table = gallery.table([*zip(*rows, strict=True)], ())
+    table = markdown([*zip(*rows, strict=True)], ())
     gallery.write(OUT.value, "truncation", figure, table, "Variance, and the distance in brackets.")
 
 

@@ -24,8 +24,8 @@ QUANTIZE = ("round", "truncate")
 CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
 MAX_IMAGES = 10_000_000  # of a cell: their labels and features are in memory
-# SEVERAL has the fields that are several numbers, UNSET those that may be None, each with the type of its number. A
-# network lists the fields of its own section.
+# SEVERAL lists the fields that hold several numbers. UNSET lists the fields that may be None. Both give the type of the
+# number. The fields of config.model are not here: each network lists its own.
 SEVERAL = {
     "train.averages": float, "eval.w": float, "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
 }  # fmt: skip

@@ -71,21 +71,19 @@ def check_file(path: str | Path, most: float = math.inf) -> None:
         check_begin(path, file.read(32))
 
 
-def check_begin(path: object, begin: bytes) -> None:
-    """Raise InputError for a pointer of Git LFS and for a compressed file, by the first bytes."""
+def check_begin(path: object, begin: bytes, readable: str | None = None) -> str | None:
+    """Return what compressed a file, by its first bytes, or None. Raises InputError for a pointer of Git LFS and for
+    any compression but `readable`.
+    """
     check_pointer(path, begin)
-    by = compression(begin)
-    require(not by, f"{path} is compressed by {by}, which is not read here: unpack it")
+    by = next((by for magic, by in COMPRESSED.items() if begin.startswith(magic)), None)
+    require(by in (None, readable), f"{path} is compressed by {by}, which is not read here: unpack it")
+    return by
 
 
 def check_pointer(path: object, begin: bytes) -> None:
     """Raise InputError for a pointer of Git LFS, by the first bytes of a file."""
     require(not begin.startswith(LFS), f"{path} is a pointer of Git LFS and not the file: fetch it with git lfs pull")
-
-
-def compression(begin: bytes) -> str | None:
-    """Return the name of what compressed a file of these first bytes, None for what is not known as compressed."""
-    return next((by for magic, by in COMPRESSED.items() if begin.startswith(magic)), None)
 
 
 def check_size(size: float, most: float = MOST) -> None:

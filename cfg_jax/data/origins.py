@@ -23,7 +23,7 @@ from cfg_jax.data.pictures import Pictures
 from cfg_jax.data.splits import find_splits, is_in
 from cfg_jax.data.tfds_origin import from_tfds, tfds_directory
 from cfg_jax.errors import InputError, installed, require
-from cfg_jax.inputs import MOST, MOST_PIXELS, check_begin, compression
+from cfg_jax.inputs import MOST, MOST_PIXELS, check_begin
 
 ILSVRC_TARS = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val"}
 # suffixes of pictures; a file of these that Pillow cannot read is listed as unreadable, not as unused
@@ -65,8 +65,7 @@ def _find(path, out):
         if path.suffix in (".npz", ".npy"):
             return arrays(path), []
         with open(path, "rb") as file:
-            if compression(begin := file.read(32)) != "gzip":
-                check_begin(path, begin)
+            check_begin(path, file.read(32), readable="gzip")
         require(tarfile.is_tarfile(path), f"--source={path} is no folder, .tar, .npz or .npy of pictures")
         return by_class(tar_entries(path))
     require(path.is_dir(), f"--source={path} is no folder and no file: name a folder, a .tar, an .npz or a .npy")
@@ -210,9 +209,7 @@ def tar_entries(path: Path) -> list[tuple[str, tuple]]:
     prefix = f"{ILSVRC_TARS[path.stem]}/" if path.stem in ILSVRC_TARS else ""
     try:
         with open(path, "rb") as file:
-            begin = file.read(32)
-            if compression(begin) != "gzip":
-                check_begin(path, begin)
+            if not check_begin(path, file.read(32), readable="gzip"):
                 file.seek(0)
                 return list(_members(file, path, prefix, os.path.getsize(path)))
         with gzip.open(path) as file:

@@ -46,10 +46,10 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 @contextmanager
-def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
-    """Check that `path` is a file, and turn any error of the block into one line: "PATH what (reason): remedy"."""
+def reading(path: str | Path, what: str, remedy: str, most: float = math.inf) -> Iterator[None]:
+    """Check that a file has up to `most` bytes. An error, also of the block, becomes "PATH what (reason): remedy"."""
     try:
-        check_file(path)
+        check_file(path, most)
         yield
     except InputError:
         raise
@@ -72,8 +72,9 @@ def check_file(path: str | Path, most: float = math.inf) -> None:
 
 
 def check_begin(path: object, begin: bytes, readable: str | None = None) -> str | None:
-    """Return what compressed a file, by its first bytes, or None. Raises InputError for a pointer of Git LFS and for
-    any compression but `readable`.
+    """Return what compressed a file, by its first bytes, or None.
+
+    Raises InputError for a pointer of Git LFS, and for any compression but `readable`.
     """
     check_pointer(path, begin)
     by = next((by for magic, by in COMPRESSED.items() if begin.startswith(magic)), None)
@@ -111,17 +112,14 @@ def reason(error: BaseException) -> str:
 
 def read_json(path: str | Path, schema: Any, what: str, remedy: str) -> Any:
     """Return the value in a JSON file. Raises InputError, "PATH what (reason): remedy", unless it is of the schema."""
-    with reading(path, what, remedy):
-        check_file(path, MOST_JSON)
+    with reading(path, what, remedy, MOST_JSON):
         return json_of(Path(path).read_bytes(), schema)
 
 
 def read_csv(path: str | Path, what: str, remedy: str) -> list[dict[str, str]]:
     """Return the rows of a CSV file by the names in its first line. Raises InputError for a row of another length."""
-    with reading(path, what, remedy):
-        check_file(path, MOST_JSON)
-        with open(path, newline="", encoding="utf-8") as file:
-            head, *rows = csv.reader(file, strict=True)
+    with reading(path, what, remedy, MOST_JSON), open(path, newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file, strict=True)
         for number, row in enumerate(rows, 2):
             if len(row) != len(head):
                 raise ValueError(f"row {number} has {len(row)} fields, and the first has {len(head)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cfg_jax.errors import InputError, require
-from cfg_jax.inputs import MOST, check_file, check_size, reading, zip_file
+from cfg_jax.inputs import MOST, check_size, reading, zip_file
 
 DTYPES = {
     "FloatStorage": "<f4",
@@ -34,8 +34,7 @@ def read(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
     InputError where the file is damaged, lacks the part, or holds more than tensors by name.
     """
     remedy = "download it again, or save it as .safetensors"
-    with reading(path, "cannot be read as a PyTorch state dict", remedy):
-        check_file(path, MOST)
+    with reading(path, "cannot be read as a PyTorch state dict", remedy, MOST):
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     if part:
         require(isinstance(state, dict) and part in state, f"{path} has no {part}: name another part, or another file")

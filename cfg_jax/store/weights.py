@@ -18,7 +18,7 @@ from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, did_you_mean
 from cfg_jax.files import digest, write_atomic
-from cfg_jax.inputs import MOST, check_file, json_of, reading
+from cfg_jax.inputs import MOST, json_of, reading
 from cfg_jax.models import build
 from cfg_jax.store import hub
 from cfg_jax.store.checkpoint import average, restore_params
@@ -95,8 +95,7 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: 
 
 
 def _read_export(path) -> tuple[ConfigDict, int, Any]:
-    with reading(path, "cannot be read", "export it again"):
-        check_file(path, MOST)
+    with reading(path, "cannot be read", "export it again", MOST):
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             if header.get("format") != "cfg_jax 1":

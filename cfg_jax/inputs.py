@@ -135,13 +135,11 @@ def json_of(content: str | bytes, schema: Any) -> Any:
         part, depth = todo.pop()
         if depth > DEEPEST:
             raise RecursionError
-        if isinstance(part, dict):
-            "".join(part).encode(errors="surrogateescape")  # raises for half a character; a file's name may be bytes
-            todo += [(below, depth + 1) for below in part.values()]
-        elif isinstance(part, list):
-            todo += [(below, depth + 1) for below in part]
-        elif isinstance(part, str):
-            part.encode(errors="surrogateescape")
+        if isinstance(part, str):
+            part.encode(errors="surrogateescape")  # raises for half a character; a file's name may be bytes
+        elif isinstance(part, dict | list):
+            below = [*part, *part.values()] if isinstance(part, dict) else part
+            todo += [(each, depth + 1) for each in below]
     check(value, schema)
     return value
 

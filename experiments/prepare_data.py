@@ -30,7 +30,7 @@ flags.mark_flags_as_required(["dataset"])
 
 
 def main():
-    name, recipe = DATASET.value, cards.recipe(DATASET.value)
+    name, recipe = DATASET.value, cards.RECIPES[DATASET.value]
     downloads = recipe.tfds and recipe.resize
     require(SOURCE.value or downloads, f"{name} needs --source: where its files are")
     require(OUT.value or recipe.size, f"{name} needs --out: the directory to write")

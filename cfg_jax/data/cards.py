@@ -94,12 +94,6 @@ class Recipe:
     upright: bool = False  # turn pictures by their EXIF orientation
 
 
-def recipe(name: str) -> Recipe:
-    """Return the recipe of a data set. Raises InputError for a name that is not in RECIPES."""
-    require(name in RECIPES, f"--dataset={name} is unknown: choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # the 1,000 classes in the order of their labels, each as its synset and its name

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from cfg_jax.data import cards, labels, origins, tfds_origin
 from cfg_jax.data.pictures import Pictures, Settings, convert_one
 from cfg_jax.data.resize import RESIZES
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import InputError, choice, require
 from cfg_jax.files import digest_json, only_one, whole_file, write_atomic, write_json
 from cfg_jax.inputs import npy, read_json
 from cfg_jax.progress import progress
@@ -62,7 +62,8 @@ def prepare(
     partial_set accepts fewer pictures or classes than the set has. skip_unreadable leaves out files that cannot be
     read. Raises InputError if either is needed and not given; report.json names the files that cannot be read.
     """
-    recipe, out = cards.recipe(name), Path(out)
+    choice(name, cards.RECIPES, "--dataset")
+    recipe, out = cards.RECIPES[name], Path(out)
     check_flags(name, recipe, resize, size)
     check_out(out)
     pictures, unused = origins.find(source or tfds_origin.by_tfds(recipe.tfds), out)

@@ -59,7 +59,7 @@ def protocol(table: int) -> dict[str, list]:
     random labels, and IS over 10 parts. x may be clipped or not. T is at least the smallest that the paper names.
     """
     side, v = SIDE_AND_V[table]
-    recipe = cards.recipe(f"imagenet{side}")
+    recipe = cards.RECIPES[f"imagenet{side}"]
     count = recipe.counts["train"]
     return {
         "source": [recipe.source], "complete": [True], "split_N": [count], "resize": ["area"],

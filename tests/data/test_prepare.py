@@ -826,7 +826,7 @@ def test_more_than_8_bits_a_channel_are_never_cut(content):
 
 def test_a_class_that_a_data_set_names_keeps_its_label_without_a_picture():
     """As of tensorflow-datasets, which names classes beside the pictures."""
-    few = "tfds", cards.recipe("tfds"), {"train": ["2", "10"], "validation": ["2"]}, ("2", "10", "3"), {}
+    few = "tfds", cards.RECIPES["tfds"], {"train": ["2", "10"], "validation": ["2"]}, ("2", "10", "3"), {}
     with pytest.raises(InputError, match=r"train has no picture of 1 of the 3 classes \(3\)"):
         label_pictures(*few, False)
     names, found = label_pictures(*few, True)

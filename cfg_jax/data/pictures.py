@@ -51,7 +51,9 @@ def convert_one(
     try:
         if isinstance(content, bytes):
             inputs.check_begin("it", content[:32])
-        picture = inputs.picture(io.BytesIO(content), FORMATS) if isinstance(content, bytes) else from_array(content)
+            picture = inputs.picture(io.BytesIO(content), FORMATS)
+        else:  # uint8 [H, W], [H, W, 1] or [H, W, 3]
+            picture = Image.fromarray(content[..., 0] if content.shape[2:] == (1,) else content)
         if deep(picture):  # Pillow silently cuts colours to 8 bits
             raise ValueError("more than 8 bits a channel: convert it to 8")
         with ROOM.of(picture):
@@ -64,11 +66,6 @@ def convert_one(
             reason = f"is none of {', '.join(FORMATS)}"
         return None, label, [("unreadable", f": {reason}")]
     return image, label, [(kind, "") for kind in kinds]
-
-
-def from_array(x: np.ndarray) -> Image.Image:
-    """Return a picture of mode L or RGB of an array uint8 [H, W], [H, W, 1] or [H, W, 3]."""
-    return Image.fromarray(x[..., 0] if x.shape[-1] == 1 and x.ndim == 3 else x)
 
 
 def deep(picture: Image.Image) -> bool:

@@ -265,16 +265,15 @@ def is_done(out: Path, part: Part) -> bool:
 
 def announce(out: Path, pictures: Pictures, settings: Settings, total: int, missing: int, pool) -> None:
     """Log how long the work will take. Raises InputError if the disk cannot hold the result."""
-    size = total * settings.size**2 * settings.channels
-    present = sum(path.stat().st_size for path in (out / "parts").glob("*.npy")) if missing < total else 0
-    need, free = 2 * size - present, shutil.disk_usage(out).free
+    each = settings.size**2 * settings.channels
+    need, free = (total + missing) * each, shutil.disk_usage(out).free  # the parts and, before they go, their copy
     some = np.unique(np.linspace(0, len(pictures.names) - 1, TIMED).astype(int))
     began = time.perf_counter()
     list(pool.map(partial(convert_one, pictures, settings=settings), map(int, some)))
     minutes = (time.perf_counter() - began) / len(some) * missing / 60
     log.info(
         "%s: %d of %d pictures to convert, about %.1f min by a trial of %d; %.2f GB when finished, twice that while it "
-        "works", out, missing, total, minutes, len(some), size / 1e9,
+        "works", out, missing, total, minutes, len(some), total * each / 1e9,
     )  # fmt: skip
     space = f"{out} needs {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free"
     require(need <= free, f"{space}: make room or move --out")

@@ -69,14 +69,12 @@ def label_pictures(
                 f"{split} has classes that are none of this set's, such as {printable(strange[0])}: remove or rename"
             )
         labels[split] = np.array([known[c] for c in of_picture], np.int32)
-    for split in labels:
         # the validation split of arrays and of tensorflow-datasets may have pictures of some classes only
-        if partial_set or (split != "train" and name in ("arrays", "tfds")):
-            continue
+        may_lack = partial_set or (split != "train" and name in ("arrays", "tfds"))
         absent = sorted(set(range(len(class_names))) - set(labels[split].tolist()))
         some = ", ".join(printable(class_names[k]) for k in absent[:3])
         require(
-            not absent,
+            may_lack or not absent,
             f"{split} has no picture of {len(absent)} of the {len(class_names)} classes ({some}): add them, or take "
             "what is there with --partial",
         )

@@ -27,9 +27,8 @@ def from_tfds(directory: Path) -> tuple[dict[str, Pictures], list[str]]:
     labelled = {"image", "label"} <= set(features)
     require(labelled, f"{directory} has no image and label: name a data set of pictures with one class each")
     names = features["label"].names
-    used = {"train": "train", "validation": "validation"}
-    if "validation" not in builder.info.splits:
-        used = {"train": "train", "test": "validation"}
+    held_out = "validation" if "validation" in builder.info.splits else "test"
+    used = {"train": "train", held_out: "validation"}
     unused = [f"split {split}" for split in builder.info.splits if split not in used]
 
     def pictures(split):

@@ -260,7 +260,7 @@ def npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
 
 
-def picture(source: str | Path | IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
+def picture(source: str | Path | IO[bytes], formats: tuple[str, ...]) -> Image.Image:
     """Open a picture without decoding it. Raises ValueError, with its size, for one of more than MOST_PIXELS."""
     if isinstance(source, str | Path):
         check_file(source)

@@ -169,7 +169,7 @@ def fetch(place: tuple[str | Path | bytes, int, int]) -> bytes:
         return file.read(size)
 
 
-def folder_entries(root: Path, avoid: Path | None = None) -> list[tuple[str, tuple]]:
+def folder_entries(root: Path, avoid: Path) -> list[tuple[str, tuple]]:
     """Return [(path below root, place)] of all files and folders, without service ones and the folder `avoid`.
 
     Raises InputError if two paths lead to one folder, as in a loop of links.

@@ -37,11 +37,11 @@ def digits() -> Source:
     return in_memory("digits", images, data.target, map(str, data.target_names), source=origin, licence="CC BY 4.0")
 
 
-def synthetic(image_size: int, channels: int, num_classes: int, size: int = 256) -> Source:
-    """Return `size` images of uniform noise with labels in turn, for benchmarks and smoke runs of the big configs."""
-    images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, channels), np.uint8)
+def synthetic(image_size: int, channels: int, num_classes: int) -> Source:
+    """Return 256 images of uniform noise with labels in turn, for benchmarks and smoke runs of the big configs."""
+    images = np.random.default_rng(0).integers(0, 256, (256, image_size, image_size, channels), np.uint8)
     num_classes = max(1, num_classes)
-    labels = np.arange(size) % num_classes
+    labels = np.arange(len(images)) % num_classes
     return in_memory("synthetic", images, labels, map(str, range(num_classes)), source="numpy", licence="none")
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import require
 from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
-from cfg_jax.evaluation.scores import WIDTHS, Name
+from cfg_jax.evaluation.scores import WIDTHS, measure_and_of
 from cfg_jax.files import claimed, digest, digest_json, to_make, write_npz
 from cfg_jax.images import in_batches, to_float
 from cfg_jax.inputs import arrays, reading
@@ -116,7 +116,7 @@ class DataClassifier:
         num_classes, self.name, self.source = len(source.card.class_names), source.card.name, source
         self.net = classifier.Classifier(num_classes, num_features=max(64, num_classes))
         self.apply = jax.jit(self.net.apply)
-        self.distances = [str(Name("fid", self.name))]
+        self.distances = [f"fid_{self.name}"]
         trained = train_once(self, np.arange(len(source)), Path(cache), source.card.digest)
         params, self.accuracy, self.digest = trained
         self.params = jax.device_put(params)
@@ -159,7 +159,7 @@ class Probe:
     def __init__(self, network: FeatureExtractor, source: Source, num_images: int, cache: str | Path) -> None:
         """Train on the network's features, or read `cache`. num_images=0 takes all. Raises as train_once does."""
         self.network, self.source = network, source
-        self.name = f"{source.card.name}_{Name.parse(self.distance).of}"
+        self.name = f"{source.card.name}_{measure_and_of(self.distance)[1]}"
         index = np.random.default_rng(0).permutation(len(source))[: min(num_images or len(source), PROBED)]
         made_from = digest_json([source.card.digest, len(index), network.digest])
         self.parts = Path(cache).with_name(f"features-{made_from}.parts")

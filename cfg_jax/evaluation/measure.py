@@ -54,7 +54,7 @@ class Tally:
         if self.neighbours:
             found.append(metrics.Neighbours(next(iter(extracted.distances))))
         for name in extracted.logits:
-            found.append(metrics.InceptionScore(name, parts[scores.Name.parse(name).measure], self.splits))
+            found.append(metrics.InceptionScore(name, parts[scores.measure_and_of(name)[0]], self.splits))
         found.append(metrics.Saturated(self.data, self.num_images))
         if self.labels is not None:
             found += [metrics.Classified(name, self.num_images) for name in extracted.class_logits]

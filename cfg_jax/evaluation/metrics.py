@@ -51,7 +51,8 @@ class Neighbours:
     """KID, precision and recall by the features of one distance, which are all kept."""
 
     def __init__(self, distance: str) -> None:
-        self.distance, self.of, self.kept, self.weights = distance, scores.Name.parse(distance).of, [], []
+        self.distance, self.kept, self.weights = distance, [], []
+        _, self.of = scores.measure_and_of(distance)
 
     def update(self, seen: Seen) -> None:
         self.kept.append(np.asarray(seen.distances[self.distance], np.float32))

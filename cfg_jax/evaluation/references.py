@@ -153,7 +153,7 @@ def check_shape(reference: Reference, path: str | Path, image_shape: tuple[int, 
 
 def suffix(name: str) -> str:
     """Return the ending of a distance's array names, after mu and sigma."""
-    return SUFFIXES.get(name, f"_{scores.Name.parse(name).of}")
+    return SUFFIXES.get(name, f"_{scores.measure_and_of(name)[1]}")
 
 
 def of_data(

@@ -1,7 +1,5 @@
 """Scores of features and logits, in float64 on the host."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.special import log_softmax
 
@@ -10,19 +8,10 @@ from cfg_jax.errors import InputError
 WIDTHS = {"fid_inception": 2048, "sfid_inception": 2023, "fd_mixed8": 1280}  # features of each Frechet distance
 
 
-class Name(NamedTuple):
-    """A score's name: its measure, and the network or data that it is of, as in "fid_inception"."""
-
-    measure: str
-    of: str
-
-    def __str__(self):
-        return f"{self.measure}_{self.of}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Name":
-        measure, _, of = text.partition("_")
-        return cls(measure, of)
+def measure_and_of(name: str) -> tuple[str, str]:
+    """Return the measure in a score's name, and the network or data that it is of: "fid" and "inception"."""
+    measure, _, of = name.partition("_")
+    return measure, of
 
 
 def frechet_distance(

@@ -24,7 +24,7 @@ from cfg_jax.evaluation import measure
 from cfg_jax.evaluation.features import Extracted, Features, InceptionFeatures
 from cfg_jax.evaluation.moments import Moments
 from cfg_jax.evaluation.references import Reference
-from cfg_jax.evaluation.scores import Name
+from cfg_jax.evaluation.scores import measure_and_of
 from cfg_jax.files import write_atomic, write_npz
 from cfg_jax.models import inception
 from cfg_jax.models.precision import PRECISION
@@ -132,7 +132,7 @@ def formulas() -> Iterator[list[str]]:
     tally.add(np.zeros((len(fake), 1, 1, 1), np.uint8), extracted)
     reference = Reference({"fid_x": (moments.mean, moments.cov)}, np.zeros((0, 0, 0, 0)), None, "")
     measured, spreads = tally.scores(reference, real)
-    ours = {Name.parse(name).measure: float(value[0]) for name, value in measured.items()}
+    ours = {measure_and_of(name)[0]: float(value[0]) for name, value in measured.items()}
 
     a, b, given = torch.tensor(fake), torch.tensor(real), torch.tensor(logits)
     statistics = [fid_features_to_statistics(f) for f in (a, b)]

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,18 +40,15 @@ REMEDY = "give a file of experiments.reference_stats, or a published one with mu
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Reference:
-    """The statistics that samples are scored against.
+    """The statistics that samples are scored against."""
 
-    moments is {distance: (mean [D], covariance [D, D])}. images uint8 [M, H, W, C] are for KID, precision and recall.
-    about is a dict, or None for a file that another code wrote.
-    """
-
-    def __init__(
-        self, moments: dict[str, tuple[np.ndarray, np.ndarray]], images: np.ndarray, about: Any, digest: str
-    ) -> None:
-        self.moments, self.images, self.about, self.digest = moments, images, about, digest
-        self.roots = {}
+    moments: dict[str, tuple[np.ndarray, np.ndarray]]  # {distance: (mean [D], covariance [D, D])}
+    images: np.ndarray  # uint8 [M, H, W, C], for KID, precision and recall
+    about: Any  # a dict, or None for a file that another code wrote
+    digest: str
+    roots: dict[str, np.ndarray] = field(default_factory=dict)  # of the covariances
 
     def distance(self, name: str, moments: Moments) -> float:
         """Return the Frechet distance `name` of samples with these moments."""
@@ -264,13 +262,11 @@ def of_path(path: str | Path, features: "Features", num_neighbours: int) -> Refe
     given = samples.load(path)
     kept = np.zeros(given.shape[0], bool)
     kept[np.random.default_rng(1).permutation(len(kept))[:num_neighbours]] = True
-    images, done = [np.zeros((0, *given.shape[1:]), np.uint8)], 0
+    images = []
 
     def batches():
-        nonlocal done
-        for batch in progress(given.batches(), desc="reference", unit="batch"):
-            images.append(batch[kept[done : done + len(batch)]])
-            done += len(batch)
+        for i, batch in enumerate(progress(given.batches(), desc="reference", unit="batch")):
+            images.append(batch[kept[i * samples.BATCH :][: len(batch)]])
             yield batch
 
     sums = moments_of(batches(), features)

@@ -5,7 +5,7 @@ evaluation.measure) or from several image seeds, both paired between cells. Anot
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,6 +70,14 @@ class Curve:
         return difference(values[end], drawn[:, end], share * values[start], share * drawn[:, start])
 
 
+def rows_by(rows: Iterable[dict], *fields: str) -> dict[tuple, list[dict]]:
+    """Return {values of the fields: the rows that have them}."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[field] for field in fields), []).append(row)
+    return groups
+
+
 def over_seeds(rows: list[dict]) -> dict:
     """Return one row with the means over rows that differ in the image seed alone, and resamples of these means.
 
@@ -110,10 +118,9 @@ def spread(row: dict, name: str) -> float:
 
 def judge(rows: list[dict], num_steps: int) -> list[Claim]:
     """Judge the paper's eight claims by the rows of a sweep. num_steps is the T of its main table."""
-    main = [row for row in rows if row["T"] == num_steps]
-    runs = [run for _, run in sorted({(row["p_uncond"], row["run"]) for row in main})]
-    curves = {run: Curve([row for row in main if row["run"] == run and row["w"] >= 0]) for run in runs}
-    curves = {run: curve for run, curve in curves.items() if len(curve.rows) > 1}
+    main = [row for row in rows if row["T"] == num_steps and row["w"] >= 0]
+    runs = sorted(rows_by(main, "p_uncond", "run").items())
+    curves = {run: Curve(of_run) for (_, run), of_run in runs if len(of_run) > 1}
     from_zero = {run: curve for run, curve in curves.items() if curve.along[0] == 0 and len(curve.rows) > 2}
     minimum = "FID falls and then rises with w: an interior minimum, in the paper at w = 0.1"
     likelihood = "Guidance raises the conditional and lowers the unconditional likelihood"
@@ -221,12 +228,10 @@ def fid_at(inception: np.ndarray, fid: np.ndarray, level: float) -> Any:
 
 def more_steps(rows: list[dict]) -> Claim:
     """Judge each run at the w that has the least FID with the most steps, as the paper does."""
-    cells = {}
-    for row in rows:
-        cells.setdefault(row["run"], {}).setdefault(row["w"], []).append(row)
     curves = {}
-    for run, by_w in cells.items():
-        several = [Curve(group, "T") for group in by_w.values() if len({row["T"] for row in group}) > 1]
+    for (run,), of_run in rows_by(rows, "run").items():
+        by_w = rows_by(of_run, "w").values()
+        several = [Curve(group, "T") for group in by_w if len({row["T"] for row in group}) > 1]
         if several:
             most = max(curve.along[-1] for curve in several)
             best = min((c for c in several if c.along[-1] == most), key=lambda curve: curve.values("fid")[-1])
@@ -274,12 +279,8 @@ def step_share(first: dict, last: dict) -> float:
     Both rows have one T. The factor is that of exact Gaussians (diffusion/exact.py), relative to many steps. It is 1
     for other samplers and rules, for which it is unknown.
     """
-    if (
-        "v" not in first
-        or first["guidance"] != PAPER
-        or spec.fields_of(first, "sampler")
-        or spec.fields_of(first, "guidance")
-    ):
+    others = spec.fields_of(first, "sampler") | spec.fields_of(first, "guidance")
+    if "v" not in first or first["guidance"] != PAPER or others:
         return 1.0
     grid = schedule.grid(first["T"], spacing=first["grid"])
     left = [

@@ -23,9 +23,7 @@ COLUMNS = 5  # of panels
 
 def merged(runs: Rows) -> Curve:
     """Return the mean over training runs. Its resamples are of the images alone."""
-    by_w = {}
-    for row in itertools.chain.from_iterable(runs.values()):
-        by_w.setdefault(row["w"], []).append(row)
+    by_w = claims.rows_by(itertools.chain.from_iterable(runs.values()), "w")
     return Curve([claims.over_seeds(rows) for rows in by_w.values()])
 
 
@@ -221,7 +219,7 @@ def panels(curves: dict[str, Rows], title: str) -> Figure:
     )
     for ax in axes[len(others) :]:
         ax.axis("off")
-    row = next(iter(base.rows))
+    row = base.rows[0]
     figure.supxlabel(str(claims.score_name(row, "is")), fontsize=8)
     figure.supylabel(str(claims.score_name(row, "fid")), fontsize=8)
     figure.suptitle(f"{title}. Grey: {baseline}")

@@ -96,10 +96,7 @@ def beside(rows: list[dict], table: int, num_steps: int) -> str:
     """
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"
-    cells = {}
-    for row in rows:
-        cells.setdefault((row[key], row["w"]), []).append(row)
-    cells = {at: claims.over_seeds(seeds) for at, seeds in cells.items()}
+    cells = {at: claims.over_seeds(seeds) for at, seeds in claims.rows_by(rows, key, "w").items()}
     stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True)) | {t: t for t in PAPER_T}
     names = {
         value: f"p{value:g}" if table == 1 else f"T{stands_for.get(value, value)}"

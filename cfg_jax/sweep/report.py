@@ -54,11 +54,10 @@ def write(workdir: str | Path) -> str:
 
 def curves_of_steps(rows: list[dict]) -> list[dict]:
     """Return the rows of the first run that has several w at several T, [] if there is no such run."""
-    for run in dict.fromkeys(row["run"] for row in rows):
-        of_run = [row for row in rows if row["run"] == run]
-        ws = {t: len([row for row in of_run if row["T"] == t]) for t in {row["T"] for row in of_run}}
-        if sum(count > 1 for count in ws.values()) > 1:
-            return [row for row in of_run if ws[row["T"]] > 1]
+    for of_run in claims.rows_by(rows, "run").values():
+        several = [group for group in claims.rows_by(of_run, "T").values() if len(group) > 1]
+        if len(several) > 1:
+            return [*itertools.chain.from_iterable(several)]
     return []
 
 
@@ -173,10 +172,8 @@ def curves(rows: list[dict], key: str) -> Figure:
     """
     figure = Figure(figsize=(6.4, 4.4))
     axes = figure.subplots()
-    groups, names = {}, {}
-    for row in rows:
-        groups.setdefault((row[key], row["run"]), []).append(row)
-    for ((value, _), group), marker in zip(sorted(groups.items()), itertools.cycle(plots.MARKERS), strict=False):
+    groups, names = sorted(claims.rows_by(rows, key, "run").items()), {}
+    for ((value, _), group), marker in zip(groups, itertools.cycle(plots.MARKERS), strict=False):
         curve = claims.Curve(group)
         x, y = curve.values("is"), curve.values("fid")
         errors = {f"{axis}err": [claims.spread(r, n) for r in curve.rows] for axis, n in (("x", "is"), ("y", "fid"))}

@@ -28,10 +28,11 @@ from cfg_jax.progress import progress
 from cfg_jax.sampling import asked
 from cfg_jax.sampling import model as models
 from cfg_jax.sweep import read, spec
-from cfg_jax.sweep.score import Against, score, warn_of_collapse
+from cfg_jax.sweep.score import Against, score
 from cfg_jax.training.records import troubles
 
 log = logging.getLogger(__name__)
+COLLAPSED = 0.1  # share of the particles
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,11 @@ def score_cell(cell: Cell, guides: models.Guides, against: Against) -> tuple[dic
         cell.model, cell.config, guidance_of(cell, guides), build.walk(cell.model.config, cell.config.sampler), against,
         judge=judge, npz=cell.npz,
     )  # fmt: skip
-    warn_of_collapse(cell.path.stem, scored, cell.config.sampler.particles)
+    if "effective_size" in scored and (mean := scored["effective_size"]["mean"]) < COLLAPSED:
+        log.warning(
+            "%s: only %.1f %% of %d particles have weight at the worst step, so the density is not sampled: lower w or "
+            "raise T", cell.path.stem, 100 * mean, cell.config.sampler.particles,
+        )  # fmt: skip
     return cell.row | scored, picture
 
 

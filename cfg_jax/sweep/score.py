@@ -1,6 +1,5 @@
 """Draw N images of a model under one guidance, and score them batch by batch."""
 
-import logging
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,9 +21,7 @@ from cfg_jax.models import build
 from cfg_jax.sampling import draw
 from cfg_jax.sampling import model as models
 
-log = logging.getLogger(__name__)
 GRID_COLUMNS = 8
-COLLAPSED = 0.1  # share of the particles
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,6 @@ def score(
     if effective:
         row["effective_size"] = {"mean": float(np.mean(effective)), "min": min(effective)}
     return row, images.grid(np.stack([shown[i] for i in index.ravel()]), columns=index.shape[1])
-
-
-def warn_of_collapse(name: str, row: dict, group: int) -> None:
-    """Log a warning if most particles of a group have next to no weight."""
-    if "effective_size" in row and (mean := row["effective_size"]["mean"]) < COLLAPSED:
-        log.warning(
-            "%s: only %.1f %% of %d particles have weight at the worst step, so the density is not sampled: lower w or "
-            "raise T", name, 100 * mean, group,
-        )  # fmt: skip
 
 
 def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:

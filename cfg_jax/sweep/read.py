@@ -46,14 +46,9 @@ def read(workdir: Path, wanted: dict) -> dict[Path, dict]:
 
     Raises InputError for damaged cells, and for cells whose networks or reference differ from the others'.
     """
-    cells, left_out = {}, 0
-    for path in sorted((workdir / "cells").glob("*.json")):
-        row = read_row(path)
-        if any(row.get(field) != value for field, value in wanted.items()):
-            left_out += 1
-        else:
-            cells[path] = row
-    if left_out:
+    found = {path: read_row(path) for path in sorted((workdir / "cells").glob("*.json"))}
+    cells = {path: row for path, row in found.items() if all(row.get(field) == wanted[field] for field in wanted)}
+    if left_out := len(found) - len(cells):
         log.info("%s: left out %d cells, whose settings differ from those in its config.json", workdir, left_out)
     mixed_devices = any(row.get("other_device") for row in cells.values())
     for field in (*(("network",) if mixed_devices else ("features", "reference")), "parameters"):

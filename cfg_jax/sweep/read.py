@@ -9,8 +9,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError
 from cfg_jax.images import read_png
 from cfg_jax.inputs import read_json, reading, reason
-from cfg_jax.sweep import claims
-from cfg_jax.sweep.spec import Setting
+from cfg_jax.sweep import claims, spec
 
 log = logging.getLogger(__name__)
 # of a cell's row, what the report reads; see spec.identity and score.score
@@ -61,21 +60,19 @@ def read(workdir: Path, wanted: dict) -> dict[Path, dict]:
     return dict(sorted(cells.items(), key=lambda item: [item[1][field] for field in fields]))
 
 
-def grouped(cells: dict[Path, dict]) -> dict[Setting, dict[Path, dict]]:
-    """Return {setting: {path of the first seed: row over all seeds}} of the {path: row} from read().
+def grouped(cells: dict[Path, dict]) -> dict[tuple, dict[Path, dict]]:
+    """Return {spec.setting_of(row): {path of the first seed: row over all seeds}} of the {path: row} from read().
 
     A setting keeps the seeds that all of its cells have. Raises InputError if there is none.
     """
     groups = {}
     for path, row in cells.items():
-        groups.setdefault(Setting.of(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
+        groups.setdefault(spec.setting_of(row), {}).setdefault((row["run"], row["w"]), {})[row["seed"]] = path, row
     merged = {}
     for setting, group in groups.items():
         common = set.intersection(*map(set, group.values()))
         if not common:
-            raise InputError(
-                f"no seed has all cells of T={setting.num_steps}: run experiments.sweep for one seed first"
-            )
+            raise InputError(f"no seed has all cells of T={setting[0]}: run experiments.sweep for one seed first")
         merged[setting] = {}
         for by_seed in group.values():
             paths, rows = zip(*(by_seed[seed] for seed in sorted(common)), strict=True)

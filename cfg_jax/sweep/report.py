@@ -33,13 +33,13 @@ def write(workdir: str | Path) -> str:
     cells = read.read(workdir, spec.settings(config))
     groups = read.grouped(cells)
     require(groups, f"{workdir} has no cells of its config.json's N and labels: run experiments.sweep again")
-    setting = spec.Setting.of(spec.drawn_by(config))
+    setting = spec.setting_of(spec.drawn_by(config))
     if setting not in groups:
         setting = next(iter(groups))
-    main = groups.pop(setting)
+    main, (num_steps, same) = groups.pop(setting), setting
     rows, others = list(main.values()), [list(group.values()) for group in groups.values()]
-    all_steps = rows + [row for key, group in groups.items() if key.rest == setting.rest for row in group.values()]
-    judged = claims.judge(all_steps, setting.num_steps)
+    all_steps = rows + [row for (_, rest), group in groups.items() if rest == same for row in group.values()]
+    judged = claims.judge(all_steps, num_steps)
 
     text = table(rows) + unsteady(rows) + "\n" + claims_text(judged)
     write_atomic(workdir / "results.csv", results_csv(list(cells.values())))

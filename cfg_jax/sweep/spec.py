@@ -5,7 +5,6 @@ of a sampler and of a guidance rule under their config names (sampler.eta, guida
 """
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,20 +63,15 @@ def fields_of(row: dict, family: str) -> dict:
     return {field.partition(".")[2]: value for field, value in row.items() if field.startswith(f"{family}.")}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """The fields that the cells of one table share. They may differ in the seed, over which scores are averaged."""
+def setting_of(fields: dict) -> tuple[int, tuple]:
+    """Return what the cells of one table share, T and (the other fields), of a row or of drawn_by(config).
 
-    num_steps: int
-    rest: tuple[tuple[str, object], ...]
-
-    @classmethod
-    def of(cls, fields: dict) -> "Setting":
-        """Return the setting of a row, or of drawn_by(config)."""
-        shared = ("sampler", "v", "threshold", "grid", "guidance")
-        rest = {k: v for k, v in fields.items() if k in shared or k.startswith(("sampler.", "guidance."))}
-        rest |= {"weights": fields.get("weights", "ema"), "dtype": other_dtype(fields)}
-        return cls(fields["T"], tuple(sorted(rest.items())))
+    The cells may differ in the seed, over which scores are averaged.
+    """
+    shared = ("sampler", "v", "threshold", "grid", "guidance")
+    rest = {k: v for k, v in fields.items() if k in shared or k.startswith(("sampler.", "guidance."))}
+    rest |= {"weights": fields.get("weights", "ema"), "dtype": other_dtype(fields)}
+    return fields["T"], tuple(sorted(rest.items()))
 
 
 def other_dtype(row: dict) -> str | None:

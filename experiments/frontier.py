@@ -106,12 +106,11 @@ def main():
     if 0 not in ws or len(set(ws)) < 3:
         raise InputError(f"--w={cli.listed(ws)} makes no curve: give three strengths or more, and 0 among them")
     for name, fields in known.items():
+        checks.sampling(curve_config(fields))  # of every curve, before the first of them is drawn
         for kind in SECOND_MODEL.keys() & fields.keys():
             count = len(fields[kind])
             if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):
                 raise InputError(f"the curve {name} has {count} of {kind} for {len(runs)} --runs: give one for each")
-    for fields in known.values():  # before the first of them is drawn
-        checks.sampling(curve_config(fields))
     curves = {}
     for name, fields in known.items():
         if name == BASELINE or name in (ONLY.value or known):
@@ -130,7 +129,7 @@ def rows_of(name, fields, ws, baseline):
 
     The row at w = 0 is the baseline's, where that is drawn in the same way.
     """
-    runs, seeds = RUNS.value or [], SEEDS.value
+    runs, seeds = RUNS.value, SEEDS.value
     second = {argument: fields[kind] for kind, argument in SECOND_MODEL.items() if kind in fields}
     if not all(second.values()):
         return {}
@@ -158,7 +157,7 @@ def write(curves, out):
     """Write and print the comparison of {name: rows}."""
     data, (run, (first, *_)) = CONFIG.value.data.name, next(iter(curves[BASELINE].items()))
     judged, (head, lines) = frontier.judge(curves, BASELINE), frontier.summary(curves, BASELINE)
-    names = ", ".join(Path(run).name for run in RUNS.value or ())
+    names = ", ".join(Path(run).name for run in RUNS.value)
     about = (
         f"{data}, runs {names}, image seeds {cli.listed(SEEDS.value)}, "
         f"N = {first['N']:,} images a point, T = {first['T']}, {first['sampler']}"

@@ -1,6 +1,6 @@
 """Where a run's records go: metrics.jsonl, TensorBoard's events and, where one is asked for, a run of Weights & Biases.
 
-Each has write, image and close. clu has such an interface and writers too, but its package imports TensorFlow.
+clu has writers too, but its package imports TensorFlow.
 """
 
 import json
@@ -20,90 +20,54 @@ from cfg_jax.training import records
 
 
 class Writer:
-    """All destinations of records as one."""
+    """Writes to all of them."""
 
     def __init__(self, workdir: Path, step: int, config: ConfigDict, project: str | None = None) -> None:
-        """Go on from `step`; `project` is of Weights & Biases. Raises InputError where no run of it can be had."""
-        asked = [WeightsAndBiases(workdir, config, project)] if project else []
-        self.parts = [Jsonl(workdir, step), Events(workdir, step), *asked]
+        """Go on from `step`; `project` is of Weights & Biases. Raises InputError where no run of it can be had.
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        """Write one record; a value is a number, None, or {name: number}."""
-        for part in self.parts:
-            part.write(step, values)
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Write a picture, uint8 [H, W] or [H, W, C]."""
-        for part in self.parts:
-            part.image(step, name, image)
-
-    def close(self) -> None:
-        for part in self.parts:
-            part.close()
-
-
-class Jsonl:
-    """A line of metrics.jsonl for each record, and no pictures."""
-
-    def __init__(self, workdir: Path, step: int) -> None:
-        """Drop the records past `step` first, and a last line that was cut short: a killed run has written them."""
+        Records past the step, and a last line that was cut short, are dropped first: a killed run has written them.
+        """
+        self.run = weights_and_biases(workdir, config, project) if project else None
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
             write_atomic(self.path, "".join(line for line, row in records.read(self.path) if row["step"] <= step))
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        with open(self.path, "a") as f:
-            f.write(json.dumps({"step": step, **values}) + "\n")
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Events:
-    """TensorBoard's."""
-
-    def __init__(self, workdir: Path, step: int) -> None:
         self.events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
+        """Write one record; a value is a number, None, or {name: number}."""
+        with open(self.path, "a") as f:
+            f.write(json.dumps({"step": step, **values}) + "\n")
         for name, scalar in scalars(values).items():
             self.events.add_scalar(name, scalar, step)
+        if self.run:
+            self.run.log(scalars(values), step=step)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write a picture, uint8 [H, W] or [H, W, C]."""
         self.events.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+        if self.run:
+            self.run.log({name: installed("wandb", extra="wandb").Image(image)}, step=step)
 
     def close(self) -> None:
         self.events.close()
+        if self.run:
+            self.run.finish()
 
 
-class WeightsAndBiases:
-    """One run there for a run directory, whose file wandb_id names it. What it has of a step already, it keeps."""
-
-    def __init__(self, workdir: Path, config: ConfigDict, project: str) -> None:
-        self.wandb = installed("wandb", extra="wandb")
-        path = workdir / "wandb_id"
-        if not path.exists():
-            write_atomic(path, uuid.uuid4().hex)
-        about = {"project": project, "name": workdir.name, "dir": str(workdir), "config": configs.to_json(config)}
-        try:
-            self.run = self.wandb.init(id=path.read_text(), resume="allow", **about)
-        except self.wandb.Error as error:
-            raise InputError(
-                f"Weights & Biases gives no run ({str(error).splitlines()[0]}): log in with wandb login, or set "
-                "WANDB_MODE=offline and send it later with wandb sync"
-            ) from error
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        self.run.log(scalars(values), step=step)
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        self.run.log({name: self.wandb.Image(image)}, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
+def weights_and_biases(workdir: Path, config: ConfigDict, project: str) -> Any:
+    """Return the run there that the file wandb_id of a run directory names. It keeps what it has of a step already."""
+    wandb: Any = installed("wandb", extra="wandb")
+    path = workdir / "wandb_id"
+    if not path.exists():
+        write_atomic(path, uuid.uuid4().hex)
+    about = {"project": project, "name": workdir.name, "dir": str(workdir), "config": configs.to_json(config)}
+    try:
+        return wandb.init(id=path.read_text(), resume="allow", **about)
+    except wandb.Error as error:
+        raise InputError(
+            f"Weights & Biases gives no run ({str(error).splitlines()[0]}): log in with wandb login, or set "
+            "WANDB_MODE=offline and send it later with wandb sync"
+        ) from error
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from cfg_jax.training import state as states
 from cfg_jax.training import step as steps
 from cfg_jax.training.metrics import EDGES, LossByLogsnr
 from cfg_jax.training.records import summarise, troubles, warn_of_spike
-from cfg_jax.training.writers import Jsonl
+from cfg_jax.training.writers import Writer
 from tests.running import ROOT
 
 
@@ -144,14 +144,20 @@ def test_records_past_the_checkpoint_of_a_killed_run_are_not_kept_twice(tiny_run
 
 
 @pytest.mark.parametrize("left", [b'{"step": 2, "lo', b"{", b"\0" * 64], ids=["cut", "a letter", "a power cut"])
-def test_a_first_record_that_was_cut_short_is_dropped(tmp_path, left):
+def test_a_first_record_that_was_cut_short_is_dropped(tiny, tmp_path, left):
+    def write(step):
+        """By a process of its own."""
+        writer = Writer(tmp_path, step - 2, tiny)
+        writer.write(step, {"loss": 1.0})
+        writer.close()
+
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(left)
-    for step in (2, 4):  # each by a process of its own
-        Jsonl(tmp_path, step - 2).write(step, {"loss": 1.0})
+    for step in (2, 4):
+        write(step)
     assert [row["step"] for row in records(tmp_path)] == [2, 4]
     path.write_bytes(path.read_bytes() + left)
-    Jsonl(tmp_path, 4).write(6, {"loss": 1.0})
+    write(6)
     assert [row["step"] for row in records(tmp_path)] == [2, 4, 6]
 
 

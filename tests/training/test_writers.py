@@ -69,7 +69,7 @@ def test_a_login_that_is_missing_is_said_with_its_remedy(tiny, tmp_path, wandb):
 
     wandb.init = init
     with pytest.raises(InputError, match=r"no run \(No API key configured\.\): log in with wandb login, or"):
-        writers.WeightsAndBiases(tmp_path, tiny, "guidance")
+        writers.weights_and_biases(tmp_path, tiny, "guidance")
 
 
 def test_a_record_s_scalars():

@@ -3,8 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -131,7 +130,8 @@ def _train(
         total=num_steps, initial=begin, desc=f"train {workdir.name}", bar_format="{desc} |{bar}| {n_fmt}", leave=False,
         dynamic_ncols=True, disable=None if first else True,
     )  # fmt: skip
-    with signals, writing(writer, checkpoints, bar):  # no signal cuts the last save short
+    # whatever ends the loop, what was begun is written out, and no signal cuts the last save short
+    with signals, closing(checkpoints), closing(writer) if writer else nullcontext(), bar:
         for step in range(begin, num_steps):
             # One step
             state, metrics = step_fn(state, meshes.put(next(upcoming), mesh), *constants)
@@ -183,15 +183,3 @@ def _train(
                 break
     if stopping or agreed(signals.received):  # received during the last step, too: nothing is to follow
         raise KeyboardInterrupt(f"stopped at step {done}, saved")
-
-
-@contextmanager
-def writing(writer: Writer | None, checkpoints: Checkpoints, bar: tqdm) -> Iterator[None]:
-    """Whatever ends the loop, write out what was begun and close all three. Raises the last save's InputError."""
-    try:
-        yield
-    finally:
-        bar.close()
-        if writer:
-            writer.close()
-        checkpoints.close()

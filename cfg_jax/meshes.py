@@ -123,13 +123,9 @@ def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(split(mesh), a), batch)
 
 
-def peak_flops() -> float | None:
-    """Return the stated peak of all devices together in FLOP/s, None where it is not known."""
-    return peak_of(jax.devices())
-
-
-def peak_of(devices: Sequence[Any]) -> float | None:
-    """Return the stated peak of devices of one kind together in FLOP/s, None where it is not known."""
+def peak_flops(devices: Sequence[Any] | None = None) -> float | None:
+    """Return the stated peak of devices of one kind, or of all, together in FLOP/s, None where it is not known."""
+    devices = devices or jax.devices()
     known = [peak for name, peak in PEAK_TFLOPS.items() if name in devices[0].device_kind]
     return known[0] * 1e12 * len(devices) if known else None
 

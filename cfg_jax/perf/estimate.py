@@ -77,7 +77,7 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
         raise
     compile_s = time.perf_counter() - began
     text, memory, cost = compiled.as_text() or "", compiled.memory_analysis(), compiled.cost_analysis() or {}
-    peak = meshes.peak_of(target.devices)
+    peak = meshes.peak_flops(target.devices)
     assert memory is not None and peak is not None
     count = len(target.devices)
     kinds, kernels = defaultdict(float), 0

@@ -120,7 +120,7 @@ def attention(config: ConfigDict, _: Any) -> Outcome:
     apart = kernels.relative(ours, other)
     seconds = {name: kernels.seconds(f, q, k, v) for name, f in run.items()}
     times = ", ".join(f"{name} {1e6 * s:,.0f} us" for name, s in seconds.items())
-    if peak := meshes.peak_of(jax.devices()[:1]):
+    if peak := meshes.peak_flops(jax.devices()[:1]):
         share = 4 * len(q) * heads * tokens**2 * width / seconds["cudnn"] / peak
         times += f"; cudnn at {share:.0%} of the peak, bench.compile assumes {estimate.KERNELS['attention']:.0%}"
     sizes = "x".join(map(str, shape))

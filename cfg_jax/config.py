@@ -1,17 +1,17 @@
 """A run's config as a file: saved beside the weights, read as what it was, compared on resume."""
 
-import copy
 import dataclasses
 from typing import Any
 
 import ml_collections
+from flax.traverse_util import flatten_dict
 
 from cfg_jax.files import digest_json, write_json
 from cfg_jax.inputs import check, read_json, reading
 
 VERSION = 8  # of the fields
-# by version, the fields and groups that it added, with the values that configs of earlier versions had in effect
-ADDED = {
+# by version, the fields that it added, with the values that configs of earlier versions had in effect
+ADDED: dict[int, dict[str, Any]] = {
     2: {"eval.quantize": "round"},
     3: {
         "objective": {"predicts": "eps", "error": "eps", "density": "sech"},
@@ -23,26 +23,22 @@ ADDED = {
     },
     4: {"sampler.size": 1.0, "sampler.particles": None},
     5: {
-        f"guidance.{field}": value
-        for field, value in {
+        "guidance": {
             "power": 0.9, "zero_below": None, "other_label": None, "other_w": 1.0, "schedule_logsnr": None,
             "schedule_w": None, "rescale": None, "rounds": None, "renoise_logsnr": None, "uncond": "null",
             "classifier": "eps",
-        }.items()
-    }
-    | {"train.averages": ()},
+        },
+        "train.averages": (),
+    },
     6: {
         "objective.omega": 0.0,
         "teacher": {"how": None, "run": None, "digest": None, "w_low": 0.0, "w_high": 4.0, "num_steps": None},
     },
     7: {
-        f"guidance.{field}": value
-        for field, value in {
+        "guidance": {
             "prior": 0.999, "temperature": 1.0, "offset": 0.0, "coarse": 0.5, "levels": 1, "ahead": 0.03,
             "damping": 8.0, "schedule": None, "perturbation": "pag", "perturbation_w": 1.0,
-        }.items()
-    }
-    | {
+        },
         "train.inner_head_alone": False, "model.inner_head": False, "train.beta2": 0.999, "objective.logit_mean": 0.0,
         "objective.logit_std": 1.0,
     },
@@ -84,20 +80,10 @@ SCHEMA = {
 }  # fmt: skip
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
-    "data.root",
-    "teacher.run",
-    "sampler.",
-    "guidance.",
-    "eval.",
-    "train.num_steps",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.sample_every",
-    "train.keep_every",
-    "train.max_skipped",
-    "train.fsdp",
+    "data.root", "teacher.run", "sampler.", "guidance.", "eval.", "train.num_steps", "train.log_every",
+    "train.checkpoint_every", "train.sample_every", "train.keep_every", "train.max_skipped", "train.fsdp",
     "train.accumulate",
-)
+)  # fmt: skip
 
 
 def save(path, config: ml_collections.ConfigDict) -> None:
@@ -127,9 +113,9 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
         raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
     fields: dict = {k: tuples(v) for k, v in tree.items() if k != "version"}
     for later in range(version + 1, VERSION + 1):
-        for field, value in ADDED[later].items():
+        for field, value in flatten_dict(ADDED[later], sep=".").items():
             group, _, name = field.rpartition(".")
-            (fields[group] if group else fields).setdefault(name, copy.deepcopy(value))
+            (fields.setdefault(group, {}) if group else fields).setdefault(name, value)
     if fields["model"].pop("pool", None):  # of a classifier before version 3
         fields["model"]["name"] = "noisy_classifier"
     if version < 8 and fields["model"]["name"] not in ("unet", "jit"):
@@ -143,7 +129,7 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
     A field of ADDED counts only where it differs from its value there, so that digests in old rows stay valid.
     """
-    implied = {field: value for added in ADDED.values() for field, value in _flat(added).items()}
+    implied = {field: value for added in ADDED.values() for field, value in flatten_dict(added, sep=".").items()}
     fields = flat(config)
     return digest_json({f: v for f, v in fields.items() if not f.startswith(FREE) and (f, v) not in implied.items()})
 
@@ -162,13 +148,7 @@ def differences(old, new) -> list[str]:
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Return all fields as {"train.batch_size": 128, ...}."""
-    return _flat(tuples(config.to_dict()))
-
-
-def _flat(tree, prefix=""):
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
+    return flatten_dict(tuples(config.to_dict()), sep=".")
 
 
 def set_fields(section: ml_collections.ConfigDict, cls: Any) -> dict[str, Any]:

@@ -17,11 +17,6 @@ from cfg_jax.models import build, network
 from cfg_jax.models.attention import PERTURBATIONS
 from cfg_jax.pinned import check_seed
 
-GRIDS = ("paper", "shifted", "t", "logsnr")
-FEATURES = ("classifier", "inception")
-LABEL_RULES = ("random", "balanced")
-QUANTIZE = ("round", "truncate")
-CLASSIFIER_FORMS = ("eps", "mean")
 MAX_T = 100_000
 MAX_IMAGES = 10_000_000  # of a cell: their labels and features are in memory
 # SEVERAL lists the fields that hold several numbers. UNSET lists the fields that may be None. Both give the type of the
@@ -172,8 +167,9 @@ def evaluation(section) -> None:
         f"config.eval.bootstrap={section.bootstrap} gives no spread: set 0 for none, or 2 and more",
     )
     require(len(section.w) > 0, "config.eval.w is empty: name at least one w")
-    for field, choices in (("features", FEATURES), ("labels", LABEL_RULES), ("quantize", QUANTIZE)):
-        choice(section[field], choices, f"config.eval.{field}")
+    choice(section.features, ("classifier", "inception"), "config.eval.features")
+    choice(section.labels, ("random", "balanced"), "config.eval.labels")
+    choice(section.quantize, ("round", "truncate"), "config.eval.quantize")
     reference_images(section.reference_images, "config.eval.reference_images")
     require(
         section.features == "inception" or not section.classifier,
@@ -271,16 +267,17 @@ def groups(config: ConfigDict) -> None:
 def sampler(section: ConfigDict) -> None:
     steps = section.num_steps
     require(1 <= steps <= MAX_T, f"config.sampler.num_steps={steps} (T) must be at least 1, at most {MAX_T:,}")
-    for field, choices in (("threshold", samplers.THRESHOLDS), ("grid", GRIDS)):
-        choice(section[field], choices, f"config.sampler.{field}")
+    choice(section.threshold, samplers.THRESHOLDS, "config.sampler.threshold")
+    choice(section.grid, ("paper", "shifted", "t", "logsnr"), "config.sampler.grid")
     choice(section.name, samplers.SAMPLERS, "config.sampler.name")
     limits(section, samplers.SAMPLERS[section.name], "config.sampler")
 
 
 def guidance(config: ConfigDict) -> None:
     section = config.guidance
-    for field, choices in (("name", rules.RULES), ("uncond", build.SOURCES), ("classifier", CLASSIFIER_FORMS)):
-        choice(section[field], choices, f"config.guidance.{field}")
+    choice(section.name, rules.RULES, "config.guidance.name")
+    choice(section.uncond, build.SOURCES, "config.guidance.uncond")
+    choice(section.classifier, ("eps", "mean"), "config.guidance.classifier")
     for cls in (rules.RULES[section.name], *rules.WRAPPERS):
         limits(section, cls, "config.guidance")
         if problem := getattr(cls, "problem", lambda config: None)(config):

@@ -101,10 +101,9 @@ def everything(config) -> None:
     evaluation(config.eval)
 
 
-def numbers(section: ConfigDict, prefix: str = "") -> None:
-    """Check that the numbers of a config are finite and of their kind. prefix: "sampler." of that group, "" of all."""
-    for name, value in configs.flat(section).items():
-        field = f"{prefix}{name}"
+def numbers(config: ConfigDict) -> None:
+    """Check that the numbers of a config are finite and of their kind."""
+    for field, value in configs.flat(config).items():
         if value is None and field in UNSET:
             continue
         kind = SEVERAL.get(field) or UNSET.get(field)
@@ -213,8 +212,7 @@ def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> 
 
     walker and rule_value are a sampler and a rule in place of those that the config names.
     """
-    for group in ("sampler", "guidance"):
-        numbers(config[group], f"{group}.")
+    numbers(config)
     sampler(config.sampler)
     guidance(config)
     rule = config.guidance

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import jax
@@ -156,18 +155,6 @@ def agree(settings: Mapping[str, Any]) -> None:
         differences += [", ".join([f"{field}={values[0]} on process 0", *others])] if others else []
     if differences:
         raise InputError(f"the processes of this run differ: {'; '.join(differences)}: start all by the same command")
-
-
-def stop_step(proposed: int | None = None) -> int | None:
-    """Return the step after which all processes stop, None where no process has proposed one.
-
-    `proposed` becomes that step, unless another process was first.
-    """
-    client = coordinator_client()
-    if proposed is not None:
-        with suppress(jax.errors.JaxRuntimeError):  # another was first
-            client.key_value_set("cfg_jax/stop/step", str(proposed))
-    return next((int(step) for _, step in client.key_value_dir_get("cfg_jax/stop")), None)
 
 
 def watching() -> bool:

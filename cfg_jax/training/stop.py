@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -77,5 +78,8 @@ def stops_after(step: int, signals: Signals) -> bool:
     """
     if jax.process_count() == 1:
         return signals.received
-    last = hosts.stop_step(step + 2 * AHEAD if signals.received else None)
-    return last is not None and step >= last
+    client = hosts.coordinator_client()
+    if signals.received:
+        with suppress(jax.errors.JaxRuntimeError):  # another process was first
+            client.key_value_set("cfg_jax/stop/step", str(step + 2 * AHEAD))
+    return any(step >= int(last) for _, last in client.key_value_dir_get("cfg_jax/stop"))

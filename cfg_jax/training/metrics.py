@@ -35,14 +35,8 @@ class LossByLogsnr(metrics.Metric):
         return {f"{low}..{high}": float(total / count) for low, high, total, count in bins if count}
 
 
-@flax.struct.dataclass
-class AccuracyByLogsnr(LossByLogsnr):
-    """The share of images that a classifier gets right, in the same bins."""
-
-    @classmethod
-    def from_model_output(cls, *, right: jax.Array, logsnr: jax.Array, **_) -> Self:
-        """Sum the hits [B], 1 or 0, into the bins of their logsnr [B]."""
-        return super().from_model_output(loss=right, logsnr=logsnr)
+# the share of images that a classifier gets right, `right` [B] of 1 or 0, in the same bins
+AccuracyByLogsnr = LossByLogsnr.from_fun(lambda right, logsnr, **_: {"loss": right, "logsnr": logsnr})
 
 
 @flax.struct.dataclass
@@ -76,4 +70,4 @@ class ClassifierMetrics(TrainMetrics):
     grad_norm: metrics.Average.from_output("grad_norm")  # type: ignore[valid-type]
     loss_by_logsnr: LossByLogsnr
     skipped: metrics.Average.from_output("skipped")  # type: ignore[valid-type]
-    accuracy_by_logsnr: AccuracyByLogsnr
+    accuracy_by_logsnr: AccuracyByLogsnr  # type: ignore[valid-type]

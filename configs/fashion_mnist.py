@@ -15,7 +15,6 @@ def get_config():
     model = config.model
     model.channels, model.multipliers, model.num_blocks = 64, (1, 2, 2), 2
     model.attention_resolutions = (16, 8)
-    model.dropout = 0.1
     train = config.train
     train.num_steps, train.batch_size = 10_000, 256
     train.learning_rate, train.warmup_steps, train.ema_decay = 4e-4, 500, 0.999

@@ -16,7 +16,6 @@ def get_config():
     model = config.model
     model.channels, model.multipliers, model.num_blocks = 64, (1, 2, 3, 4), 2
     model.attention_resolutions = (16, 8)
-    model.dropout = 0.1
     train = config.train
     train.num_steps, train.batch_size = 12_000, 256
     train.learning_rate, train.warmup_steps, train.ema_decay = 3e-4, 1000, 0.999

@@ -74,7 +74,6 @@ class Model:
         with a w of its own. What is not given is the run's own config's. guides: a Guides, of another model or a
         classifier. Raises InputError for a label, w, seed or setting out of range, and for one that has no effect.
         """
-        pinned.check_seed(seed)
         whole = batch_size is None or (hasattr(batch_size, "__index__") and batch_size >= 1)
         require(whole, f"batch_size={batch_size} must be a whole number of at least 1")
         values = {k: settings.pop(k) for k in ("sampler", "guidance") if not isinstance(settings.get(k), str | None)}

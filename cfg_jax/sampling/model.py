@@ -226,9 +226,8 @@ def load(run_dir, step: int | None = None, params: str | float = "ema", dtype: s
     hf://OWNER/NAME/FILE.safetensors.
 
     `params` is "ema", "params" (not averaged), or the length of an EMA that is made of config.train.averages, such as
-    0.075 of the steps; `dtype` is "float32" or "bfloat16", what the network's body computes
-    in, and None the dtype it was trained in. Reads the config and those weights alone, and raises InputError where
-    either is missing or damaged.
+    0.075 of the steps. `dtype`, of the network's body, is "float32" or "bfloat16", and None what it was trained in.
+    Reads the config and those weights alone, and raises InputError where either is missing or damaged.
     """
     if isinstance(params, str) and params not in ("ema", "params"):
         raise InputError(f"params={params!r} is unknown: choose ema or params")

@@ -32,9 +32,9 @@ def read(
     """Return (config, step, params) of a run directory, of an export, or of a name of pretrained() or hf://OWNER/NAME.
 
     `step` and `item` are as in restore_params, or `item` is the length of an EMA, a share of the steps, as in
-    averages.py; an export holds the EMA weights of one step and ignores both but a length. Raises
-    InputError for files that cannot be read and for weights of another network than the config's. It also does for a
-    classifier in the place of a diffusion model, and the other way round.
+    averages.py; an export holds the EMA weights of one step and ignores both but a length. Raises InputError for files
+    that cannot be read, for weights of another network than the config's, and for a classifier in the place of a
+    diffusion model, or the other way round.
     """
     path = located(path)
     if path.is_file():
@@ -72,10 +72,7 @@ def pretrained() -> list[str]:
 
 
 def located(path: str | Path) -> Path:
-    """Return the path itself where a run or a file is there, or else the file of pretrained weights of that name.
-
-    The file of an hf:// name is fetched.
-    """
+    """Return a path where a run or a file is there, else the file of a pretrained name. An hf:// name is fetched."""
     if str(path).startswith(hub.SCHEME):
         return hub.fetch(str(path))
     path = Path(path)

@@ -39,10 +39,10 @@ def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> 
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
     A signal that asks to stop, see stop.asking, saves and raises KeyboardInterrupt; in another thread than the main
-    one none is heard, and what it does is the program's. Everything drawn is a function of (config.seed,
-    step), so a run that was stopped ends as one that was not. With several processes, each calls this. `wandb` is a
-    project of Weights & Biases to write the records to as well. Raises InputError for what the user can mend, and
-    where steps are not finite again after one rollback.
+    one none is heard, and what it does is the program's. Everything drawn is a function of (config.seed, step), so a
+    run that was stopped ends as one that was not. With several processes, each calls this. `wandb` is a project of
+    Weights & Biases to write the records to as well. Raises InputError for what the user can mend, and where steps are
+    not finite again after one rollback.
     """
     # Config and data, before anything is written or compiled
     checks.everything(config)

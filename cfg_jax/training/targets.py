@@ -32,12 +32,8 @@ class Examples(NamedTuple):
 def drawn(config: ConfigDict, image: Array, c: Array, key: Array) -> Examples:
     """Return the examples of a batch's images [B, H, W, C]. Algorithm 1, lines 4 to 6; config.teacher changes some."""
     objective, section = build.objective(config), config.teacher
-    if section.how == "pairs":
-        x, eps = jnp.split(image, 2, axis=-1)
-        z, logsnr, eps = objective.noised(key, x, eps)
-    else:
-        x = images.to_float(image)
-        z, logsnr, eps = objective.noised(key, x)
+    x, eps = jnp.split(image, 2, axis=-1) if section.how == "pairs" else (images.to_float(image), None)
+    z, logsnr, eps = objective.noised(key, x, eps)
     if not network.takes_w(config):
         return Examples(x, eps, z, logsnr, c)
     w_key, step_key = jax.random.split(jax.random.fold_in(key, 2))

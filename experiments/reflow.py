@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cfg_jax
 from cfg_jax import checks
-from cfg_jax.errors import InputError
+from cfg_jax.errors import require
 from cfg_jax.sampling import pairs
 from cfg_jax.training import students, trainer
 from experiments.helpers import cli
@@ -34,10 +34,9 @@ def main() -> None:
     config = cli.training(students.rectified(model.config, RUN.value, str(path), W.value))
     config.seed = SEED.value
     checks.everything(config)
-    saved = Path(WORKDIR.value) / "config.json"
-    if not path.exists() and saved.exists():
-        raise InputError(f"{WORKDIR.value} holds another run: choose another --workdir, or the flags it was made with")
     if not path.exists():
+        another = f"{WORKDIR.value} holds another run: choose another --workdir, or the flags it was made with"
+        require(not Path(WORKDIR.value, "config.json").exists(), another)
         pairs.write(path, pairs.make(model, *asked))
     trainer.train(config, WORKDIR.value)
     print(f"{WORKDIR.value} is rectified: its w = 0 draws what w = {W.value:g} of {RUN.value} does")

@@ -61,10 +61,8 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Start writing the state. Raises InputError where the save before it failed; close() says so of the last."""
-        items = {name: ocp.args.StandardSave(tree) for name, tree in items_of(state).items()}
         with self._writing():
-            step = int(state.step)
-            self.manager.save(step, args=ocp.args.Composite(**items), custom_metadata=sealed(step))
+            start_saving(self.manager, int(state.step), items_of(state))
 
     def restore(self, template: TrainState) -> TrainState:
         """Return the newest state, in the shapes, types and shardings of `template`.
@@ -109,9 +107,10 @@ def manager_of(directory: Path, **options) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(async_options=seal, **options))
 
 
-def sealed(step: int) -> dict[str, Any]:
-    """Return what orbax keeps in a checkpoint: its step, and that without digests it is damaged."""
-    return {"sealed": True, "step": step}
+def start_saving(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
+    """Start writing {item: arrays}, with the step and the seal, which says that without digests it is damaged."""
+    args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
+    manager.save(step, args=args, custom_metadata={"sealed": True, "step": step})
 
 
 def items_of(state: TrainState) -> dict[str, Any]:
@@ -124,9 +123,8 @@ def save_weights(workdir: str | Path, params: Any) -> None:
 
     Sampling and config.init_from read it. Training cannot go on from it, since it has no optimizer.
     """
-    items = {name: ocp.args.StandardSave(params) for name in ("params", "ema")}
     with manager_of(Path(workdir).absolute() / "checkpoints") as manager:
-        manager.save(0, args=ocp.args.Composite(**items), custom_metadata=sealed(0))
+        start_saving(manager, 0, {"params": params, "ema": params})
 
 
 def restore_params(run_dir: str | Path, step: int | None = None, item: str = "ema") -> tuple[int, Any]:
@@ -213,7 +211,7 @@ def damage(path: Path, item: str = "") -> str | None:
 
 
 def _seal(path):
-    """Return what `sealed` put into a checkpoint, {} where an older version wrote it, perhaps without digests."""
+    """Return the step and the seal of a checkpoint, {} where an older version wrote it, perhaps without digests."""
     try:
         found = read_json(path / "_CHECKPOINT_METADATA", {}, "is damaged", "remove it").get("custom_metadata") or {}
     except InputError:

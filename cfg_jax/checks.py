@@ -30,8 +30,6 @@ UNSET = {
     "guidance.zero_below": float, "guidance.rescale": float, "guidance.renoise_logsnr": float,
     "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
 }  # fmt: skip
-# fields for which infinity is a value
-ENDLESS = ("guidance.radius", "guidance.logsnr_low", "guidance.logsnr_high", "guidance.zero_below")
 
 
 def saved(path, config: ConfigDict) -> None:
@@ -115,8 +113,7 @@ def numbers(config: ConfigDict) -> None:
             example = "numbers in brackets, such as (1, 2)" if field in SEVERAL else f"{kind.__name__}, or None"
             require(fine, f"config.{field}={value!r} must be {example}")
         for v in values:
-            whole = not isinstance(v, float) or math.isfinite(v) or (field in ENDLESS and not math.isnan(v))
-            require(whole, f"config.{field}={v} is no finite number")
+            require(not isinstance(v, float) or math.isfinite(v), f"config.{field}={v} is no finite number")
             require(not isinstance(v, int) or abs(v) < 2**63, f"config.{field}={v} is too large")
 
 

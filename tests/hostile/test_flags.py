@@ -159,6 +159,7 @@ SETTINGS = [
         ("guidance.schedule_w=('a','b')", "config.guidance.schedule_w"),
         ("guidance.schedule_logsnr=(nan,1)", "config.guidance.schedule_logsnr"),
         ("guidance.momentum=nan", "config.guidance.momentum"), ("guidance.power=inf", "config.guidance.power"),
+        ("guidance.radius=inf", "config.guidance.radius"), ("guidance.logsnr_high=inf", "config.guidance.logsnr_high"),
         ("sampler.eta=nan", "config.sampler.eta"), ("sampler.particles=-1", "config.sampler.particles"),
         ("seed=None", "config.seed"), ("p_uncond=None", "config.p_uncond"), ("data.name=None", "config.data.name"),
         ("data.name=a/../../b", "config.data.name"), ("data.root=gs://x", "config.data.root"),

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import ml_collections
-from flax.traverse_util import flatten_dict
 
 from cfg_jax.files import digest_json, write_json
 from cfg_jax.inputs import check, read_json, reading
@@ -113,7 +112,7 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
         raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
     fields: dict = {k: tuples(v) for k, v in tree.items() if k != "version"}
     for later in range(version + 1, VERSION + 1):
-        for field, value in flatten_dict(ADDED[later], sep=".").items():
+        for field, value in _flat(ADDED[later]).items():
             group, _, name = field.rpartition(".")
             (fields.setdefault(group, {}) if group else fields).setdefault(name, value)
     if fields["model"].pop("pool", None):  # of a classifier before version 3
@@ -129,7 +128,7 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
     A field of ADDED counts only where it differs from its value there, so that digests in old rows stay valid.
     """
-    implied = {field: value for added in ADDED.values() for field, value in flatten_dict(added, sep=".").items()}
+    implied = {field: value for added in ADDED.values() for field, value in _flat(added).items()}
     fields = flat(config)
     return digest_json({f: v for f, v in fields.items() if not f.startswith(FREE) and (f, v) not in implied.items()})
 
@@ -148,7 +147,13 @@ def differences(old, new) -> list[str]:
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Return all fields as {"train.batch_size": 128, ...}."""
-    return flatten_dict(tuples(config.to_dict()), sep=".")
+    return _flat(tuples(config.to_dict()))
+
+
+def _flat(tree, prefix=""):  # flax has such a function, but doctor reads configs where flax does not import
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
 
 
 def set_fields(section: ml_collections.ConfigDict, cls: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ peak_flops is the FLOP/s of all devices, None where it is not known: there is no
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,15 +25,6 @@ RATES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Program:
-    run: Callable[[], None]  # one call of it, which waits for the devices
-    compiled: Any
-    images: int  # of a call
-    flops: float  # of a call
-    compile_s: float
-
-
 def time_training(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
     """Time one optimiser step on config.train.batch_size synthetic images."""
     mesh, data, batch_size = meshes.training_mesh(config.train), config.data, config.train.batch_size
@@ -52,36 +42,32 @@ def time_training(config: ConfigDict, repeats: int, peak_flops: float | None) ->
         state, metrics = compiled(state, batch, *constants)
         jax.block_until_ready((state, metrics))
 
-    timed = Program(step, compiled, program.images, program.flops, compile_s)
-    return {"batch_size": batch_size} | of_program(timed, repeats, peak_flops)
+    return {"batch_size": batch_size} | of_program(program, compiled, compile_s, step, repeats, peak_flops)
 
 
 def time_sampling(config: ConfigDict, repeats: int, peak_flops: float | None) -> dict:
-    """Time config.sampler at w = 1 for config.eval.batch_size images.
-
-    A step of a rule that looks at both halves takes two network passes. The number of images is rounded up to one that
-    the devices can share equally.
-    """
-    program = filled(programs.sampling(config, meshes.data_mesh()))
+    """Time config.sampler at w = 1 for config.eval.batch_size images, rounded up to what the devices share equally."""
+    program = programs.sampling(config, meshes.data_mesh())
     of = {"batch_size": program.images, "T": config.sampler.num_steps, "w": 1.0, "s": 2.0}
     of["passes"] = cost.passes_an_image(config, 1.0)
-    return of | of_program(program, repeats, peak_flops)
+    return of | on_random(program, repeats, peak_flops)
 
 
 def time_features(config: ConfigDict, batch_size: int, repeats: int) -> dict:
     """Time FID's Inception network up to its logits, in float32 with random weights, on images of the config's size.
 
-    The number of images is rounded up to one that the devices can share equally.
+    batch_size is rounded up as in time_sampling.
     """
-    program = filled(programs.features(config, meshes.data_mesh(), batch_size))
-    return {"batch_size": program.images} | of_program(program, repeats, None)
+    program = programs.features(config, meshes.data_mesh(), batch_size)
+    return {"batch_size": program.images} | on_random(program, repeats, None)
 
 
-def filled(program: programs.Program) -> Program:
-    """Compile a program for arguments made up of random numbers."""
+def on_random(program: programs.Program, repeats: int, peak_flops: float | None) -> dict:
+    """Compile a program and time it on random numbers."""
     compiled, compile_s = compile(program)
     args = programs.filled(program.args)
-    return Program(lambda: jax.block_until_ready(compiled(*args)), compiled, program.images, program.flops, compile_s)
+    call = lambda: jax.block_until_ready(compiled(*args))  # noqa: E731
+    return of_program(program, compiled, compile_s, call, repeats, peak_flops)
 
 
 def compile(program: programs.Program) -> tuple[Any, float]:
@@ -91,16 +77,18 @@ def compile(program: programs.Program) -> tuple[Any, float]:
     return compiled, time.perf_counter() - began
 
 
-def of_program(program: Program, repeats: int, peak_flops: float | None) -> dict:
-    """Return the rates of a compiled program, its FLOP, and the memory it takes."""
-    measured = rates(program.run, repeats, program.images)
-    median, memory = measured["seconds"]["median"], program.compiled.memory_analysis()
+def of_program(
+    program: programs.Program, compiled: Any, compile_s: float, run: Callable, repeats: int, peak_flops: float | None
+) -> dict:
+    """Return the rates of a compiled program, its FLOP, and the memory it takes. run: one call that waits for it."""
+    measured = rates(run, repeats, program.images)
+    median, memory = measured["seconds"]["median"], compiled.memory_analysis()
     flops = program.flops
     return measured | {
         "gflop_per_image": flops / program.images / 1e9,
         "tflops": flops / median / 1e12,
         "mfu": flops / median / peak_flops if peak_flops else None,
-        "compile_s": program.compile_s,
+        "compile_s": compile_s,
         "program_bytes_per_device": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else None,
         "peak_bytes_in_use": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }

@@ -39,7 +39,7 @@ class Estimate:
     flops: float | None  # all operations, by the compiler; a GPU's does not say
     bytes: float | None  # read and written
     kernels: int
-    sent: dict[tuple[str, int], tuple[int, int]]  # {(kind, devices of a group): (how many, bytes)}
+    sent: list[dict[str, Any]]  # each kind, with the devices of a group, how many times, and the bytes together
     seconds: float  # estimated
     flops_per_s: float  # of one device, by the network's convolutions and products alone
     share: float  # of the peak that these are
@@ -84,10 +84,10 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     for operation, times, others in hlo.executed(text):
         kinds[kind(operation)] += times * seconds(operation, others, target.chip, peak / count)
         kernels += times
-    sent = defaultdict(lambda: (0, 0))
+    sizes = defaultdict(list)
     for of, group, payload in hlo.collectives(text):
-        times, size = sent[of, group]
-        sent[of, group] = times + 1, size + payload
+        sizes[of, group].append(payload)
+    sent = [{"kind": of, "group": group, "times": len(each), "bytes": sum(each)} for (of, group), each in sizes.items()]
     total = sum(kinds.values())
     made = memory.output_size_in_bytes - memory.alias_size_in_bytes
     found = Estimate(
@@ -98,7 +98,7 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
         flops=cost.get("flops"),
         bytes=cost.get("bytes accessed"),
         kernels=kernels,
-        sent=dict(sent),
+        sent=sent,
         seconds=total,
         flops_per_s=program.flops / count / total,
         share=program.flops / total / peak,

@@ -80,10 +80,7 @@ def compiled(config: ConfigDict, part: str, target: targets.Target) -> Row:
         return row | {"fits": False, "refused": str(error)}
     if text_file:
         write_atomic(text_file, text)
-    sent = [
-        {"kind": kind, "group": group, "times": n, "bytes": size} for (kind, group), (n, size) in found.sent.items()
-    ]
-    return row | vars(found) | {"sent": sent, "fits": found.fits}
+    return row | vars(found) | {"fits": found.fits}
 
 
 # the fields (group, field) of the config on which a program's memory depends

@@ -82,24 +82,31 @@ def check_name(config: ConfigDict) -> None:
     require(config.model.name == "unet", f"config.model.name={config.model.name} is no unet: take a config that has it")
 
 
-class UNet(nn.Module):
+class WayDown(nn.Module):
+    """What the U-Net and the classifier share: the fields of the way down to the middle."""
+
     channels: int
     multipliers: tuple[int, ...]  # one level each, halving the side
     num_blocks: int  # residual blocks per level on the way down, one more on the way up
     attention_resolutions: tuple[int, ...]  # sides, in pixels, where attention follows each block
     num_classes: int  # 0: unconditional, c is not read
-    out_channels: int  # twice the image's where the variance is learned: eps is the first half
     head_width: int | None = None  # channels per head, or
     num_heads: int | None = None  # heads at every resolution
-    null_label: bool = True  # the null token is embedding row `num_classes`
-    takes_w: bool = False  # a student of guidance takes w as an input
     resample_blocks: bool = True  # resample inside residual blocks, or by a convolution of its own
     noise_level: Callable = noise_level.continuous  # logsnr -> what the time embedding sees
-    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all but the convolutions again in the backward pass: a tenth of the memory
     mesh: Mesh | None = None  # over which the batch is split
-    perturbation: str | None = None  # how its middle attention is made worse, one of `perturbations`
+    perturbation: str | None = None  # how the middle attention is made worse, one of the U-Net's `perturbations`
+
+    check = staticmethod(check)
+
+
+class UNet(WayDown, kw_only=True):
+    out_channels: int  # twice the image's where the variance is learned: eps is the first half
+    null_label: bool = True  # the null token is embedding row `num_classes`
+    takes_w: bool = False  # a student of guidance takes w as an input
+    dropout: float = 0.0
     inner_head: bool = False  # a second prediction, from the middle of the way up
 
     perturbations: ClassVar = tuple(attention.PERTURBATIONS)
@@ -110,8 +117,6 @@ class UNet(nn.Module):
         fields = network.fields(config, **FIELDS, **OWN)
         out_channels = config.data.channels * (2 if fields.pop("learned_variance") else 1)
         return cls(out_channels=out_channels, takes_w=network.takes_w(config), **fields)
-
-    check = staticmethod(check)
 
     @property
     def summary(self) -> network.Summary:
@@ -193,21 +198,8 @@ class UNet(nn.Module):
         return h.reshape(b, height * finer, width * finer, self.out_channels)
 
 
-class Encoder(nn.Module):
-    """ADM's classifier: the U-Net's way down and middle, then attention pooling. Its fields are as the U-Net's."""
-
-    channels: int
-    multipliers: tuple[int, ...]
-    num_blocks: int
-    attention_resolutions: tuple[int, ...]
-    num_classes: int
-    head_width: int | None = None
-    num_heads: int | None = None
-    resample_blocks: bool = True
-    noise_level: Callable = noise_level.continuous
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
-    mesh: Mesh | None = None
+class Encoder(WayDown):
+    """ADM's classifier: the U-Net's way down and middle, then attention pooling."""
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Encoder":
@@ -215,8 +207,6 @@ class Encoder(nn.Module):
         if network.takes_w(config):
             raise InputError(f"config.teacher.how={config.teacher.how} teaches a diffusion model, not a classifier")
         return cls(**network.fields(config, **FIELDS))
-
-    check = staticmethod(check)
 
     @staticmethod
     def config_of(config: ConfigDict) -> ConfigDict:
@@ -243,7 +233,7 @@ class Encoder(nn.Module):
         return AttentionPool(self.head_width, self.num_heads, self.num_classes, name="out_pool")(h)
 
 
-def layers(net: UNet | Encoder, dropout: float) -> tuple[partial, partial]:
+def layers(net: WayDown, dropout: float) -> tuple[partial, partial]:
     """Constructors of a network's residual block and attention, with its settings filled in."""
     block_type = nn.remat(Block, policy=convolutions) if net.remat else Block
     block = partial(block_type, dropout=dropout, dtype=net.dtype)
@@ -256,7 +246,7 @@ def convolutions(primitive: Any, *_, **__) -> bool:
     return primitive.name == "conv_general_dilated"
 
 
-def embed_time(net: UNet | Encoder, logsnr: Float[Array, " b"]) -> Float[Array, "b 4*channels"]:
+def embed_time(net: WayDown, logsnr: Float[Array, " b"]) -> Float[Array, "b 4*channels"]:
     """The embedding of a noise level. It is called inside a network's compact call."""
     embed = partial(nn.Dense, 4 * net.channels)
     emb = embed(name="time_embed_0")(timestep_embedding(net.noise_level(logsnr), net.channels))
@@ -264,7 +254,7 @@ def embed_time(net: UNet | Encoder, logsnr: Float[Array, " b"]) -> Float[Array, 
 
 
 def encode(
-    net: UNet | Encoder, z: Float[Array, "b h w c"], emb: Float[Array, "b d"], block: Callable, attend: Callable
+    net: WayDown, z: Float[Array, "b h w c"], emb: Float[Array, "b d"], block: Callable, attend: Callable
 ) -> tuple[Float[Array, "b side side width"], list[Array]]:
     """Run the way down and the middle -> the middle's output, and the list of skips that the way up pops.
 
@@ -288,7 +278,7 @@ def encode(
             skips.append(h)
 
     h = block(h.shape[-1], name="middle_0_block")(h, emb)
-    h = attend(perturbation=getattr(net, "perturbation", None), name="middle_1_attention")(h)
+    h = attend(perturbation=net.perturbation, name="middle_1_attention")(h)
     return block(h.shape[-1], name="middle_2_block")(h, emb), skips
 
 

@@ -131,11 +131,7 @@ def convert(
     flat, problems = {}, []
     wanted: dict = flatten_dict(template)
     for name, array in state.items():
-        place = rename(name)
-        if place is None:
-            problems.append(f"extra: {name} {array.shape} is no parameter of this network")
-            continue
-        path, leaf = place
+        path, leaf = rename(name) or (("",), "")
         if leaf == "weight":
             leaf = "embedding" if path[-1] == "label_emb" else "scale" if path[-1].endswith("norm") else "kernel"
         key = (*path, leaf)

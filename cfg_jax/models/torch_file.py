@@ -115,12 +115,8 @@ def _interpret(program, storage=_no_storage):
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_LIST":
-                stack.append([])
+            case "EMPTY_DICT" | "EMPTY_TUPLE" | "EMPTY_LIST":
+                stack.append({"EMPTY_DICT": {}, "EMPTY_TUPLE": (), "EMPTY_LIST": []}[opcode.name])
             case "MARK":
                 marks.append(len(stack))
             case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":

@@ -136,11 +136,11 @@ STEM = {
     "Conv2d_1a_3x3": "conv", "Conv2d_2a_3x3": "conv_1", "Conv2d_2b_3x3": "conv_2", "Conv2d_3b_1x1": "conv_3",
     "Conv2d_4a_3x3": "conv_4",
 }  # fmt: skip
-BLOCKS = dict(zip(
-    ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
-     "Mixed_7b", "Mixed_7c"),
-    ("mixed", *(f"mixed_{i}" for i in range(1, 11))), strict=True,
-))  # fmt: skip
+BLOCKS = {
+    "Mixed_5b": "mixed", "Mixed_5c": "mixed_1", "Mixed_5d": "mixed_2", "Mixed_6a": "mixed_3", "Mixed_6b": "mixed_4",
+    "Mixed_6c": "mixed_5", "Mixed_6d": "mixed_6", "Mixed_6e": "mixed_7", "Mixed_7a": "mixed_8", "Mixed_7b": "mixed_9",
+    "Mixed_7c": "mixed_10",
+}  # fmt: skip
 TOWERS = {
     "5": {"branch1x1": "conv", "branch5x5_": "tower", "branch3x3dbl_": "tower_1", "branch_pool": "tower_2_conv"},
     "6a": {"branch3x3": "conv", "branch3x3dbl_": "tower"},
@@ -193,18 +193,17 @@ def from_torch(state: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
 
 def from_layers(layers: dict[str, np.ndarray], template: dict) -> dict:
     """{LAYER/weights: flat in order O, H, W, I; LAYER/bias} -> parameters. ValueError where one is not template's."""
-    params = {}
-    parameters: dict = flatten_dict(template)
-    for (layer, leaf), wanted in parameters.items():
-        array = layers.get(f"{layer}/{'weights' if leaf == 'kernel' else leaf}")
+    params: dict = flatten_dict(template, sep="/")
+    for name, wanted in params.items():
+        array = layers.get(name.replace("/kernel", "/weights"))
         if array is None or array.size != np.prod(wanted.shape):
             found = "absent" if array is None else array.shape
-            raise ValueError(f"{layer}/{leaf} of the Inception network is {found}, not {wanted.shape}")
-        if leaf == "kernel":
+            raise ValueError(f"{name} of the Inception network is {found}, not {wanted.shape}")
+        if name.endswith("/kernel"):
             *sides, inputs, outputs = wanted.shape
             array = array.reshape(outputs, *sides, inputs).transpose(1, 2, 3, 0)
-        params.setdefault(layer, {})[leaf] = array
-    return params
+        params[name] = array
+    return unflatten_dict(params, sep="/")
 
 
 def shapes(until: str) -> dict:
@@ -228,7 +227,7 @@ def convert(source: str | Path, out: str | Path) -> str:
             (params, bias), until = from_torch(torch_file.read(source)), "logits"
             if jax.tree.map(np.shape, params) != jax.tree.map(lambda a: a.shape, shapes(until)):
                 raise ValueError("its layers are of other shapes")
-    flat = {"/".join(path): a for path, a in flatten_dict(params).items()}
+    flat: dict = flatten_dict(params, sep="/")
     write_npz(out, {**flat, "bias_of_logits": bias, "sha256": np.array(sha256_of(source)), "until": np.array(until)})
     return until
 
@@ -239,7 +238,7 @@ def load(path: str | Path) -> tuple[dict, np.ndarray, str, str]:
         with arrays(path) as file:
             flat = dict(file)
         bias, sha256, until = (flat.pop(name) for name in ("bias_of_logits", "sha256", "until"))
-        params = unflatten_dict({tuple(name.split("/")): a for name, a in flat.items()})
+        params = unflatten_dict(flat, sep="/")
         wanted = {"logits": (1008,), "mixed_8": (0,)}[str(until)], jax.tree.map(lambda a: a.shape, shapes(str(until)))
         if (bias.shape, jax.tree.map(np.shape, params)) != wanted:
             raise ValueError("its arrays are of other shapes")

@@ -23,7 +23,7 @@ def logsnr_of(t):
 
 
 def time_of(logsnr):
-    """t = alpha / (alpha + sigma)."""
+    """t = alpha / (alpha + sigma) of a log-SNR, 0 (noise) to 1 (clean)."""
     return jax.nn.sigmoid(jnp.asarray(logsnr) / 2)
 
 

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from cfg_jax.diffusion import process
+from cfg_jax.diffusion import flow, process
 from cfg_jax.errors import require
-from cfg_jax.models import network, noise_level
+from cfg_jax.models import network
 from cfg_jax.models.attention import PERTURBATIONS, attend
 from cfg_jax.models.precision import highest
 from cfg_jax.models.unet import W_SCALE, timestep_embedding
@@ -81,7 +81,7 @@ class JiT(nn.Module):
     noise_scale: float = 1.0  # s, 1 at 256x256 and 2 at 512x512 as published
     null_label: bool = True  # the null token is embedding row `num_classes`
     takes_w: bool = False  # a student of guidance takes w as an input
-    noise_level: Callable = noise_level.straight  # log-SNR -> what the time embedding sees
+    noise_level: Callable = flow.time_of  # log-SNR -> what the time embedding sees
     dropout: float = 0.0  # of the middle half of the blocks
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # compute all of a block but its products with weights again in the backward pass

@@ -3,20 +3,16 @@
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from cfg_jax.diffusion import flow
 
 
 def continuous(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """logsnr -> ADM's time scale, 0 (clean) to 1000 (noise): 1000 arctan(exp(-logsnr/2)) / (pi/2)."""
     return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
-
-
-def straight(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """logsnr -> t of the straight path z_t = (1 - t) eps + t x, 0 (noise) to 1 (clean)."""
-    return jax.nn.sigmoid(logsnr / 2)
 
 
 def cosine_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
@@ -46,7 +42,7 @@ def discrete_time(logsnrs: Callable[[], np.ndarray]) -> Callable:
 # config.model.time -> the function that makes it; one function object each, because jit compares it
 NOISE_LEVELS = {
     "logsnr": lambda: continuous,
-    "t": lambda: straight,
+    "t": lambda: flow.time_of,
     "adm_cosine": lambda: discrete_time(cosine_logsnrs),
     "adm_linear": lambda: discrete_time(linear_logsnrs),
 }

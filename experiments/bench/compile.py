@@ -142,11 +142,6 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
     """Return the Markdown of all rows."""
     head = ["", "images a device", "settings", "arguments, GiB", "temporaries", "of", "fits", "TFLOP", "GB moved"]
     head += ["kernels", "compile s", "images/s", "of the peak"]
-    lines = [head]
-    for row in rows:
-        lines.append(
-            [f"{row['program']}, {row['target']}", str(row["images"]), written(row["settings"]), *numbers(row)]
-        )
     parts = [
         "# Compiled for devices that were not there",
         f"    {cli.command_line('bench.compile')}",
@@ -155,7 +150,7 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
         "peak counts the network's own convolutions and matrix products. Kernels without an estimate are counted at "
         + ", ".join(f"{share:.0%} ({name})" for name, share in estimate.KERNELS.items())
         + " of the peak.",
-        markdown(lines, range(len(head))),
+        markdown([head, *map(cells, rows)], range(len(head))),
     ]
     for row in rows:
         if not row["fits"]:
@@ -165,20 +160,19 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
         for (part, target), row in {(row["program"], row["target"]): row for row in fitting}.items():
             of = f"{row['images']} images a device, with {written(row['settings']) or 'these settings'}"
             parts.append(f"The largest batch of {part} that fits {target}, to within {NEAR:.0%}: {of}.")
-    for row in rows:
-        if "kinds" in row:
-            parts.append(details(row))
+    parts += [details(row) for row in rows if "kinds" in row]
     return "\n\n".join(parts) + "\n"
 
 
-def numbers(row: Row) -> list[str]:
-    """Return the cells that the compiler gave."""
+def cells(row: Row) -> list[str]:
+    """Return a line of the table."""
+    about = [f"{row['program']}, {row['target']}", str(row["images"]), written(row["settings"])]
     if "refused" in row:
-        return ["", "", "", "no", *[""] * 6]
+        return [*about, "", "", "", "no", *[""] * 6]
     work = [f"{row['flops'] / 1e12:.3g}" if row["flops"] else "", f"{row['bytes'] / 1e9:.3g}" if row["bytes"] else ""]
     images_per_s = row["images"] * row["devices"] / row["seconds"]
     return [
-        f"{row['arguments'] / 2**30:.2f}", f"{row['temporaries'] / 2**30:.2f}", f"{row['memory'] / 2**30:.0f}",
+        *about, f"{row['arguments'] / 2**30:.2f}", f"{row['temporaries'] / 2**30:.2f}", f"{row['memory'] / 2**30:.0f}",
         "yes" if row["fits"] else "no", *work, f"{row['kernels']:,}", f"{row['compile_s']:.0f}",
         f"{images_per_s:,.4g}", f"{row['share']:.1%}",
     ]  # fmt: skip

@@ -179,7 +179,7 @@ def convolution_flops(operation: hlo.Operation, others: dict[str, hlo.Operation]
         return 0.0
     result = hlo.dims(hlo.ARRAY.findall(operation.shape)[0][1])
     first, second = (shape_of(each, others) for each in operation.operands[:2])
-    labels = re.split(r"[_>]|->", operation.attribute(r"dim_labels=(\S+?)[,\s]") or "")
+    labels = re.split(r"[_>]|->", operation.attribute(r"dim_labels=(\S+?)[,\s]"))
     if "convBackwardFilter" in operation.target:
         out, kernel, of_out = second, result, labels[-1]
     elif "convBackwardInput" in operation.target:
@@ -194,7 +194,7 @@ def product_flops(operation: hlo.Operation, others: dict[str, hlo.Operation]) ->
     """Return the FLOP of cuBLAS's matrix product, 0 for another operation."""
     if not operation.target.startswith("__cublas"):
         return 0.0
-    summed = operation.attribute(r'lhs_contracting_dimensions":\[([\d",]*)\]') or ""
+    summed = operation.attribute(r'lhs_contracting_dimensions":\[([\d",]*)\]')
     left, result = shape_of(operation.operands[0], others), hlo.dims(hlo.ARRAY.findall(operation.shape)[0][1])
     return 2.0 * math.prod(result) * math.prod(left[int(axis)] for axis in re.findall(r"\d+", summed))
 

@@ -22,20 +22,21 @@ class Operation:
     @property
     def source(self) -> str:
         """The path of modules and the primitive that it comes from; "" where the program does not say."""
-        return self.attribute(r'op_name="([^"]*)"') or ""
+        return self.attribute(r'op_name="([^"]*)"')
 
     @property
     def target(self) -> str:
         """The kernel of a custom call, "" for another operation."""
-        return self.attribute(r'custom_call_target="([^"]*)"') or ""
+        return self.attribute(r'custom_call_target="([^"]*)"')
 
     @property
     def operands(self) -> list[str]:
         return re.findall(r"%([\w.-]+)", self.rest.split("),")[0])
 
-    def attribute(self, pattern: str) -> str | None:
+    def attribute(self, pattern: str) -> str:
+        """What a pattern's group finds, "" where it finds nothing."""
         found = re.search(pattern, self.rest)
-        return found[1] if found else None
+        return found[1] if found else ""
 
 
 @lru_cache(maxsize=1)  # a text of many megabytes is walked for its operations, and for its collectives
@@ -64,12 +65,12 @@ def executed(text: str) -> Iterator[tuple[Operation, int, dict[str, Operation]]]
         operations = found[computation]
         for operation in operations.values():
             if operation.opcode == "while":
-                condition, body = (operation.attribute(rf"{of}=%?([\w.-]+)") or "" for of in ("condition", "body"))
+                condition, body = (operation.attribute(rf"{of}=%?([\w.-]+)") for of in ("condition", "body"))
                 yield from walk(body, times * trips(operation, found[condition]))
             elif operation.opcode == "call":
-                yield from walk(operation.attribute(r"to_apply=%?([\w.-]+)") or "", times)
+                yield from walk(operation.attribute(r"to_apply=%?([\w.-]+)"), times)
             elif operation.opcode == "conditional":
-                branches = re.findall(r"%?([\w.-]+)", operation.attribute(r"branch_computations=\{(.*?)\}") or "")
+                branches = re.findall(r"%?([\w.-]+)", operation.attribute(r"branch_computations=\{(.*?)\}"))
                 branches += re.findall(r"(?:true|false)_computation=%?([\w.-]+)", operation.rest)
                 yield from walk(max(branches, key=lambda name: len(found[name])), times)
             elif works(operation):

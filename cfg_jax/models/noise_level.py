@@ -15,15 +15,15 @@ def continuous(logsnr: Float[Array, "*b"]) -> Float[Array, "*b"]:
     return 1000 * jnp.arctan(jnp.exp(-logsnr / 2)) / (jnp.pi / 2)
 
 
-def cosine_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
+def cosine_logsnrs() -> Float[np.ndarray, " 1000"]:
     """lambda_t of the cosine schedule: beta_t = min(1 - f(t+1) / f(t), 0.999), f = cos^2(pi/2 (t/T + s) / (1 + s))."""
-    f = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    f = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
     return _logsnrs(np.minimum(1 - f[1:] / f[:-1], 0.999))
 
 
-def linear_logsnrs(num_steps: int = 1000) -> Float[np.ndarray, " t"]:
+def linear_logsnrs() -> Float[np.ndarray, " 1000"]:
     """lambda_t of the linear schedule: beta_t rises from 1e-4 to 0.02."""
-    return _logsnrs(np.linspace(1e-4, 0.02, num_steps))
+    return _logsnrs(np.linspace(1e-4, 0.02, 1000))
 
 
 def _logsnrs(betas: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:

@@ -42,22 +42,21 @@ def training(config: ConfigDict, mesh: Mesh) -> Program:
     return Program(traced, args, count, cost.training_flops(config, cost.forward_flops(config), 1))
 
 
-def sampling(config: ConfigDict, mesh: Mesh, w: float = 1.0) -> Program:
-    """Trace the drawing of config.eval.batch_size images at w, as a sweep does it, rounded up to the devices."""
+def sampling(config: ConfigDict, mesh: Mesh) -> Program:
+    """Trace the drawing of config.eval.batch_size images at w = 1, as a sweep does it, rounded up to the devices."""
     data = config.data
     count = meshes.divided(config.eval.batch_size, mesh)
     shape = (data.image_size, data.image_size, data.channels)
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
     with pinned.pinned():
         params = on(everywhere, build.shapes(config))
-        guidance = cost.guidance_of(config, np.full(count, w, np.float32))
+        guidance = cost.guidance_of(config, np.ones(count, np.float32))
         walk = draw.on_grid(build.walk(config), guidance)
         guidance = dataclasses.replace(guidance, rule=draw.per_image(guidance.rule, partial(on, shared_out)))
         of_image = on(shared_out, jax.ShapeDtypeStruct((count,), jnp.int32))
         args = build.denoiser(config, params).on(mesh), guidance, walk, 0, of_image, of_image
         traced = draw.draw.trace(*args, shape=shape)
-    passes = cost.passes_an_image(config, w)
-    return Program(traced, args, count, passes * count * cost.forward_flops(config))
+    return Program(traced, args, count, cost.passes_an_image(config, 1.0) * count * cost.forward_flops(config))
 
 
 def features(config: ConfigDict, mesh: Mesh, batch_size: int) -> Program:

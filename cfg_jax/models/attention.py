@@ -20,10 +20,7 @@ BLOCKS = (512, 256, 128)  # tokens of a tile of logits on a TPU, the largest tha
 def attend(
     q: Float[Array, "b t n d"], k: Float[Array, "b t n d"], v: Float[Array, "b t n d"], mesh: Mesh | None = None
 ) -> Float[Array, "b t n d"]:
-    """softmax(q k^T / sqrt(d)) v over the tokens of each head, by the device's kernel if it has one.
-
-    mesh: as of kernel.
-    """
+    """softmax(q k^T / sqrt(d)) v over each head's tokens, by the device's kernel if it has one. mesh: as of kernel."""
     how = kernel(mesh, q.shape[1], q.shape[-1], q.dtype)
     if how == "splash":  # which needs a mesh
         q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))

@@ -197,8 +197,7 @@ class Block(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation(emb, width, 6, self.dtype)
         h = norm(self.dtype, "attention_norm")(x) * (1 + scale) + shift
         attention = Attention(self.num_heads, self.dtype, self.mesh, self.perturbation, name="self_attention")
-        h = attention(h, turns)
-        x = x + gate * drop(h)
+        x = x + gate * drop(attention(h, turns))
         h = norm(self.dtype, "mlp_norm")(x) * (1 + mlp_scale) + mlp_shift
         # SwiGLU of Shazeer 2020: two thirds of 4 times the width, so that its three matrices count as two of 4 times
         gated, linear = jnp.split(dense(2 * int(4 * width * 2 / 3), self.dtype, "mlp_in")(h), 2, axis=-1)

@@ -119,9 +119,8 @@ def table(measured: dict) -> str:
             memory = [f"{count / 2**30:.2f}" if count else "" for count in bytes_of]
             mfu = f"{of['mfu']:.1%}" if of["mfu"] else ""
             expected = f"{of['estimated_images_per_s']:,.4g}" if "estimated_images_per_s" in of else ""
-            rates = [f"{of['images_per_s']:,.4g}", expected, f"{of['tflops']:.4g}", mfu, *times]
-            rates.append(f"{of['compile_s']:.1f}")
-            rows.append([kind, str(of["batch_size"]), *rates, *memory])
+            speed = [f"{of['images_per_s']:,.4g}", expected, f"{of['tflops']:.4g}", mfu]
+            rows.append([kind, str(of["batch_size"]), *speed, *times, f"{of['compile_s']:.1f}", *memory])
     peak = measured["peak_tflops"]
     said = [
         f"{measured['device']}, jax {measured['jax']}, {measured['config']['model']['dtype']}; "

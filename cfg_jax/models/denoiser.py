@@ -4,7 +4,7 @@ A jitted function takes one as an argument, and a second one is a leaf of the gu
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
@@ -16,27 +16,28 @@ from cfg_jax.diffusion import loss, struct
 from cfg_jax.errors import choice
 
 
-def told(net: nn.Module, mesh: Mesh | None) -> nn.Module:
-    """The network with its field `mesh` set, if it has one."""
-    return net.clone(mesh=mesh) if hasattr(net, "mesh") else net
-
-
 @struct.dataclass
-class Denoiser:
-    """A diffusion model. It is asked for eps, whatever its network was trained to predict."""
+class Network:
+    """A network with its parameters."""
 
     params: Any
     net: Any = struct.static()  # a flax module, as build.NETWORKS has them
+
+    def on(self, mesh: Mesh | None) -> Self:
+        """Return the model for arrays that are split over a mesh, which an accelerator's own attention has to know."""
+        return dataclasses.replace(self, net=self.net.clone(mesh=mesh)) if hasattr(self.net, "mesh") else self
+
+
+@struct.dataclass
+class Denoiser(Network):
+    """A diffusion model. It is asked for eps, whatever its network was trained to predict."""
+
     predicts: str = struct.static(default="eps")  # of loss.PREDICTIONS
 
     @property
     def null(self) -> int:
         """The label that stands for no class."""
         return self.net.num_classes
-
-    def on(self, mesh: Mesh | None) -> "Denoiser":
-        """Return the model for arrays that are split over a mesh, which an accelerator's own attention has to know."""
-        return dataclasses.replace(self, net=told(self.net, mesh))
 
     def perturbed(self, kind: str) -> "Denoiser":
         """Return the model with its attention made worse. kind: one of the network's `perturbations`.
@@ -73,15 +74,8 @@ class Denoiser:
 
 
 @struct.dataclass
-class NoisyClassifier:
+class NoisyClassifier(Network):
     """A classifier of z at a log-SNR, such as ADM's."""
-
-    params: Any
-    net: Any = struct.static()
-
-    def on(self, mesh: Mesh | None) -> "NoisyClassifier":
-        """Return the classifier for arrays that are split over a mesh."""
-        return dataclasses.replace(self, net=told(self.net, mesh))
 
     def log_probs(self, z: Float[Array, "b h w c"], logsnr: Float[Array, " b"]) -> Float[Array, "b k"]:
         """log p(c | z, lambda) of every class c."""

@@ -70,7 +70,7 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     began = time.perf_counter()
     try:
         with target.told():
-            compiled = compile_for(target, program.traced.lower(lowering_platforms=(target.platform,)))
+            compiled = compile_for(target, program.traced.lower(lowering_platforms=(target.chip.platform,)))
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise TooLarge(first_line(error).split(": ", 1)[-1]) from error

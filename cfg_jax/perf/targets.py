@@ -75,13 +75,9 @@ class Target:
     devices: list[Any]
 
     @property
-    def platform(self) -> str:
-        return self.chip.platform
-
-    @property
     def options(self) -> dict[str, Any]:
         """The compiler's options: a GPU's kernels cannot be tried out, and their cost is asked for."""
-        if self.platform == "tpu":
+        if isinstance(self.chip, Tpu):
             return {}
         tiles = "xla_gpu_experimental_cost_model_gemm_tiling_default"
         options: dict[str, Any] = {"xla_gpu_autotune_level": "0", "xla_gpu_collect_cost_model_stats": True}

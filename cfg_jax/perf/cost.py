@@ -43,9 +43,7 @@ def training_flops(config: ConfigDict, forward: int, num_steps: int) -> int:
 
 def sampling_flops(config: ConfigDict, forward: int, ws: Iterable[float], num_images: int) -> int:
     """Return the FLOP of `num_images` for each w, by the passes of the config's rule and sampler."""
-    ws = list(ws)
-    passes = {guided: passes_an_image(config, float(guided)) for guided in {w != 0 for w in ws}}
-    return sum(forward * num_images * passes[w != 0] for w in ws)
+    return sum(forward * num_images * passes_an_image(config, w) for w in ws)
 
 
 def passes_an_image(config: ConfigDict, w: float) -> int:

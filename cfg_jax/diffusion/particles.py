@@ -22,11 +22,6 @@ class Weighed(NamedTuple):
     effective: Float[Array, " groups"]  # the least effective size of a group so far, as a share of its particles
 
 
-def start(num: int, size: int) -> Weighed:
-    """Return equal weights for `num` particles in groups of `size`."""
-    return Weighed(jnp.zeros(num, jnp.float32), jnp.ones(num // size, jnp.float32))
-
-
 def effective_size(log_weight: Float[Array, "g p"]) -> Float[Array, " g"]:
     """(sum w)^2 / (P sum w^2), 1/P to 1."""
     weight = jax.nn.softmax(log_weight, axis=1)
@@ -86,7 +81,8 @@ class ParticleWalk(samplers.Walk):
             return (z, x, state, weighed), None
 
         z, steps = jnp.asarray(z, jnp.float32), self.steps()
-        (_, x, _, weighed), _ = jax.lax.scan(step, (z, z, state, start(len(z), self.group)), steps)
+        equal = Weighed(jnp.zeros(len(z), jnp.float32), jnp.ones(len(z) // self.group, jnp.float32))
+        (_, x, _, weighed), _ = jax.lax.scan(step, (z, z, state, equal), steps)
         weighed, x = resampled(len(steps[0]) + 1, weighed, x, least=1.0)
         return x, weighed.effective
 

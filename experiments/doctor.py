@@ -110,7 +110,7 @@ def all_reduce(config: ConfigDict) -> str:
     mesh, size = meshes.data_mesh(jax.devices()), cost.num_parameters(config)
     if mesh.size == 1:
         return "one device"
-    size = min(size, 2**24) if kernels.on_cpu() else size
+    size = min(size, 2**24) if jax.default_backend() == "cpu" else size
     ones = jax.jit(partial(jnp.ones, (mesh.size, size)), out_shardings=meshes.split(mesh))()
     add = jax.jit(lambda a: a.sum(0), out_shardings=meshes.replicated(mesh))
     wrong = [str(part.device) for part in add(ones).addressable_shards if not (part.data == mesh.size).all()]

@@ -116,9 +116,9 @@ def lower_bound(
     return reconstruction - kl - integral / 2
 
 
-def bits_per_dimension(log_p: Float[Array, " b"], dim: int, levels: float = 127.5) -> Float[Array, " b"]:
+def bits_per_dimension(log_p: Float[Array, " b"], dim: int) -> Float[Array, " b"]:
     """-log2 of the probability of a picture's uint8 values, a dimension, from the density of x in [-1, 1].
 
-    x has been dequantised: uniform noise of one level is added before the density is taken. `levels` a unit of x.
+    x has been dequantised: uniform noise of one level, 1 / 127.5, is added before the density is taken.
     """
-    return -log_p / dim / math.log(2) + math.log2(levels)
+    return -log_p / dim / math.log(2) + math.log2(127.5)

@@ -39,11 +39,7 @@ def attention(config: ConfigDict) -> str:
 
 def images() -> int:
     """Return how many images a kernel is given."""
-    return 8 if on_cpu() else 64
-
-
-def on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return 8 if jax.default_backend() == "cpu" else 64
 
 
 def kernel(config: ConfigDict, function: Callable, *shapes: tuple[int, ...]) -> str:

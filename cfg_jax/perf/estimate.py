@@ -9,7 +9,6 @@ import math
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +27,6 @@ PRODUCTS = {  # matrix products of [T, d] with [d, T] in a kernel of attention
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """The memory, work and time that one call of a program takes on one device."""
-
-    arguments: int  # bytes
-    temporaries: int  # bytes
-    peak: int  # bytes: arguments, results that replace none of them, and temporaries
-    memory: float  # bytes that the device has
-    flops: float | None  # all operations, by the compiler; a GPU's does not say
-    bytes: float | None  # read and written
-    kernels: int
-    sent: list[dict[str, Any]]  # each kind, with the devices of a group, how many times, and the bytes together
-    seconds: float  # estimated
-    flops_per_s: float  # of one device, by the network's convolutions and products alone
-    share: float  # of the peak that these are
-    compile_s: float
-    kinds: dict[str, float] = field(default_factory=dict)  # seconds of each kind of operation
-
-    @property
-    def fits(self) -> bool:
-        return self.peak <= self.memory
-
-
 class TooLarge(InputError):
     """The program needs more memory than the device has, by its compiler."""
 
@@ -65,8 +41,12 @@ def compile_for(target: Target, lowered: Any) -> Any:
     return lowered.compile(target.options | {"xla_gpu_enable_triton_gemm": False})
 
 
-def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
-    """Compile a program -> what its compiler says, and the compiled text. Raises TooLarge where it refuses."""
+def estimate(program: Program, target: Target) -> tuple[dict[str, Any], str]:
+    """Compile a program -> what one call of it takes of one device, and the compiled text. Raises TooLarge.
+
+    Memory is in bytes, the time is estimated, and FLOP/s and their share of the peak are of the network's convolutions
+    and products alone.
+    """
     began = time.perf_counter()
     try:
         with target.told():
@@ -79,33 +59,31 @@ def estimate(program: Program, target: Target) -> tuple[Estimate, str]:
     text, memory, cost = compiled.as_text() or "", compiled.memory_analysis(), compiled.cost_analysis() or {}
     peak = meshes.peak_flops(target.devices)
     assert memory is not None and peak is not None
-    count = len(target.devices)
-    kinds, kernels = defaultdict(float), 0
+    kinds, kernels, sizes = defaultdict(float), 0, defaultdict(list)
     for operation, times, others in hlo.executed(text):
-        kinds[kind(operation)] += times * seconds(operation, others, target.chip, peak / count)
+        kinds[kind(operation)] += times * seconds(operation, others, target.chip, peak / len(target.devices))
         kernels += times
-    sizes = defaultdict(list)
     for of, group, payload in hlo.collectives(text):
         sizes[of, group].append(payload)
-    sent = [{"kind": of, "group": group, "times": len(each), "bytes": sum(each)} for (of, group), each in sizes.items()]
     total = sum(kinds.values())
-    made = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    found = Estimate(
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + made,
-        memory=target.chip.memory,
-        flops=cost.get("flops"),
-        bytes=cost.get("bytes accessed"),
-        kernels=kernels,
-        sent=sent,
-        seconds=total,
-        flops_per_s=program.flops / count / total,
-        share=program.flops / total / peak,
-        compile_s=compile_s,
-        kinds=dict(sorted(kinds.items(), key=lambda item: -item[1])),
-    )
-    return found, text
+    made = memory.output_size_in_bytes - memory.alias_size_in_bytes  # results that replace no argument
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + made
+    return {
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "peak": needed,
+        "memory": target.chip.memory,
+        "flops": cost.get("flops"),  # all operations, by the compiler; a GPU's does not say
+        "bytes": cost.get("bytes accessed"),  # read and written
+        "kernels": kernels,
+        "sent": [{"kind": of, "group": n, "times": len(each), "bytes": sum(each)} for (of, n), each in sizes.items()],
+        "seconds": total,
+        "flops_per_s": program.flops / len(target.devices) / total,
+        "share": program.flops / total / peak,
+        "compile_s": compile_s,
+        "kinds": dict(sorted(kinds.items(), key=lambda item: -item[1])),  # seconds of each kind of operation
+        "fits": needed <= target.chip.memory,
+    }, text
 
 
 ROW = {  # of a program that fits, what `fastest` and `estimated` read

@@ -80,7 +80,7 @@ def compiled(config: ConfigDict, part: str, target: targets.Target) -> Row:
         return row | {"fits": False, "refused": str(error)}
     if text_file:
         write_atomic(text_file, text)
-    return row | vars(found) | {"fits": found.fits}
+    return row | found
 
 
 # the fields (group, field) of the config on which a program's memory depends

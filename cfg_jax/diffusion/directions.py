@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cfg_jax.diffusion import process, struct
-from cfg_jax.diffusion.guidance import Guided, Stateless, guide, inner
+from cfg_jax.diffusion.guidance import Guided, Stateless, guide, inner, projection
 
 
 @struct.dataclass
@@ -151,8 +151,7 @@ class Tangential(Stateless):
         # the singular vector is a sum of both rows, whose weights are an eigenvector of their 2x2 products
         _, weights = jnp.linalg.eigh(jnp.einsum("bix,bjx->bij", rows, rows, precision="highest"))
         first = jnp.einsum("bi,bix->bx", weights[..., -1], rows).reshape(z.shape)
-        kept = inner(uncond, first) / jnp.maximum(inner(first, first), 1e-12) * first
-        return own.guided(guide(cond, kept, self.w), z, logsnr), state
+        return own.guided(guide(cond, projection(uncond, first), self.w), z, logsnr), state
 
 
 @struct.dataclass

@@ -23,7 +23,6 @@ the interval and the rounds. Elsewhere it is not computed.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -251,6 +250,11 @@ def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
     return (a * b).sum(axis=tuple(range(1, a.ndim)), keepdims=True)
 
 
+def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    """Project each image of a onto the same image of b."""
+    return inner(a, b) / jnp.maximum(inner(b, b), 1e-12) * b
+
+
 @struct.dataclass
 class SecondModel:
     """eps_u by another model: a separately trained pair, or autoguidance.
@@ -337,9 +341,8 @@ class Guidance:
                 if isinstance(self.second, SecondModel):
                     return cond(z, logsnr, c), cond(z, logsnr, self.second.labels(c), of=self.second.model)
                 if isinstance(self.second, InnerHead):
-                    final, inner = model.heads(z, jnp.broadcast_to(logsnr, c.shape), c)
-                    to = partial(convert, z=z, logsnr=logsnr, source=predicts, target=target)
-                    return to(jnp.float32(final)), to(jnp.float32(inner))
+                    heads = model.heads(z, jnp.broadcast_to(logsnr, c.shape), c)
+                    return tuple(convert(jnp.float32(head), z, logsnr, predicts, target) for head in heads)
                 if isinstance(self.second, Perturbed):
                     return cond(z, logsnr, c), perturbed(self.second.kind, z, logsnr, c)
                 of_u = self.second.labels(keys, c, model.null) if self.second else model.null

@@ -29,6 +29,7 @@ from cfg_jax.diffusion.guidance import (
     guide,
     inner,
     passes_of,
+    projection,
 )
 from cfg_jax.diffusion.loss import PREDICTIONS
 from cfg_jax.errors import require
@@ -352,11 +353,6 @@ def only_where(holds, rule, *args):
 def parts(rule) -> list:
     """Return a rule and the rules that it wraps, from the outermost to the innermost."""
     return [rule, *(parts(rule.rule) if hasattr(rule, "rule") else [])]
-
-
-def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-    """Project each image of a onto the same image of b."""
-    return inner(a, b) / jnp.maximum(inner(b, b), 1e-12) * b
 
 
 def spread(x: Float[Array, "b ..."]) -> Array:

@@ -176,17 +176,24 @@ def end_to_end(ours: InceptionFeatures, pth: Path) -> Iterator[list[str]]:
     import torch
     from torch_fidelity import calculate_metrics
 
-    def data_set(images: np.ndarray) -> Any:
-        return torch.utils.data.Subset(torch.tensor(images.transpose(0, 3, 1, 2).copy()), range(len(images)))
+    class Pictures(torch.utils.data.Dataset):
+        def __init__(self, images: np.ndarray) -> None:
+            self.images = torch.tensor(images.transpose(0, 3, 1, 2).copy())
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def __getitem__(self, i: int) -> Any:
+            return self.images[i]
 
     count, size = NUM_IMAGES.value, SIZE.value
     fake, real = images_of(1, count, size), images_of(0, count, size)
     common = {
-        "input1": data_set(fake), "cuda": False, "isc": True, "verbose": False, "save_cpu_ram": True, "cache": False,
+        "input1": Pictures(fake), "cuda": False, "isc": True, "verbose": False, "save_cpu_ram": True, "cache": False,
         "feature_extractor": "inception-v3-compat", "feature_extractor_weights_path": str(pth),
     }  # fmt: skip
     theirs = calculate_metrics(
-        input2=data_set(real), fid=True, kid=True, prc=True, kid_subset_size=min(1000, count),
+        input2=Pictures(real), fid=True, kid=True, prc=True, kid_subset_size=min(1000, count),
         feature_layer_prc="2048", **common,
     )  # fmt: skip
     theirs["biased"] = calculate_metrics(feature_layer_isc="logits", **common)["inception_score_mean"]

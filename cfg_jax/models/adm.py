@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from cfg_jax.errors import InputError
-from cfg_jax.models.noise_level import SCHEDULES
+from cfg_jax.models.noise_level import cosine_logsnrs, linear_logsnrs
 from cfg_jax.models.unet import Encoder, check_name
 
 BLOCK = {
@@ -66,7 +66,7 @@ def config_of(name: str, config, overrides: Mapping[str, Any] | tuple = ()) -> C
     config.update_from_flattened_dict({
         "p_uncond": 0.0, "model.null_label": False, "model.learned_variance": True, **PUBLISHED[name], **overrides
     })  # fmt: skip
-    logsnrs = SCHEDULES[config.model.time]
+    logsnrs = {"adm_cosine": cosine_logsnrs, "adm_linear": linear_logsnrs}[config.model.time]()
     config.logsnr_min, config.logsnr_max = float(logsnrs[-1]), float(logsnrs[0])
     return Encoder.config_of(config) if name.endswith("_classifier") else config
 

@@ -1,5 +1,6 @@
 """The noise level that a network is told, a function of log-SNR: a continuous one, and the steps of ADM's schedules."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -31,13 +32,17 @@ def _logsnrs(betas: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
     return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
 
 
-def discrete_time(logsnrs: Float[np.ndarray, " t"]) -> Callable:
+@functools.cache
+def discrete_time(logsnrs: Callable[[], np.ndarray]) -> Callable:
     """A function logsnr -> t in [0, 999]. It is exact at the levels of the schedule and linear between them."""
-    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-logsnrs), jnp.arange(float(len(logsnrs))))
+    table = logsnrs()
+    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-table), jnp.arange(float(len(table))))
 
 
-SCHEDULES = {"adm_cosine": cosine_logsnrs(), "adm_linear": linear_logsnrs()}
-# by config.model.time; one function object each, because jit compares it
+# config.model.time -> the function that makes it; one function object each, because jit compares it
 NOISE_LEVELS = {
-    "logsnr": continuous, "t": flow.time_of, **{name: discrete_time(levels) for name, levels in SCHEDULES.items()}
-}  # fmt: skip
+    "logsnr": lambda: continuous,
+    "t": lambda: flow.time_of,
+    "adm_cosine": lambda: discrete_time(cosine_logsnrs),
+    "adm_linear": lambda: discrete_time(linear_logsnrs),
+}

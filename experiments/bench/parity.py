@@ -88,7 +88,10 @@ def stages(ours: InceptionFeatures, network: Any, pth: Path) -> Iterator[list[st
     inside = {}
 
     def keep(module: Any, name: str, chosen: Callable) -> None:
-        module.register_forward_hook(lambda _, given, out: inside.update({name: chosen(given[0], out).numpy()}))
+        def hook(_: Any, given: tuple, out: Any) -> None:
+            inside[name] = chosen(given[0], out).numpy()
+
+        module.register_forward_hook(hook)
 
     keep(net.Conv2d_1a_3x3, "resize", lambda given, out: given)
     keep(net.Mixed_6d.branch1x1, "mixed_6", lambda given, out: out)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
@@ -46,7 +46,7 @@ def define_config(default: str | None = None, required: bool = False) -> flags.F
         for i, argument in enumerate(sys.argv):
             if re.match("--?config=~", argument):
                 sys.argv[i] = "--config=" + os.path.expanduser(argument.partition("=")[2])
-        check_config_flags(sys.argv, default)
+        check_config_flags(default)
         words = "a file under configs/; --config.FIELD=VALUE sets a field"
         config = config_flags.DEFINE_config_file("config", default, words)
         if required:
@@ -57,10 +57,10 @@ def define_config(default: str | None = None, required: bool = False) -> flags.F
         raise
 
 
-def given(name: str, argv: Sequence[str] | None = None) -> str:
+def given(name: str) -> str:
     """Return the last --name=VALUE or --name VALUE of a command line not yet parsed; "" if there is none."""
-    argv, value = argv or sys.argv, ""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    value = ""
+    for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
         if match := re.match(rf"--?{name}(?:=(.*))?$", argument, re.DOTALL):
             value = following if match[1] is None else match[1]
     return value
@@ -90,14 +90,12 @@ class Numbers(flags.ArgumentParser):
 
 def define_count(name: str, default: int | None, help: str, low: int = 1, high: int = MOST) -> flags.FlagHolder:
     """Define a flag of a whole number in [low, high]."""
-    return flags.DEFINE(Numbers(int, low, high, many=False), name, default, help, serializer=flags.ArgumentSerializer())
+    return flags.DEFINE(Numbers(int, low, high, many=False), name, default, help)
 
 
 def define_float(name: str, default: float | None, help: str, low: float = -1e6, high: float = 1e6) -> flags.FlagHolder:
     """Define a flag of a number in [low, high]."""
-    return flags.DEFINE(
-        Numbers(float, low, high, many=False), name, default, help, serializer=flags.ArgumentSerializer()
-    )
+    return flags.DEFINE(Numbers(float, low, high, many=False), name, default, help)
 
 
 def define_numbers(
@@ -135,7 +133,7 @@ def define_path(
     """
     path = flags.DEFINE(
         Paths(hub, many), name, default, help, required=required,
-        serializer=flags.CsvListSerializer(",") if many else flags.ArgumentSerializer(),
+        serializer=flags.CsvListSerializer(",") if many else None,
     )  # fmt: skip
     if writes:
         flags.register_validator(path, lambda value: value is None or may_write(name, value, writes, replaces))
@@ -389,11 +387,11 @@ def localize(config: ConfigDict) -> None:
                 fail(f"config.{field}={section[name]}: {error}")
 
 
-def check_config_flags(argv: list[str], default: str | None) -> None:
+def check_config_flags(default: str | None) -> None:
     """End with an error that names the near ones for a config file that is missing, or a field that it has not."""
-    fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in argv) if m]
-    path = given("config", argv) or default
-    if any(re.match(r"--?config=$", argument) for argument in argv) or argv[-1] in ("--config", "-config"):
+    fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in sys.argv) if m]
+    path = given("config") or default
+    if any(re.match(r"--?config=$", argument) for argument in sys.argv) or sys.argv[-1] in ("--config", "-config"):
         fail("--config is empty: give it a file, or leave it out")
     if not path:
         return

@@ -5,8 +5,9 @@ Not a command. A study writes NAME.png, NAME.svg and NAME.md, the table with its
 
 import io
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 import cfg_jax
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, particles, samplers
+from cfg_jax.errors import require
 from cfg_jax.files import check_output, write_atomic
 from cfg_jax.sampling import asked
 from cfg_jax.sampling.model import Model
@@ -76,14 +78,21 @@ def drawn(model: Any, rule: Any, sampler: Any, logsnrs: Any, num: int, dim: int 
 
 
 def load(
-    run: str, ws: Iterable[float] = (), params: str | float = "ema", dtype: str | None = None,
-    check: Callable[[Model], object] = lambda model: None,
+    run: str, ws: Iterable[float], params: str | float = "ema", dtype: str | None = None, *,
+    both_halves: bool = False, most: float = math.inf,
 ) -> Model:  # fmt: skip
-    """Load a run, and check that it takes these guidance weights. `check` raises InputError for what else it lacks."""
+    """Load a run, and check that it takes these guidance weights.
+
+    both_halves: whether it must have classes and an unconditional eps. most: dimensions that its images may have.
+    """
     model = cfg_jax.load(run, params=params, dtype=dtype)
+    dim = math.prod(model.image_shape)
     for w in ws:
         asked.guidance_weight(w, model.config, "--w")
-    check(model)
+    if both_halves:
+        require(model.config.data.num_classes > 1, f"--run={run} has no classes: name one with labels")
+        require(model.config.p_uncond, f"--run={run} has no unconditional eps: name one with p_uncond above 0")
+    require(dim <= most, f"--run={run} has {dim} dimensions, and {most} can be traced")
     log.info("measuring %s at step %d", run, model.step)
     return model
 

@@ -17,10 +17,8 @@ import numpy as np
 
 from cfg_jax.data import sources
 from cfg_jax.diffusion import guidance, process
-from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
-from cfg_jax.sampling.model import Model
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 from experiments.studies.fields import antisymmetric
@@ -33,13 +31,8 @@ PROBES = cli.define_count("probes", 8, "random directions at each")
 OUT = gallery.define_out("curl")
 
 
-def check(model: Model) -> None:
-    require(model.config.data.num_classes, f"--run={RUN.value} has no classes: name one with labels")
-    require(model.config.p_uncond, f"--run={RUN.value} has no unconditional eps: name one with p_uncond above 0")
-
-
 def main() -> None:
-    model = gallery.load(RUN.value, [W.value], check=check)
+    model = gallery.load(RUN.value, [W.value], both_halves=True)
     num_classes = model.config.data.num_classes
     source, _ = sources.load(model.config)
     index = np.random.default_rng(0).permutation(len(source))[: NUM_IMAGES.value]

@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, likelihood, samplers, schedule
-from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
-from cfg_jax.sampling.model import Model
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
@@ -116,19 +114,10 @@ def main() -> None:
     gallery.write(OUT.value, "density", figure, markdown(rows, ()), about, more={"plane": plane})
 
 
-def check(model: Model) -> None:
-    dim = int(np.prod(model.image_shape))
-    require(model.config.data.num_classes > 1, f"--run={RUN.value} has no classes: name one with labels")
-    require(
-        dim <= likelihood.EXACT_UP_TO,
-        f"--run={RUN.value} has {dim} dimensions, and {likelihood.EXACT_UP_TO} can be traced",
-    )
-
-
 def of_a_run() -> None:
     """Compare both likelihoods of a model's guided images. They agree up to a constant where eps is exact."""
     ws, num = [w for w in W.value if w], NUM_IMAGES.value
-    model = gallery.load(RUN.value, ws, check=check)
+    model = gallery.load(RUN.value, ws, both_halves=True, most=likelihood.EXACT_UP_TO)
     classes = model.config.data.num_classes
     logsnrs, key = schedule.grid(32, -12.0, 10.0, "logsnr"), jax.random.key(0)
     c = jnp.arange(num) % classes

@@ -15,9 +15,7 @@ import numpy as np
 from cfg_jax import plots
 from cfg_jax.data import sources
 from cfg_jax.diffusion import likelihood, schedule
-from cfg_jax.errors import require
 from cfg_jax.images import to_float
-from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
@@ -33,20 +31,13 @@ PROBES = cli.define_count("probes", None, "directions of the trace; default: all
 CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its range there
 
 
-def check(model: Model) -> None:
-    dim, most = math.prod(model.image_shape), likelihood.EXACT_UP_TO
-    require(model.config.data.num_classes > 1, f"--run={RUN.value} has no classes: name one with labels")
-    exact = PROBES.value == 0
-    require(not exact or dim <= most, f"{dim} dimensions are more than the {most} of an exact trace: give --probes=8")
-
-
 @plots.styled
 def main() -> None:
     ws = W.value
-    model = gallery.load(RUN.value, [*ws, 1.0], check=check)
+    model = gallery.load(RUN.value, ws, both_halves=True)
     source, _ = sources.load(model.config)
     dim, classes = math.prod(model.image_shape), model.config.data.num_classes
-    probes = PROBES.value if PROBES.value is not None else 0 if dim <= likelihood.EXACT_UP_TO else 8
+    probes = PROBES.value or (0 if dim <= likelihood.EXACT_UP_TO else 8)
     logsnrs = schedule.grid(NUM_STEPS.value, -12.0, CLEAN, "logsnr")
 
     bound_logsnrs = schedule.grid(64, -12.0, CLEAN, "logsnr")

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import cfg_jax
-from cfg_jax import plots
+from cfg_jax import checks, plots
 from cfg_jax.diffusion import guidance, particles, samplers
 from cfg_jax.errors import require
 from cfg_jax.files import check_output, write_atomic
@@ -101,6 +101,29 @@ def trained(config: ConfigDict, workdir: str | Path) -> Model:
     """Train a model, or go on from what is there, and load it."""
     trainer.train(config, workdir)
     return cfg_jax.load(workdir)
+
+
+def trained_seeds(
+    out: str, study: str, config: ConfigDict, objectives: Mapping[str, Mapping], seeds: Sequence[int],
+    ws: Iterable[float], num_images: int,
+) -> tuple[dict[str, list[Model]], Scorer]:  # fmt: skip
+    """Train a model of each objective and seed, or go on from what is there. Return them by name, and their scorer.
+
+    objectives: {name: fields of config.objective}. The config is checked first, and that its models take these ws.
+    """
+    checks.everything(config)
+    for w in ws:
+        asked.guidance_weight(w, config, "--w")
+    runs = Path(out) / f"{study}-{config.data.name}"
+
+    def model(name: str, seed: int) -> Model:
+        changed = config.copy_and_resolve_references()
+        changed.objective.update(objectives[name])
+        changed.seed = seed
+        return trained(changed, runs / f"{name}-seed{seed}")
+
+    models = {name: [model(name, seed) for seed in seeds] for name in objectives}
+    return models, scorer(runs / f"{next(iter(models))}-seed{seeds[0]}", out, num_images)
 
 
 def scorer(

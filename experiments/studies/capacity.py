@@ -6,7 +6,6 @@ python -m experiments.studies.capacity --config=configs/digits.py --out=runs/stu
 """
 
 from pathlib import Path
-from typing import Any
 
 from cfg_jax import checks, plots
 from cfg_jax.errors import require
@@ -32,24 +31,21 @@ def main() -> None:
     for width in widths:
         checks.everything(spec.changed(config, {"model.channels": width}))
     require(0 in ws, f"--w={cli.listed(ws)} leaves out w = 0, which the table shows: add 0")
-    out = Path(OUT.value) / f"capacity-{config.data.name}"
+    out, num_steps = Path(OUT.value) / f"capacity-{config.data.name}", config.train.num_steps
 
-    def trained(width: int, p: float, name: str = "trained", init_from: Path | None = None, **train: Any) -> Path:
-        changed = config.copy_and_resolve_references()
-        changed.model.channels, changed.p_uncond = width, p
-        changed.init_from = init_from and str(init_from)
-        changed.train.update(train)
+    def trained(width: int, p: float, name: str = "trained", steps: int = num_steps, start: str | None = None) -> Path:
         run = out / f"{name}-c{width}-p{p:g}"
-        trainer.train(changed, run)
+        fields = {"model.channels": width, "p_uncond": p, "train.num_steps": steps, "init_from": start}
+        trainer.train(spec.changed(config, fields), run)
         return run
 
-    num_steps, rows = config.train.num_steps, []
+    rows = []
     for width in widths:
         conditional = trained(width, 0.0)
         runs = [(f"{width} channels, p = 0", conditional)]
         runs += [(f"{width} channels, p = {p:g}", trained(width, p)) for p in ps]
-        tuned = trained(width, 0.1, "tuned", conditional, num_steps=TUNED.value)
-        longer = trained(width, 0.1, "longer", num_steps=num_steps + TUNED.value)
+        tuned = trained(width, 0.1, "tuned", TUNED.value, str(conditional))
+        longer = trained(width, 0.1, "longer", num_steps + TUNED.value)
         runs += [(f"{width} channels, p = 0, {TUNED.value} steps more with p = 0.1", tuned)]
         runs += [(f"{width} channels, p = 0.1, {TUNED.value} steps more", longer)]
         for name, run in runs:

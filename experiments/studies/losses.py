@@ -6,13 +6,11 @@ the velocity the best. Here the models have equal steps, seeds and passes. What 
 python -m experiments.studies.losses --config=configs/digits.py --out=runs/studies
 """
 
-from pathlib import Path
+import itertools
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from cfg_jax import checks, plots
-from cfg_jax.sampling import asked
+from cfg_jax import plots
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
@@ -25,38 +23,33 @@ NUM_STEPS = cli.define_count("num_steps", 16, "of Heun in t, two passes each", l
 NUM_IMAGES = cli.define_count("num_images", 800, "of each model", low=20)
 
 KINDS = ("x", "eps", "velocity")
-FIELDS = {"name": "flow_heun", "grid": "t"}
+OBJECTIVES = {
+    f"{predicts}-{error}": {"predicts": predicts, "error": error, "density": "uniform_t"}
+    for predicts, error in itertools.product(KINDS, KINDS)
+}
 
 
 @plots.styled
 def main() -> None:
     config, w, num = CONFIG.value, W.value, NUM_IMAGES.value
-    checks.everything(config)
-    asked.guidance_weight(w, config, "--w")
-    models = {
-        (predicts, error): [gallery.trained(*a_run(config, predicts, error, seed)) for seed in SEEDS.value]
-        for predicts in KINDS for error in KINDS
-    }  # fmt: skip
-    _, first = a_run(config, KINDS[0], KINDS[0], SEEDS.value[0])
-    scorer = gallery.scorer(first, OUT.value, num)
-    rows = {
-        pair: gallery.over_runs(scorer, group, w, num_steps=NUM_STEPS.value, **FIELDS) for pair, group in models.items()
-    }
+    models, scorer = gallery.trained_seeds(OUT.value, "losses", config, OBJECTIVES, SEEDS.value, [w], num)
+    walk = {"name": "flow_heun", "grid": "t", "num_steps": NUM_STEPS.value}
+    rows = {name: gallery.over_runs(scorer, group, w, **walk) for name, group in models.items()}
     lines = [["predicts", *(f"loss of {error}" for error in KINDS)]]
-    lines += [[predicts, *(gallery.shown(rows[predicts, error]) for error in KINDS)] for predicts in KINDS]
+    lines += [[predicts, *(gallery.shown(rows[f"{predicts}-{error}"]) for error in KINDS)] for predicts in KINDS]
     about = (
-        f"{claims.score_name(rows['x', 'x'], 'fid')}, {config.train.num_steps} steps, training seeds "
+        f"{claims.score_name(rows['x-x'], 'fid')}, {config.train.num_steps} steps, training seeds "
         f"{','.join(map(str, SEEDS.value))}, mean; {num} images, w = {w:g}, T = {NUM_STEPS.value} of Heun in t, ± the "
         f"bootstrap standard error over images. {verdict(rows)}"
     )
     gallery.write(OUT.value, "losses", None, markdown(lines), about, config.data.name)
 
 
-def verdict(rows: dict[tuple[str, str], dict]) -> str:
+def verdict(rows: dict[str, dict]) -> str:
     """Judge JiT's order of the losses by the mean over predictions, with errors over the same resamples."""
 
     def mean(error: str) -> tuple[float, np.ndarray]:
-        of = [rows[predicts, error] for predicts in KINDS]
+        of = [rows[f"{predicts}-{error}"] for predicts in KINDS]
         scores = [claims.score(row, "fid") for row in of]
         return float(np.mean(scores)), np.mean([claims.resamples(row, "fid") for row in of], 0)
 
@@ -66,14 +59,6 @@ def verdict(rows: dict[tuple[str, str], dict]) -> str:
         f"JiT's order, x worst and the velocity best, is {word}: the mean of the velocity's column less that of eps is "
         f"{gaps[0].text(2)}, that of eps less that of x {gaps[1].text(2)}."
     )
-
-
-def a_run(config: ConfigDict, predicts: str, error: str, seed: int) -> tuple[ConfigDict, Path]:
-    """Return the config of a model, and its run directory."""
-    config = config.copy_and_resolve_references()
-    config.objective.update(predicts=predicts, error=error, density="uniform_t")
-    config.seed = seed
-    return config, Path(OUT.value) / f"losses-{config.data.name}" / f"{predicts}-{error}-seed{seed}"
 
 
 if __name__ == "__main__":

@@ -5,13 +5,7 @@ It trains every model, or goes on from what is there.
 python -m experiments.studies.objectives --config=configs/digits.py --out=runs/studies
 """
 
-from pathlib import Path
-
-from ml_collections import ConfigDict
-
-from cfg_jax import checks, plots
-from cfg_jax.sampling import asked
-from cfg_jax.sampling.model import Model
+from cfg_jax import plots
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
@@ -40,11 +34,8 @@ WALKS = {
 @plots.styled
 def main() -> None:
     config, ws, num_images = CONFIG.value, W.value, NUM_IMAGES.value
-    checks.everything(config)
-    for w in ws:
-        asked.guidance_weight(w, config, "--w")
-    models = {name: [trained(config, name, seed) for seed in SEEDS.value] for name in OBJECTIVES}
-    scorer = gallery.scorer(workdir(config, "paper", SEEDS.value[0]), OUT.value, num_images)
+    how = OBJECTIVES, SEEDS.value, ws, num_images
+    models, scorer = gallery.trained_seeds(OUT.value, "objectives", config, *how)
     lines = [["objective", "drawn by", *(f"w = {w:g}" for w in ws)]]
     figure, axes = gallery.subplots(len(WALKS), (3 * len(WALKS), 3.2), sharey=True)
     best = {}
@@ -73,17 +64,6 @@ def main() -> None:
         "the least of its rows is not in the error."
     )
     gallery.write(OUT.value, "objectives", figure, markdown(lines, (0, 1)), about, config.data.name)
-
-
-def workdir(config: ConfigDict, name: str, seed: int) -> Path:
-    return Path(OUT.value) / f"objectives-{config.data.name}" / f"{name}-seed{seed}"
-
-
-def trained(config: ConfigDict, name: str, seed: int) -> Model:
-    config = config.copy_and_resolve_references()
-    config.objective.update(OBJECTIVES[name])
-    config.seed = seed
-    return gallery.trained(config, workdir(config, name, seed))
 
 
 if __name__ == "__main__":

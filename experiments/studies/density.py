@@ -19,6 +19,7 @@ from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
+from experiments.studies import plane
 
 OUT = gallery.define_out("density")
 RUN = cli.define_path("run", None, "run directory or exported file, with p_uncond above 0: its guided images", hub=True)
@@ -31,8 +32,6 @@ NUM_IMAGES = cli.define_count("num_images", 32, "of --run, of each w", low=4)
 LINE = Mixture(
     jnp.float32([[-1.0], [1.0], [1.2]]), jnp.float32([0.4, 0.4, 0.5]), jnp.float32([0.25, 0.25, 0.5]), (0, 0, 1)
 )
-ANGLES = np.pi / 2 + 2 * np.pi / 3 * np.arange(3)
-PLANE = Mixture(jnp.float32(np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)), jnp.full(3, 0.5), jnp.full(3, 1 / 3))
 EXTENT, CLEAN = 3.0, 16.0
 CELLS = {1: 60, 2: 30}  # of a histogram's side, by dimension
 FINE = 4  # points of the densities in a cell's side
@@ -74,23 +73,17 @@ def main() -> None:
     ws, num, steps = W.value, NUM_SAMPLES.value, NUM_STEPS.value
     figure, panels = gallery.subplots(len(ws), (2.4 * len(ws), 2.6))
     squares = {}
-    rows = [
-        ["dimensions", "w", "samples and exact density", "as many of its own samples", "samples and tilted density"]
-    ]
-    for dim, law in ((1, LINE), (2, PLANE)):
+    columns = "samples and exact density", "as many of its own samples", "samples and tilted density"
+    rows = [["dimensions", "w", *columns]]
+    for dim, law in ((1, LINE), (2, plane.three_gaussians())):
         for i, w in enumerate(ws):
             grid = schedule.grid(steps, -CLEAN, CLEAN)
             x = gallery.drawn(law, guidance.ClassifierFree(w), samplers.DDIM(0.0), grid, num, dim)[0]
             exact, tilted = masses(law, w)
             seen = histogram(x)
             of_itself = np.random.default_rng(0).multinomial(num, exact.ravel()).reshape(exact.shape) / num
-            rows.append(
-                [
-                    str(dim),
-                    f"{w:g}",
-                    *(f"{apart(*pair):.3f}" for pair in ((seen, exact), (of_itself, exact), (seen, tilted))),
-                ]
-            )
+            pairs = (seen, exact), (of_itself, exact), (seen, tilted)
+            rows.append([str(dim), f"{w:g}", *(f"{apart(*pair):.3f}" for pair in pairs)])
             if dim == 1:
                 centres, width = (np.arange(CELLS[1]) + 0.5) / CELLS[1] * 2 * EXTENT - EXTENT, 2 * EXTENT / CELLS[1]
                 ax = panels[i]
@@ -102,8 +95,8 @@ def main() -> None:
                 squares[i] = (seen, exact, tilted)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Class 0, whose right half lies on class 1")
-    plane = Figure(figsize=(2.1 * len(ws), 6.4))
-    for axes, w, kinds in zip(plane.subplots(3, len(ws), squeeze=False).T, ws, squares.values(), strict=True):
+    maps = Figure(figsize=(2.1 * len(ws), 6.4))
+    for axes, w, kinds in zip(maps.subplots(3, len(ws), squeeze=False).T, ws, squares.values(), strict=True):
         for ax, mass, name in zip(axes, kinds, ("samples", "exact density", "tilted density"), strict=True):
             ax.imshow(mass.T, origin="lower", extent=[-EXTENT, EXTENT] * 2)
             ax.set(title=f"w = {w:g}: {name}", xticks=[], yticks=[])
@@ -111,7 +104,7 @@ def main() -> None:
         f"Class 0 of each mixture, N = {num:,}, T = {steps} of DDIM, seed 0. The numbers are total variations over "
         f"{CELLS[1]} cells of a line and {CELLS[2]} x {CELLS[2]} of a square."
     )
-    gallery.write(OUT.value, "density", figure, markdown(rows, ()), about, more={"plane": plane})
+    gallery.write(OUT.value, "density", figure, markdown(rows, ()), about, more={"plane": maps})
 
 
 def of_a_run() -> None:

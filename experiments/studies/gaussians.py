@@ -21,6 +21,7 @@ from cfg_jax.errors import require
 from cfg_jax.files import MARKED, check_output, write_atomic, write_json
 from cfg_jax.models.mixture import Mixture
 from experiments.helpers import cli, gallery
+from experiments.studies import plane
 
 OUT = cli.define_path("out", "runs/gaussians", "directory for gaussians.png and gaussians.json", writes="directory")
 W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights, a column each", low=-1)
@@ -31,13 +32,6 @@ EXTENT, POINTS = 3.0, 241
 GROUPS = 4  # of particles, over which their standard error is taken
 CLEAN = 20.0
 LABELS = "p(x|c) p(c|x)^w", "Algorithm 2, exact eps", "drawn anew by weights"
-
-
-def three_gaussians() -> Mixture:
-    """Return means on the unit circle 120 degrees apart, with standard deviation 1/2 and equal weights."""
-    angles = np.pi / 2 + 2 * np.pi / 3 * np.arange(3)
-    means = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return Mixture(jnp.asarray(means, jnp.float32), jnp.full(3, 0.5), jnp.full(3, 1 / 3))
 
 
 def guided_density(mixture: Mixture, c: int, w: float) -> tuple[Float[Array, "p p 2"], Float[Array, "p p"]]:
@@ -62,7 +56,7 @@ def main() -> None:
     for kind in (".png", ".json"):
         check_output(out / f"gaussians{kind}", kind)
     require(num % GROUPS == 0, f"--num_samples={num} must be a multiple of {GROUPS}, the groups of particles")
-    mixture = three_gaussians()
+    mixture = plane.three_gaussians()
     figure = Figure(figsize=(2.1 * len(ws), 6.7))
     axes = figure.subplots(3, len(ws), squeeze=False)
     rows = []

@@ -1,6 +1,7 @@
-"""Two classes in the plane whose eps is exact, and a small network of their velocity, trained, rectified, distilled.
+"""Laws of the plane whose eps is exact, and a small network of their velocity, trained, rectified, distilled.
 
-A class is a ring of twelve Gaussians. The rings stand apart ("separate") or are linked ("overlapping").
+The network learns two classes, each a ring of twelve Gaussians. The rings stand apart ("separate") or are linked
+("overlapping").
 """
 
 import dataclasses
@@ -30,6 +31,13 @@ def rings(name: str, num: int = 12, std: float = 0.2) -> Mixture:
     ring, aside = radius * np.stack([np.cos(angles), np.sin(angles)], 1), np.array([centre, 0])
     means = np.concatenate([ring - aside, ring + aside])
     return Mixture(jnp.float32(means), jnp.full(2 * num, std), jnp.full(2 * num, 0.5 / num), (0,) * num + (1,) * num)
+
+
+def three_gaussians() -> Mixture:
+    """Return means on the unit circle 120 degrees apart, with standard deviation 1/2 and equal weights."""
+    angles = np.pi / 2 + 2 * np.pi / 3 * np.arange(3)
+    means = np.stack([np.cos(angles), np.sin(angles)], 1)
+    return Mixture(jnp.float32(means), jnp.full(3, 0.5), jnp.full(3, 1 / 3))
 
 
 class MLP(nn.Module):

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from cfg_jax import plots
 from cfg_jax.diffusion import flow
+from cfg_jax.evaluation.scores import energy_distance
 from cfg_jax.models.mixture import Mixture
 from experiments.studies import plane
 
@@ -60,6 +61,17 @@ def rms(a: np.ndarray, b: np.ndarray | float = 0.0) -> float:
     return float(np.sqrt(np.square(a - b).mean()))
 
 
+def off(learned: np.ndarray, exact: np.ndarray) -> str:
+    """Return the RMS of the difference as a share of the RMS of exact."""
+    return f"{rms(learned, exact) / rms(exact):.1%}"
+
+
+def compared(ends: np.ndarray, exact: np.ndarray, other: np.ndarray) -> list[str]:
+    """Compare ends with exact: RMS from the same noise, energy distance from other noise, its floor."""
+    distances = rms(ends, exact), energy_distance(ends, other), energy_distance(exact, other)
+    return [f"{distance:.3f}" for distance in distances]
+
+
 def panels(rows: list[str], columns: list[str], about: str, width: float = 9.5) -> tuple[Figure, Any]:
     """Return a figure and its axes [rows, columns], all of the same square of the plane."""
     figure = Figure(figsize=(width, (width - 0.3) / len(columns) * len(rows) + 0.6))
@@ -106,19 +118,17 @@ def points(ax: Axes, z: Points, color: str, num: int = 800) -> None:
     ax.scatter(*z[:num].T, s=2, color=color, alpha=0.5, lw=0)
 
 
-def paths(ax: Axes, path: Steps, color: str, num: int = 40, lw: float = 0.7) -> None:
-    ax.plot(*path[:, :num].transpose(2, 0, 1), color=color, lw=lw, alpha=0.8)
-    ax.scatter(*path[-1, :num].T, s=5, color=color, zorder=3, lw=0)
+def paths(ax: Axes, path: Steps, color: str, lw: float = 0.7) -> None:
+    """Draw the first forty of these paths, and where they end."""
+    ax.plot(*path[:, :40].transpose(2, 0, 1), color=color, lw=lw, alpha=0.8)
+    ax.scatter(*path[-1, :40].T, s=5, color=color, zorder=3, lw=0)
 
 
-def arrows(ax: Axes, at: Points, by: Points, color: str, width: float) -> None:
-    ax.quiver(*at.T, *by.T, color=color, angles="xy", scale_units="xy", scale=1, width=width, headwidth=3, headlength=4)
-
-
-def both_arrows(ax: Axes, at: Points, exact: Points, learned: Points, c: int) -> None:
+def arrows(ax: Axes, at: Points, exact: Points, learned: Points, c: int) -> None:
     """Draw learned arrows thin and in the class's colour over exact ones, thick and grey."""
-    arrows(ax, at, exact, EXACT, 0.014)
-    arrows(ax, at, learned, COLORS[c], 0.006)
+    form = {"angles": "xy", "scale_units": "xy", "scale": 1, "headwidth": 3, "headlength": 4}
+    for by, color, width in ((exact, EXACT, 0.014), (learned, COLORS[c], 0.006)):
+        ax.quiver(*at.T, *by.T, color=color, width=width, **form)
 
 
 def field(ax: Axes, exact: Walker, learned: Walker, t: float, c: int, w: float = 0.0, length: float = 0.0) -> None:
@@ -130,4 +140,4 @@ def field(ax: Axes, exact: Walker, learned: Walker, t: float, c: int, w: float =
     some = mass > 1e-3 * mass.max()
     right, ours = (walker.velocity(at, t, c, w)[some] for walker in (exact, learned))
     length = length or 2 * SIDE / 14 / np.linalg.norm(right, axis=1).max()
-    both_arrows(ax, at[some], length * right, length * ours, c)
+    arrows(ax, at[some], length * right, length * ours, c)

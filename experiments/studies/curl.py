@@ -52,12 +52,9 @@ def main() -> None:
             lambda z: model.eps_fn(z, at, c),
             lambda z: guided(z, at, c),
             lambda z: mixture.eps_fn(flat(z), at, c) - mixture.eps_fn(flat(z), at, null),
-            lambda z: -process.sigma(logsnr) * jax.grad(log_prob)(flat(z), logsnr),
+            lambda z: -process.sigma(logsnr) * jax.grad(lambda z: mixture.log_prob(z, at, c).sum())(flat(z)),
         )
         return [antisymmetric(as_picture(field), z, directions, PROBES.value) for field in fields]
-
-    def log_prob(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(jax.nn.log_softmax(mixture.log_joint(z, logsnr)), c[:, None], 1).sum()
 
     for i, logsnr in enumerate(LOGSNRS.value):
         cells = [f"{share:.3f} ± {error:.3f}" for share, error in shares(logsnr, jax.random.key(i))]

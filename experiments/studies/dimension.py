@@ -10,7 +10,7 @@ python -m experiments.studies.dimension --out=runs/studies
 import jax.numpy as jnp
 import numpy as np
 
-from cfg_jax import checks, plots
+from cfg_jax import plots
 from cfg_jax.diffusion import guidance, samplers, schedule
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
@@ -46,7 +46,6 @@ def drawn(dim: int, num_classes: int) -> tuple[float, float]:
 
 @plots.styled
 def main() -> None:
-    checks.finite(W.value, "--w")
     rows = [["D", *(f"{kind}: {measure}" for kind in KINDS for measure in ("mean", "std"))]]
     moved = {kind: [] for kind in KINDS}
     for dim in D.value:

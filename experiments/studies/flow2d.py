@@ -56,8 +56,7 @@ class Studied:
         return walker.path(spread * (self.other if kind == "other" else self.noise), c, w, g)
 
     def compared(self, c: int, **how: float) -> list[str]:
-        """Compare the ends, learned to exact: RMS from the same noise, energy distance from other noise, its floor."""
-        return compared(*(self.path(kind, c, **how)[-1] for kind in ("learned", "exact", "other")))
+        return canvas.compared(*(self.path(kind, c, **how)[-1] for kind in ("learned", "exact", "other")))
 
     def velocity_off(self, c: int, w: float = 0.0) -> list[str]:
         """Return the learned velocity's error over the diffused data of class c, a share of the velocity's RMS."""
@@ -66,7 +65,7 @@ class Studied:
             z, classes = plane.diffused(self.law, jax.random.key(2), 4000, t)
             at = slice(None) if c == NULL else np.asarray(classes) == c
             exact, learned = (walker.velocity(z, t, c, w)[at] for walker in (self.exact, self.learned))
-            shares.append(f"{canvas.rms(learned, exact) / canvas.rms(exact):.1%}")
+            shares.append(canvas.off(learned, exact))
         return shares
 
     def classified(self, kind: str, c: int, **how: float) -> str:
@@ -86,11 +85,6 @@ class Studied:
 
     def draw_field(self, ax: Axes, c: int, w: float) -> None:
         canvas.field(ax, self.exact, self.learned, 0.5, c, w, 0.15)
-
-
-def compared(ends: np.ndarray, exact: np.ndarray, other: np.ndarray) -> list[str]:
-    distances = canvas.rms(ends, exact), energy_distance(ends, other), energy_distance(exact, other)
-    return [f"{distance:.3f}" for distance in distances]
 
 
 def field_rows(studied: list[Studied], scales: list[float]) -> Rows:
@@ -118,9 +112,9 @@ def samples(studied: list[Studied]) -> Figure:
     return figure
 
 
-def one_pass(studied: list[Studied], c: int, at: float = 0.4) -> Figure:
+def one_pass(studied: list[Studied], c: int) -> Figure:
     """Draw a pass at some noisy points with the x it predicts, the paths, and the field at three times."""
-    times = (0.1, 0.5, 0.9)
+    at, times = 0.4, (0.1, 0.5, 0.9)
     titles = [f"one pass, t = {at:g}", "paths", *(f"field, t = {t:g}" for t in times)]
     label = "Without a class" if c == NULL else f"Of class {c}"
     figure, axes = canvas.panels([one.name for one in studied], titles, f"{label}. {OVER} A pass points to its x.")
@@ -129,7 +123,7 @@ def one_pass(studied: list[Studied], c: int, at: float = 0.4) -> Figure:
         some = np.flatnonzero((classes == c) | (c == NULL))[:16]
         canvas.contours(first, one.law, 1.0, c, 0.0, 0.9, color="0.8")
         exact, learned = ((1 - at) * walker.velocity(z, at, c)[some] for walker in (one.exact, one.learned))
-        canvas.both_arrows(first, z[some], exact, learned, c)
+        canvas.arrows(first, z[some], exact, learned, c)
         first.scatter(*z[some].T, s=6, color="k", zorder=3, lw=0)
         one.draw_paths(second, c)
         for ax, t in zip(rest, times, strict=True):
@@ -194,7 +188,7 @@ def by_classifier(studied: list[Studied], w: float = 1.0) -> tuple[Figure, Rows]
         for ax, (name, (label, scale)) in zip(row, bases.items(), strict=False):
             path = np.asarray(classifier_path(one.law, one.field, one.noise, label, scale, one.exact.times))
             off = f"{float(identity(one.law, label, scale, w)):.1e}"
-            rows.append([one.name, name, off, *compared(path[-1], exact[-1], other[-1])])
+            rows.append([one.name, name, off, *canvas.compared(path[-1], exact[-1], other[-1])])
             canvas.paths(ax, path, canvas.COLORS[0])
         rows.append([one.name, "classifier-free", "", *one.compared(0, w=w)])
         canvas.paths(row[2], learned, canvas.COLORS[0])

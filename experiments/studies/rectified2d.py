@@ -64,8 +64,9 @@ class Studied:
         w = jnp.repeat(jnp.float32(ws), NUM_PAIRS.value)
         return Partial(plane.pair_loss, eps.reshape(-1, 2), jnp.asarray(x), jnp.tile(c, len(ws)), w)
 
-    def straightness(self, walker: Walker, w: float = 0.0, num: int = 500) -> float:
-        return float(flow.straightness(walker.path(self.noise[:num], self.c[:num], w), walker.times).mean())
+    def straightness(self, walker: Walker, w: float) -> float:
+        """Return the mean over 500 paths."""
+        return float(flow.straightness(walker.path(self.noise[:500], self.c[:500], w), walker.times).mean())
 
     def end(self, walker: Walker, num_steps: int, w: float = 0.0) -> np.ndarray:
         """End after few Euler steps: the rest of the grid stands still at t = 1, so that one program serves all."""
@@ -122,12 +123,11 @@ def remedies(studied: list[Studied]) -> Rows:
             fields = {"guided, two passes": one.teacher, "rectified CFG": one.guided, "distilled": one.distilled}
             for name, walker in fields.items():
                 ends = walker.path(one.noise, one.c, w)[-1]
-                off = f"{canvas.rms(walker.velocity(z, 0.5, c, w), velocity) / canvas.rms(velocity):.1%}"
-                distances = [canvas.rms(ends, exact), energy_distance(ends, other), energy_distance(exact, other)]
-                distances.append(energy_distance(one.end(walker, 1, w), other))
+                off = canvas.off(walker.velocity(z, 0.5, c, w), velocity)
+                after_one = energy_distance(one.end(walker, 1, w), other)
                 rows.append([one.name, f"{w:g}", name, "2" if walker is one.teacher else "1",
                              "" if walker is one.guided else off, f"{one.straightness(walker, w):.2g}",
-                             *(f"{distance:.3f}" for distance in distances)])  # fmt: skip
+                             *canvas.compared(ends, exact, other), f"{after_one:.3f}"])  # fmt: skip
     return rows
 
 

@@ -45,7 +45,8 @@ class Studied:
 
     def __init__(self, name: str) -> None:
         self.name, self.law = name, plane.rings(name)
-        self.field = plane.fit(jax.random.key(0), Partial(plane.data_loss, self.law), TRAIN_STEPS.value)
+        loss_fn = Partial(plane.data_loss, self.law)
+        self.field = plane.fit(jax.random.key(0), loss_fn, plane.untrained(), TRAIN_STEPS.value)
         self.exact, self.learned = (canvas.Walker(model, NUM_STEPS.value) for model in (self.law, self.field))
         self.noise, self.other = jax.random.normal(jax.random.key(1), (2, NUM_SAMPLES.value, 2))
         self.path = cache(self._path)

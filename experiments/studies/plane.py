@@ -87,16 +87,12 @@ def untrained() -> Field:
     return Field(jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 2)), one, jnp.zeros(1, int), one)["params"], net)
 
 
-def fit(key: Array, loss_fn: Partial, num_steps: int, start: Field | None = None) -> Field:
+@partial(jax.jit, static_argnames="num_steps")
+def fit(key: Array, loss_fn: Partial, field: Field, num_steps: int) -> Field:
     """Return a field after num_steps of Adam; the learning rate is a cosine down to 0.
 
     loss_fn: one of the losses below with its first arguments, a pytree: laws of one shape share a program.
     """
-    return _fit(key, loss_fn, start or untrained(), num_steps)
-
-
-@partial(jax.jit, static_argnames="num_steps")
-def _fit(key: Array, loss_fn: Partial, field: Field, num_steps: int) -> Field:
     optimizer = optax.adam(optax.cosine_decay_schedule(8e-3, num_steps))
 
     def step(carry: tuple[Field, Any], key: Array) -> tuple[tuple[Field, Any], None]:

@@ -43,18 +43,16 @@ class Studied:
     def __init__(self, name: str) -> None:
         self.name, self.law = name, plane.rings(name)
         keys = jax.random.split(jax.random.key(0), 7)
-        teacher = self.fit(keys[0], Partial(plane.data_loss, self.law), None)
+        train_steps = TRAIN_STEPS.value
+        teacher = plane.fit(keys[0], Partial(plane.data_loss, self.law), plane.untrained(), train_steps)
         self.exact, self.teacher = (Walker(model, NUM_STEPS.value) for model in (self.law, teacher))
-        rectified = self.fit(keys[1], self.pairs(keys[2], [0.0], 3), teacher)
-        guided = self.fit(keys[3], self.pairs(keys[4], W.value, 2), teacher)
-        distilled = self.fit(keys[5], Partial(plane.teacher_loss, self.law, teacher, W_MAX), teacher)
+        rectified = plane.fit(keys[1], self.pairs(keys[2], [0.0], 3), teacher, train_steps)
+        guided = plane.fit(keys[3], self.pairs(keys[4], W.value, 2), teacher, train_steps)
+        distilled = plane.fit(keys[5], Partial(plane.teacher_loss, self.law, teacher, W_MAX), teacher, train_steps)
         fields = rectified, dataclasses.replace(guided, takes_w=True), dataclasses.replace(distilled, takes_w=True)
         self.rectified, self.guided, self.distilled = (Walker(field, NUM_STEPS.value) for field in fields)
         self.noise, self.other = jax.random.normal(keys[6], (2, NUM_SAMPLES.value, 2))
         self.c = np.arange(NUM_SAMPLES.value) % 2
-
-    def fit(self, key: jax.Array, loss_fn: Partial, start: plane.Field | None) -> plane.Field:
-        return plane.fit(key, loss_fn, TRAIN_STEPS.value, start)
 
     def pairs(self, key: jax.Array, ws: list[float], labels: int) -> Partial:
         """Return the loss on the teacher's pairs. labels: how many labels take turns."""

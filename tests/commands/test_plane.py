@@ -86,7 +86,8 @@ def test_reflow_straightens_and_keeps_the_ends():
         return jax.jit(lambda z, c: flow.euler(plane.velocity(model), z, c, TIMES))(z, c)
 
     before = walk(law)
-    rectified = plane.fit(jax.random.key(1), Partial(plane.pair_loss, z, before[-1], c, jnp.zeros(2000)), 400)
+    loss_fn = Partial(plane.pair_loss, z, before[-1], c, jnp.zeros(2000))
+    rectified = plane.fit(jax.random.key(1), loss_fn, plane.untrained(), 400)
     after = walk(rectified)
     bent, straight = (float(flow.straightness(path, TIMES).mean()) for path in (before, after))
     assert bent > 0.2 and straight < bent / 20

@@ -7,10 +7,7 @@ python -m experiments.train --config=configs/digits.py --workdir=runs/digits-ema
 python -m experiments.studies.ema --runs=runs/digits-ema --out=runs/studies
 """
 
-import numpy as np
-
 from cfg_jax import plots
-from cfg_jax.diffusion.guidance import ClassifierFree, Unguided
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
@@ -28,11 +25,7 @@ def main() -> None:
     runs, lengths, ws = RUNS.value, LENGTHS.value, W.value
     averaged = {(run, length): gallery.load(run, ws, length) for run in runs for length in lengths}
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value, NUM_STEPS.value, bootstrap=50)
-    rows = {}
-    for (run, length), model in averaged.items():
-        scorer.model = model
-        for w in ws:
-            rows[run, length, w] = scorer(ClassifierFree(np.float32(w)) if w else Unguided())
+    rows = {(*of, w): gallery.over_runs(scorer, [model], w) for of, model in averaged.items() for w in ws}
     means = {(length, w): claims.over_seeds([rows[run, length, w] for run in runs]) for length in lengths for w in ws}
     least = {w: min(lengths, key=lambda length, w=w: claims.score(means[length, w], "fid")) for w in ws}
     lines = [["length", *(f"w = {w:g}" for w in ws)]]

@@ -13,23 +13,13 @@ from ml_collections import ConfigDict
 from cfg_jax import config as configs
 from cfg_jax.diffusion import loss, rules, samplers
 from cfg_jax.errors import InputError, choice, require
+from cfg_jax.inputs import check
 from cfg_jax.models import build, network
 from cfg_jax.models.attention import PERTURBATIONS
 from cfg_jax.pinned import check_seed
 
 MAX_T = 100_000
 MAX_IMAGES = 10_000_000  # of a cell: their labels and features are in memory
-# SEVERAL lists the fields that hold several numbers. UNSET lists the fields that may be None. Both give the type of the
-# number. The fields of config.model are not here: each network lists its own.
-SEVERAL = {
-    "train.averages": float, "eval.w": float, "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
-}  # fmt: skip
-UNSET = {
-    "teacher.num_steps": int, "sampler.particles": int, "guidance.rounds": int,
-    "guidance.other_label": int, "guidance.logsnr_low": float, "guidance.logsnr_high": float,
-    "guidance.zero_below": float, "guidance.rescale": float, "guidance.renoise_logsnr": float,
-    "guidance.schedule_logsnr": float, "guidance.schedule_w": float,
-}  # fmt: skip
 
 
 def saved(path, config: ConfigDict) -> None:
@@ -47,7 +37,7 @@ def saved(path, config: ConfigDict) -> None:
 
 def everything(config) -> None:
     """Check all of a config. Raises InputError, which names the field and the remedy."""
-    numbers(config)
+    types(config)
     require(0 <= config.p_uncond <= 1, f"config.p_uncond={config.p_uncond} is no probability: set 0 to 1")
     require(
         config.logsnr_min < config.logsnr_max,
@@ -99,22 +89,12 @@ def everything(config) -> None:
     evaluation(config.eval)
 
 
-def numbers(config: ConfigDict) -> None:
-    """Check that the numbers of a config are finite and of their kind."""
-    for field, value in configs.flat(config).items():
-        if value is None and field in UNSET:
-            continue
-        kind = SEVERAL.get(field) or UNSET.get(field)
-        values = value if isinstance(value, tuple) else (value,)
-        if kind:
-            allowed = int if kind is int else int | float
-            fine = all(isinstance(v, allowed) and not isinstance(v, bool) for v in values)
-            fine &= isinstance(value, tuple) == (field in SEVERAL)
-            example = "numbers in brackets, such as (1, 2)" if field in SEVERAL else f"{kind.__name__}, or None"
-            require(fine, f"config.{field}={value!r} must be {example}")
-        for v in values:
-            require(not isinstance(v, float) or math.isfinite(v), f"config.{field}={v} is no finite number")
-            require(not isinstance(v, int) or abs(v) < 2**63, f"config.{field}={v} is too large")
+def types(config: ConfigDict) -> None:
+    """Check that every field has its type, and that its numbers are finite. A network checks the fields of its own."""
+    try:
+        check(config.to_dict(), configs.SCHEMA, "config")
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def teacher(config: ConfigDict) -> None:
@@ -209,7 +189,7 @@ def sampling(config: ConfigDict, walker: Any = None, rule_value: Any = None) -> 
 
     walker and rule_value are a sampler and a rule in place of those that the config names.
     """
-    numbers(config)
+    types(config)
     sampler(config.sampler)
     guidance(config)
     rule = config.guidance

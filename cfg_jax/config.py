@@ -43,10 +43,12 @@ ADDED: dict[int, dict[str, Any]] = {
     },
     8: {"model.inner_head": False},  # of the transformer
 }  # fmt: skip
-# the types of fields, for a clear line where a file has another; a field that is not here is not looked at
+# the types of all fields but those of config.model, where each network has its own
 SCHEMA = {
     "seed": int, "init_from": str | None, "p_uncond": float, "logsnr_min": float, "logsnr_max": float,
-    "objective": {"predicts": str, "error": str, "density": str, "omega": float},
+    "objective": {
+        "predicts": str, "error": str, "density": str, "logit_mean": float, "logit_std": float, "omega": float,
+    },
     "teacher": {
         "how": str | None, "run": str | None, "digest": str | None, "w_low": float, "w_high": float,
         "num_steps": int | None,
@@ -58,8 +60,9 @@ SCHEMA = {
     "model": {"name": str, "time": str, "dtype": str},  # and what its network says
     "train": {
         "num_steps": int, "batch_size": int, "learning_rate": float, "warmup_steps": int, "grad_clip": float,
-        "ema_decay": float, "averages": [float], "log_every": int, "checkpoint_every": int, "sample_every": int,
-        "keep_checkpoints": int, "keep_every": int, "max_skipped": int, "accumulate": int, "fsdp": int,
+        "beta2": float, "ema_decay": float, "averages": [float], "log_every": int, "checkpoint_every": int,
+        "sample_every": int, "keep_checkpoints": int, "keep_every": int, "inner_head_alone": bool, "max_skipped": int,
+        "accumulate": int, "fsdp": int,
     },
     "sampler": {
         "name": str, "num_steps": int, "variance_interp": float, "eta": float, "size": float, "particles": int | None,
@@ -68,7 +71,9 @@ SCHEMA = {
     "guidance": {
         "name": str, "uncond": str, "logsnr_low": float | None, "logsnr_high": float | None, "power": float,
         "momentum": float, "radius": float, "parallel": float, "zero_below": float | None, "other_label": int | None,
-        "other_w": float, "schedule_logsnr": tuple | None, "schedule_w": tuple | None, "rescale": float | None,
+        "other_w": float, "prior": float, "temperature": float, "offset": float, "coarse": float, "levels": int,
+        "ahead": float, "damping": float, "perturbation": str, "perturbation_w": float, "schedule": str | None,
+        "schedule_logsnr": list[float] | None, "schedule_w": list[float] | None, "rescale": float | None,
         "rounds": int | None, "renoise_logsnr": float | None, "classifier": str,
     },
     "eval": {

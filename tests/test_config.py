@@ -7,6 +7,7 @@ from cfg_jax import checks
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, choice
 from cfg_jax.sampling import asked
+from configs import base
 
 NAMES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 
@@ -19,6 +20,12 @@ def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
     again = configs.load(tmp_path / "config.json")
     assert again.to_dict() == config.to_dict() and configs.digest(again) == configs.digest(config)
     assert configs.differences(again, config) == []
+
+
+def test_every_field_but_a_networks_has_a_type():
+    fields = {name for name in configs.flat(base.get_config()) if not name.startswith("model.")}
+    typed = {name.replace("?", "") for name in configs._flat(configs.SCHEMA) if not name.startswith("model.")}
+    assert fields == typed
 
 
 @pytest.mark.parametrize(
@@ -49,16 +56,18 @@ def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
         ("eval.bootstrap", 1, "config.eval.bootstrap=1"),
         ("eval.features", "resnet", "choose classifier, inception"),
         ("eval.w", (), "config.eval.w is empty"),
-        ("eval.w", (1e38,), "no finite number"),
+        ("eval.w", (1e38,), "config.eval.w[0]"),
         ("train.ema_decay", 1.0, "config.train.ema_decay=1.0"),
         ("train.beta2", 1.0, "config.train.beta2=1.0"),
         ("objective.logit_std", 0.0, "config.objective.logit_std=0.0"),
-        ("objective.logit_mean", float("nan"), "config.objective.logit_mean=nan"),
+        ("objective.logit_mean", float("nan"), "config.objective.logit_mean is nan"),
+        ("train.averages", (0.05, True), "config.train.averages[1] is True"),
+        ("guidance.schedule_w", (1.0, float("nan")), "is a list, not a list of finite numbers or null"),
         ("eval.labels", "sorted", "random, balanced"),
         ("eval.quantize", "floor", "round, truncate"),
         ("eval.num_images", 3, "too few for 2 config.eval.splits"),
-        ("eval.w", (0.0, float("nan")), "config.eval.w=nan"),
-        ("eval.w", (float("inf"),), "config.eval.w=inf"),
+        ("eval.w", (0.0, float("nan")), "config.eval.w[1] is nan, not a finite number"),
+        ("eval.w", (float("inf"),), "config.eval.w[0] is inf"),
     ],
 )
 def test_bad_values_are_named_with_their_remedy(tiny, field, value, said):

@@ -368,7 +368,7 @@ def test_one_program_serves_an_interval_and_its_w(tiny, model, tmp_path, monkeyp
     [
         ("sampler", "name", "ddmi", "did you mean ddim? choose ancestral, ddim, dpmpp_2m"),
         ("sampler", "variance_interp", 1.5, "config.sampler.variance_interp=1.5 must lie in [0, 1]"),
-        ("sampler", "eta", float("nan"), "config.sampler.eta=nan is no finite number"),
+        ("sampler", "eta", float("nan"), "config.sampler.eta is nan, not a finite number"),
         ("guidance", "name", "agp", "did you mean apg?"),
         ("guidance", "radius", -1.0, "config.guidance.radius=-1.0 must lie in"),
         ("guidance", "logsnr_low", 9.0, "config.guidance.logsnr_low=9.0 must be below logsnr_high=3.0"),

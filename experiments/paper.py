@@ -31,7 +31,7 @@ from cfg_jax.sweep.run import sweep
 from cfg_jax.training import trainer
 from experiments.helpers import cli
 
-SCALES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
+SCALES = ("digits", "fashion_mnist_16", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 AT_128 = (("table", "2"), ("figure", "3"), ("figure", "5"), ("figure", "7"), ("figure", "8"))
 # --scale, or the size of the paper's table or figure: it gives the default of --config
 RUNG = cli.given("scale") or ("imagenet128" if any(cli.given(k) == v for k, v in AT_128) else "imagenet64")

@@ -9,7 +9,7 @@ from cfg_jax.errors import InputError, choice
 from cfg_jax.sampling import asked
 from configs import base
 
-NAMES = ("digits", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
+NAMES = ("digits", "fashion_mnist_16", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -201,26 +201,32 @@ def plot(curves: dict[str, Rows], title: str) -> Figure:
 
 @plots.styled
 def panels(curves: dict[str, Rows], title: str) -> Figure:
-    """Plot the distance against IS, in a panel for each rule. Each panel also has the first rule's curve, in grey."""
+    """Plot the distance against IS, in a panel for each rule.
+
+    Each panel also has the first rule's curve, in grey, with a band of one standard error.
+    """
     means = {rule: merged(runs) for rule, runs in curves.items()}
     (baseline, base), *others = means.items()
     height = -(-len(others) // COLUMNS)
     figure = Figure(figsize=(7.4, 0.6 + 1.5 * height))
     axes = figure.subplots(height, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+    inception, distance = base.values("is"), base.values("fid")
+    error = np.array([claims.spread(row, "fid") for row in base.rows])
     for ax, (rule, curve) in zip(axes, others, strict=False):
-        for color, along in (("#aaaaaa", base), (plots.COLORS[0], curve)):
-            ax.plot(along.values("is"), along.values("fid"), ".-", color=color)
+        ax.fill_between(inception, distance - error, distance + error, color="#eeeeee")
+        ax.plot(inception, distance, ".-", color="#aaaaaa")
+        ax.plot(curve.values("is"), curve.values("fid"), ".-", color=plots.COLORS[0])
         ax.set_title(rule, fontsize=8)
-    margin = 0.1 * np.ptp(base.values("is"))
+    margin = 0.1 * np.ptp(inception)
     axes[0].set(
         yscale="log",
-        ylim=(0.7 * base.values("fid").min(), 1.5 * base.values("fid").max()),
-        xlim=(base.values("is").min() - 5 * margin, base.values("is").max() + margin),
+        ylim=(0.7 * distance.min(), 1.5 * distance.max()),
+        xlim=(inception.min() - 5 * margin, inception.max() + margin),
     )
     for ax in axes[len(others) :]:
         ax.axis("off")
     row = base.rows[0]
     figure.supxlabel(str(claims.score_name(row, "is")), fontsize=8)
     figure.supylabel(str(claims.score_name(row, "fid")), fontsize=8)
-    figure.suptitle(f"{title}. Grey: {baseline}")
+    figure.suptitle(f"{title}\nGrey: {baseline} and its standard error")
     return figure

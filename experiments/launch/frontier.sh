@@ -13,7 +13,7 @@ case $data in # the steps of a guide of less training and of an inner head; a gu
     ;;
   fashion_mnist_16)
     name=clothes early=1000 head=1000
-    small=('--config.model.multipliers=(1,1)')
+    small=('--config.model.multipliers=(1,1)' --config.train.num_steps=2000)
     points=(--w=0,0.5,1.5 --config.eval.num_images=400 --config.eval.neighbours=5000)
     ;;
   *) echo "error: $data: choose digits or fashion_mnist_16" && exit 1 ;;

@@ -12,12 +12,12 @@ cells, which are those of experiments.sweep.
 """
 
 import base64
-import math
 from pathlib import Path
 
 from absl import flags
 
 from cfg_jax import checks, plots
+from cfg_jax.diffusion.directions import Feedback
 from cfg_jax.diffusion.guidance import Unguided
 from cfg_jax.errors import InputError, choice
 from cfg_jax.files import write_atomic, write_json
@@ -48,6 +48,7 @@ SECOND_MODEL = {"guide": "guide", "classifier": "classifier_run"}  # {field of a
 def known_curves():
     """Return {name: fields} of all curves. The numbers are those of each rule's paper; none is tuned here."""
     num_steps = CONFIG.value.sampler.num_steps
+    offset, temperature = Feedback.published(num_steps)
     return {
         BASELINE: {},
         "interval": INTERVAL,
@@ -65,7 +66,7 @@ def known_curves():
         "TCFG": {"guidance.name": "tcfg"},
         "REG": {"guidance.name": "reg"},
         "Rectified-CFG++": {"guidance.name": "rectified_cfg_pp", "guidance.ahead": 1 / num_steps},
-        "feedback": {"guidance.name": "feedback", **feedback(num_steps)},
+        "feedback": {"guidance.name": "feedback", "guidance.offset": offset, "guidance.temperature": temperature},
         "rounds": {"guidance.rounds": 1, "guidance.renoise_logsnr": -1.4},
         "other label": {"guidance.uncond": "other_label"},
         "PAG": {"guidance.uncond": "pag"},
@@ -80,16 +81,6 @@ def known_curves():
         "CFG, DDIM": {"sampler.name": "ddim"},
         "CFG++": {"guidance.name": "cfg_pp", "sampler.name": "ddim"},
     } | dict(map(curve_of, CURVE.value))
-
-
-def feedback(num_steps):
-    """Return the offset and the temperature of Koulischer et al. for T steps, with their prior, t_0 and t_1."""
-    prior, t_0, t_1 = 0.999, 0.556, 0.429
-    offset = math.log(1.5 * (1 - prior)) / ((1 - t_0) * num_steps)
-    # (sigma / alpha)^2 of the cosine schedule, before and after the step at t_1, and the step's variance S
-    before, after = (math.tan(math.pi / 2 * t) ** 2 for t in (t_1, max(0, t_1 - 1 / num_steps)))
-    variance = (before - after) * after / before
-    return {"guidance.offset": round(offset, 3), "guidance.temperature": round(abs(2 * variance * offset / 10), 4)}
 
 
 def curve_of(text):

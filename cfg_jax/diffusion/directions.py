@@ -18,8 +18,7 @@ class Feedback:
     l is the log of p(path | c) / p(path), from 0. Each step adds -temperature / (2 S) (|z' - mu_c|^2 - |z' - mu_u|^2) +
     offset, with the means mu and the variance S of Equation 3. The strength is 1 + w_l = e^l / (e^l - (1 - prior)), and
     l is clipped so that w_l is at most w. Koulischer et al. 2025 (arXiv 2506.06085), whose example has prior 0.999 and
-    w = 9. Their offset is ln(1.5 (1 - prior)) / ((1 - t_0) T), which is per step; their temperature |2 S offset / 10|,
-    S of the step at t_1.
+    w = 9; `published` has the rest of it.
     """
 
     w: Any  # scalar or [B]: the largest
@@ -28,6 +27,19 @@ class Feedback:
     offset: Any = 0.0  # added to l at each step
 
     limits: ClassVar = {"prior": (0, 1), "temperature": (0, np.inf), "offset": (-np.inf, np.inf)}
+
+    @staticmethod
+    def published(num_steps: int) -> tuple[float, float]:
+        """Return the example's offset and temperature for T steps.
+
+        They are ln(1.5 (1 - prior)) / ((1 - t_0) T) and |2 S offset / 10|, with S of the step at t_1.
+        """
+        prior, t_0, t_1 = 0.999, 0.556, 0.429
+        offset = np.log(1.5 * (1 - prior)) / ((1 - t_0) * num_steps)
+        # (sigma / alpha)^2 of the cosine schedule before the step and after it
+        before, after = (np.tan(np.pi / 2 * t) ** 2 for t in (t_1, max(0, t_1 - 1 / num_steps)))
+        variance = (before - after) * after / before
+        return round(float(offset), 3), round(float(abs(2 * variance * offset / 10)), 4)
 
     def init(self, z):
         still = jnp.zeros_like(z)

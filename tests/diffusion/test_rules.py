@@ -200,6 +200,12 @@ def test_feedback_measures_how_likely_a_path_is_without_its_label():
     assert np.corrcoef(np.abs(z[:, 0]), ratio)[0, 1] < -0.5
 
 
+def test_the_published_settings_of_feedback_by_hand():
+    # ln(0.0015) = -6.5023, over 0.444 * 32; tan^2 at 0.429 and 0.39775 of a right angle is 0.6377 and 0.5201
+    variance = (0.6377 - 0.5201) * 0.5201 / 0.6377
+    assert directions.Feedback.published(32) == (-0.458, pytest.approx(0.2 * 0.458 * variance, abs=1e-4))
+
+
 def test_feedback_is_bounded_by_w_and_guides_least_where_the_label_is_clear():
     rule = directions.Feedback(jnp.float32([4.0, 4.0, 4.0]), prior=0.9)
     least = float(rule.least()[0])

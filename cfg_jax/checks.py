@@ -90,7 +90,7 @@ def everything(config) -> None:
 
 
 def types(config: ConfigDict) -> None:
-    """Check that every field has its type, and that its numbers are finite. A network checks the fields of its own."""
+    """Check that every field has its type, and that its numbers are finite. A network checks its own fields."""
     try:
         check(config.to_dict(), configs.SCHEMA, "config")
     except ValueError as error:

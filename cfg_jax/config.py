@@ -73,7 +73,7 @@ SCHEMA = {
         "momentum": float, "radius": float, "parallel": float, "zero_below": float | None, "other_label": int | None,
         "other_w": float, "prior": float, "temperature": float, "offset": float, "coarse": float, "levels": int,
         "ahead": float, "damping": float, "perturbation": str, "perturbation_w": float, "schedule": str | None,
-        "schedule_logsnr": list[float] | None, "schedule_w": list[float] | None, "rescale": float | None,
+        "schedule_logsnr": [float, None], "schedule_w": [float, None], "rescale": float | None,
         "rounds": int | None, "renoise_logsnr": float | None, "classifier": str,
     },
     "eval": {

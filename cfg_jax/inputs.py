@@ -38,7 +38,7 @@ ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipf
 METHODS = {9: "deflate64", 93: "zstd", 95: "xz", 98: "ppmd"}  # that it does not
 KINDS = {
     int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", dict: "an object",
-    list: "a list", tuple: "a list", list[float]: "a list of finite numbers", type(None): "null",
+    list: "a list", tuple: "a list", type(None): "null",
 }  # fmt: skip
 # what Pillow says of a picture that is damaged or large is in the report of what could not be read
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -147,9 +147,9 @@ def json_of(content: str | bytes, schema: Any) -> Any:
 def check(value: Any, schema: Any, name: str = "") -> None:
     """Raise ValueError, which names the key, unless a value is of a schema.
 
-    A schema is a type or a union of types, list[float] among them, [schema] for a list of any length, {str: schema} for
-    an object of any keys, or {key: schema} for an object that has at least these keys, but for those that end in "?".
-    A number is finite and below 2^63, and an int may stand for a float.
+    A schema is a type or a union of types, [schema] for a list of any length, [schema, None] where null may stand for
+    it, {str: schema} for an object of any keys, or {key: schema} for an object that has at least these keys, but for
+    those that end in "?". A number is finite and below 2^63, and an int may stand for a float.
     """
     if isinstance(schema, dict) and isinstance(value, dict):
         for key, below in dict.fromkeys(value, schema[str]).items() if str in schema else schema.items():
@@ -164,15 +164,15 @@ def check(value: Any, schema: Any, name: str = "") -> None:
             check(part, schema[0], f"{name}[{i}]")
     else:
         kinds = get_args(schema) if isinstance(schema, UnionType) else (schema,)
+        if isinstance(schema, list):
+            kinds = (list, *map(type, schema[1:]))
         if not any(_is_a(value, kind) for kind in kinds):
-            wanted = " or ".join(KINDS[type(kind) if isinstance(kind, list | dict) else kind] for kind in kinds)
+            wanted = " or ".join(KINDS[kind if isinstance(kind, type) else type(kind)] for kind in kinds)
             given = KINDS[type(value)] if isinstance(value, dict | list | tuple) else repr(value)[:60]
             raise ValueError(f"{name or 'it'} is {given}, not {wanted}")
 
 
 def _is_a(value, kind):
-    if kind == list[float]:
-        return isinstance(value, list | tuple) and all(_is_a(part, float) for part in value)
     if kind in (int, float):
         number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         return number and -(2.0**63) < value < 2.0**63

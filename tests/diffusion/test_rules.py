@@ -447,7 +447,10 @@ def test_a_config_composes_rules_in_their_order(tiny):
         ({"guidance.logsnr_low": 2.0, "guidance.logsnr_high": 2.0}, "logsnr_low=2.0 must be below logsnr_high=2.0"),
         ({"guidance.schedule_w": (1.0, 2.0)}, "must increase, and have as many numbers"),
         ({"guidance.schedule_logsnr": (1.0, 0.0), "guidance.schedule_w": (1.0, 2.0)}, "must increase"),
-        ({"guidance.schedule_logsnr": (0.0,), "guidance.schedule_w": (float("nan"),)}, "not a list of finite numbers"),
+        (
+            {"guidance.schedule_logsnr": (0.0,), "guidance.schedule_w": (float("nan"),)},
+            r"config.guidance.schedule_w\[0\] is nan, not a finite number",
+        ),
         ({"guidance.rounds": 2}, "rounds=2 and renoise_logsnr=None go together"),
         ({"guidance.rounds": 2, "guidance.renoise_logsnr": 20.0}, r"a log-SNR in \(-20, 20\)"),
         ({"guidance.rounds": 2, "guidance.renoise_logsnr": 0.0, "sampler.name": "heun"}, "where sampler heun cannot"),

@@ -30,7 +30,7 @@ class Feedback:
 
     @staticmethod
     def published(num_steps: int) -> tuple[float, float]:
-        """Return the example's offset and temperature for T steps.
+        """Return the example's offset and temperature for T steps, to three digits.
 
         They are ln(1.5 (1 - prior)) / ((1 - t_0) T) and |2 S offset / 10|, with S of the step at t_1.
         """
@@ -39,7 +39,7 @@ class Feedback:
         # (sigma / alpha)^2 of the cosine schedule before the step and after it
         before, after = (np.tan(np.pi / 2 * t) ** 2 for t in (t_1, max(0, t_1 - 1 / num_steps)))
         variance = (before - after) * after / before
-        return round(float(offset), 3), round(float(abs(2 * variance * offset / 10)), 4)
+        return float(f"{offset:.3g}"), float(f"{abs(2 * variance * offset / 10):.3g}")
 
     def init(self, z):
         still = jnp.zeros_like(z)

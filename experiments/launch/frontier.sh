@@ -16,7 +16,7 @@ case $data in # the steps of a guide of less training and of an inner head; a gu
     small=('--config.model.multipliers=(1,1)' --config.train.num_steps=2000)
     points=(--w=0,0.5,1.5 --config.eval.num_images=400 --config.eval.neighbours=5000)
     ;;
-  *) echo "error: $data: choose digits or fashion_mnist_16" && exit 1 ;;
+  *) echo "error: $data: choose digits or fashion_mnist_16" >&2 && exit 1 ;;
 esac
 run() { "${PYTHON:-.venv/bin/python}" -m "experiments.$1" --config="configs/$data.py" "${@:2}"; }
 for seed in 0 1; do

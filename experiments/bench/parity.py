@@ -59,8 +59,8 @@ def main() -> None:
     weights = f"the published weights {pth.name}" if WEIGHTS.value else "random weights"
     about = (
         f"    python -m experiments.bench.parity --num_images={NUM_IMAGES.value} --size={SIZE.value}\n\n"
-        "This compares the feature network and the scores here with those of other codes, on the same inputs. The "
-        "difference of two arrays is the relative L2 distance, of two numbers the relative difference. "
+        "This compares the feature network and the scores here with those of other codes, on the same inputs. All "
+        "differences are relative; between arrays they are relative L2 distances. "
         f"The Inception network has {weights}, in float32 at jax's precision {PRECISION!r}, on "
         f"{jax.default_backend()}; jax {jax.__version__}, torch-fidelity {torch_fidelity.__version__}, torch "
         f"{torch.__version__}."

@@ -92,13 +92,13 @@ def main() -> None:
     figure.suptitle(f"Three Gaussians: N = {num:,} samples a class, T = {steps}, seed 0")
     write_atomic(out / "gaussians.png", plots.image(figure, "png"))
     write_json(out / "gaussians.json", MARKED | {"num_samples": num, "T": steps, "v": 0.3, "rows": rows})
-    print("along the class's own direction: mean and standard deviation of the density, and of what is sampled")
+    print("the mean along the class's direction, and the standard deviation of a coordinate, of the density and of samples")
     for row in rows[:: mixture.null]:
         print("w = {w:g}: density {density_mean:.3f} ± {density_std:.3f}, Algorithm 2 {sampled_mean:.3f} ± "
-              "{sampled_std:.3f}, particles {particles_mean:.3f} ± {particles_std:.3f}, its mean to "
+              "{sampled_std:.3f}, particles {particles_mean:.3f} ± {particles_std:.3f}, standard error of their mean "
               "{particles_error:.3f}".format(**row))  # fmt: skip
     print(
-        f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w but at w = 0; drawn anew by weights it does"
+        f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w unless w = 0; particles with weights do"
     )
 
 

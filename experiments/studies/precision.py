@@ -44,8 +44,8 @@ def main() -> None:
     a, b = (model.sample(c, W.value, num_steps, SEED.value).astype(int) for model in (half, full))
     text = (
         f"The network of {RUN.value} in bfloat16, compared with the same network in float32 on {len(x)} images: seed "
-        f"{SEED.value}, {jax.devices()[0].device_kind}, jax {jax.__version__}. A difference of eps is the relative L2 "
-        f"distance, one of the guided x, which is not clipped, the root mean square.\n\n{markdown(rows, ())}\n"
+        f"{SEED.value}, {jax.devices()[0].device_kind}, jax {jax.__version__}. The columns of eps have the relative L2 "
+        f"distance, that of the guided x the root mean square difference, before clipping.\n\n{markdown(rows, ())}\n"
         f"Images drawn from the same noise at w = {W.value:g}, T = {num_steps} differ by "
         f"{np.abs(a - b).mean():.3g} grey levels on average, {np.mean(np.abs(a - b) > 8):.1%} of the values by "
         "more than 8.\n"

@@ -102,9 +102,9 @@ def page(title, text, rows, runs, card, config):
         f"    {command(config, sorted({row['seed'] for row in rows}))}\n",
         f"Data: {escaped(card.name)} ({escaped(card.source)}), {card.counts['train']:,} training pictures of {shape}, "
         f"resize {card.resize}, card {card.digest}.\n",
-        f"{len(rows)} cells of {images:,} images in all took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
+        f"{len(rows)} cells with {images:,} images in total took {seconds / 3600:.3g} hours, {images / seconds:,.1f} "
         f"images/s with their scores, on {rows[0]['device']}; jax {first['jax']}, Python {first['python']}, this code "
-        f"{first['code']}. Hours of training are of its steps alone.\n",
+        f"{first['code']}. The hours of training exclude compiling and saving.\n",
         markdown(lines, (0, 8)),
         text,
         "![IS against FID as w grows](curves.png)\n",

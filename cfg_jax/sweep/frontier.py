@@ -111,7 +111,7 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
 
     def claim(text, name, judge_rule, **directions):
         if name not in curves:
-            return Claim(text, UNTESTED, f"needs the curve {name}")
+            return Claim(text, UNTESTED, f"not measured: there is no curve {name}")
         verdicts, figures = zip(*judge_rule(curves[name], **directions), strict=True)
         return Claim(text, claims.weakest(verdicts), "; ".join(figures))
 

@@ -143,11 +143,11 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
     head = ["", "images a device", "settings", "arguments, GiB", "temporaries", "of", "fits", "TFLOP", "GB moved"]
     head += ["kernels", "compile s", "images/s", "of the peak"]
     parts = [
-        "# Compiled for devices that were not there",
+        "# Compilers' estimates",
         f"    {cli.command_line('bench.compile')}",
-        f"jax {jax.__version__}, {config.model.dtype}. Memory and work are of one device. Images/s are of all devices, "
-        "by the compiler's estimate of the time, without what is sent between them; nothing was run. The share of the "
-        "peak counts the network's own convolutions and matrix products. Kernels without an estimate are counted at "
+        f"jax {jax.__version__}, {config.model.dtype}. Nothing was run. Memory and work are those of one device. "
+        "Images/s are those of all devices, by the compiler's estimate of the time, without communication. The share "
+        "of the peak counts the network's own convolutions and matrix products. Kernels without an estimate count at "
         + ", ".join(f"{share:.0%} ({name})" for name, share in estimate.KERNELS.items())
         + " of the peak.",
         markdown([head, *map(cells, rows)], range(len(head))),

@@ -60,7 +60,7 @@ def main() -> None:
     figure = gallery.curves(D.value, moved, title, xscale="log", xlabel="D", ylabel="mean along the class, less 1")
     samples = f"w = {W.value:g}, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples of one class"
     table = markdown(rows, ())
-    gallery.write(OUT.value, "dimension", figure, table, f"{samples}; std is a share of the class's.")
+    gallery.write(OUT.value, "dimension", figure, table, f"{samples}; std is relative to the class's own.")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def main() -> None:
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(f"Two uniforms, class 1: N = {NUM_SAMPLES.value:,}, T = {NUM_STEPS.value}, seed 0")
     about = (
-        f"Class 1, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples; beyond 1 by more than two of the last noise."
+        f'Class 1, T = {NUM_STEPS.value}, {NUM_SAMPLES.value:,} samples. "Beyond 1" means by more than two standard '
+        "deviations of the last noise level."
     )
     gallery.write(OUT.value, "edge", figure, markdown(rows, ()), about)
 

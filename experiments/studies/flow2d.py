@@ -228,10 +228,10 @@ def main() -> None:
     table = "\n".join(markdown(r, (0, 1)) for r in (field_rows(studied, scales), cooled_rows, classified_rows))
     about = (
         f"{TRAIN_STEPS.value:,} training steps, {NUM_SAMPLES.value:,} samples of {NUM_STEPS.value} Euler steps a row. "
-        "Velocity off is the RMS of learned less exact over the class's diffused data, a share of the RMS of exact. "
-        "Ends off is the RMS of learned less exact from the same noise. The energy distance is from learned to exact "
-        "from other noise, its floor from exact to that. "
-        "Spread, mean and p(c given x) of the second table are of class 0 of the exact flow."
+        "Velocity off is the RMS error of the learned velocity on noised data of the class, divided by the RMS of the "
+        "exact velocity. Ends off is the RMS distance between learned and exact end points of the same noise. The "
+        "energy distance is that of learned samples to exact samples of other noise; the floor is that of two exact "
+        "sets. The second table describes class 0 of the exact flow."
     )
     gallery.write(OUT.value, "flow2d", first, table, about, more=more)
 

@@ -92,14 +92,12 @@ def main() -> None:
     figure.suptitle(f"Three Gaussians: N = {num:,} samples a class, T = {steps}, seed 0")
     write_atomic(out / "gaussians.png", plots.image(figure, "png"))
     write_json(out / "gaussians.json", MARKED | {"num_samples": num, "T": steps, "v": 0.3, "rows": rows})
-    print("the mean along the class's direction, and the standard deviation of a coordinate, of the density and of samples")
+    print("mean along the class's direction and standard deviation of a coordinate, of the density and of samples")
     for row in rows[:: mixture.null]:
         print("w = {w:g}: density {density_mean:.3f} ± {density_std:.3f}, Algorithm 2 {sampled_mean:.3f} ± "
               "{sampled_std:.3f}, particles {particles_mean:.3f} ± {particles_std:.3f}, standard error of their mean "
               "{particles_error:.3f}".format(**row))  # fmt: skip
-    print(
-        f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w unless w = 0; particles with weights do"
-    )
+    print(f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w unless w = 0; particles with weights do")
 
 
 if __name__ == "__main__":

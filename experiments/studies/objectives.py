@@ -59,9 +59,9 @@ def main() -> None:
     others = ", ".join(f"{gallery.gap(best[name], best['paper'])} of {name}" for name in ("v", "flow"))
     about = (
         f"{fid}, {config.train.num_steps} steps, training seeds {seeds}, mean; "
-        f"{num_images} images, {PASSES.value} passes through each half, ± the bootstrap standard error over "
-        f"images. Each objective's least distance, less the paper's: {others}; that each is "
-        "the least of its rows is not in the error."
+        f"{num_images} images, {PASSES.value} conditional and as many unconditional passes, ± the bootstrap standard "
+        f"error over images. Each objective's lowest distance minus the paper's: {others}. The errors ignore that "
+        "each is the lowest of several rows."
     )
     gallery.write(OUT.value, "objectives", figure, markdown(lines, (0, 1)), about, config.data.name)
 

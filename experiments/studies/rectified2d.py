@@ -155,10 +155,10 @@ def main() -> None:
         more[f"distilled_{one.name}"] = beside_exact(one, one.distilled, "distilled", noise)
     about = (
         f"{TRAIN_STEPS.value:,} training steps a field, {NUM_PAIRS.value:,} pairs, {NUM_SAMPLES.value:,} samples, "
-        f"{NUM_STEPS.value} Euler steps where no number is named. Ends off is the RMS from the same noise: in the "
-        f"first table to {REFERENCE} steps of the same flow, in the third to the exact guided ODE. Energy distances "
-        "are to draws of the data, in the third table to the exact guided ODE from other noise. A floor is of two "
-        "draws."
+        f"{NUM_STEPS.value} Euler steps unless another number is named. Ends off is the RMS distance between end "
+        f"points of the same noise: in the first table to {REFERENCE} steps of the same flow, in the third to the "
+        "exact guided ODE. Energy distances are to samples of the data, in the third table to samples of the exact "
+        "guided ODE from other noise. A floor is the energy distance of two such sets of samples."
     )
     text = "\n".join(markdown(rows, left) for rows, left in tables)
     gallery.write(OUT.value, "rectified2d", figure, text, about, more=more)

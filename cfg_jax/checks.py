@@ -28,11 +28,6 @@ def saved(path, config: ConfigDict) -> None:
         everything(config)
     except InputError as error:
         raise InputError(f"{path} cannot have been trained: {' '.join(str(error).split())}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the config of {path} is not whole ({reason}): it is damaged, or another version of this code wrote it"
-        ) from error
 
 
 def everything(config) -> None:
@@ -47,9 +42,9 @@ def everything(config) -> None:
         max(abs(config.logsnr_min), abs(config.logsnr_max)) <= 40,
         f"config.logsnr_min={config.logsnr_min} and logsnr_max={config.logsnr_max} must lie in [-40, 40] for float32",
     )
-    classifier = config.model.name == "noisy_classifier"
+    classifier = build.is_classifier(config)
     require(
-        classifier or config.model.null_label or config.p_uncond == 0,
+        classifier or config.model.get("null_label", True) or config.p_uncond == 0,
         f"config.model.null_label=False leaves no label to drop to: set config.p_uncond=0, not {config.p_uncond}",
     )
     data = config.data

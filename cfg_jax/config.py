@@ -128,6 +128,11 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(fields)
 
 
+def image_shape(data: ml_collections.ConfigDict) -> tuple[int, int, int]:
+    """Return height, width and channels of the images of a config.data."""
+    return data.image_size, data.image_size, data.channels
+
+
 def digest(config: ml_collections.ConfigDict) -> str:
     """Return twelve hex digits of the fields that decide a run's parameters: all but those of FREE.
 

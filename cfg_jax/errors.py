@@ -15,6 +15,11 @@ class InputError(ValueError):
         super().__init__(re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1...\2", message))
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the error's type if it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(name: object, known: Iterable) -> str:
     """ "did you mean ddim? " where a known name is near, else ""."""
     near = difflib.get_close_matches(str(name), map(str, known), 1)

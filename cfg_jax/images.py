@@ -49,11 +49,13 @@ GAP = 2  # pixels between the images of a grid
 def grid(images: np.ndarray, columns: int, side: int = 64) -> Image.Image:
     """Return one picture of the images uint8 [N, H, W, C], with `columns` images in a row and GAP pixels between them.
 
+    The rest of an unfinished row is grey.
     Images below `side` pixels are enlarged by the largest whole factor that keeps them within `side`.
     """
     zoom = max(1, side // images.shape[1])
     enlarged = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    tiles = np.pad(enlarged, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=96)
+    columns = min(columns, len(images))
+    tiles = np.pad(enlarged, ((0, -len(images) % columns), (0, GAP), (0, GAP), (0, 0)), constant_values=96)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     whole = np.concatenate(rows, axis=0)[:-GAP, :-GAP]
     return Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)

@@ -24,11 +24,12 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from packaging.requirements import Requirement
 
+from cfg_jax import config as configs
 from cfg_jax import meshes
 
 # modules that import flax are imported inside the checks: `versions` reports a flax that does not fit jax
 from cfg_jax.data import sources
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, first_line
 from cfg_jax.evaluation import references
 from cfg_jax.files import only_one, write_atomic
 from experiments.helpers import cli
@@ -51,7 +52,7 @@ def main() -> None:
             outcome, line = "FAIL", " ".join(str(error).split())
         except Exception as error:  # the other checks follow all the same
             why = cli.no_devices() and "not checked: jax finds no devices"
-            outcome, line = "FAIL", why or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            outcome, line = "FAIL", why or f"{type(error).__name__}: {first_line(error)}"
         print(f"{outcome}  {check.__name__.replace('_', ' '):17} {line}", flush=True)
         failed |= outcome == "FAIL"
     sys.exit(int(failed))
@@ -174,7 +175,7 @@ def reference(config: ConfigDict) -> str:
     if not path:
         return "of the training images, taken by the first sweep"
     statistics = references.read(path)
-    references.check_shape(statistics, path, (section.image_size, section.image_size, section.channels))
+    references.check_shape(statistics, path, configs.image_shape(section))
     return f"{path}: {', '.join(statistics.moments)}"
 
 
@@ -193,7 +194,7 @@ def disk(config: ConfigDict) -> str:
 
     train, workdir = config.train, Path(WORKDIR.value)
     count = train.keep_checkpoints + 1 + (train.num_steps // train.keep_every if train.keep_every else 0)
-    needed = count * cost.state_bytes(config) * 4 / 5  # no gradient
+    needed = count * (cost.state_bytes(config) - 4 * cost.num_parameters(config))  # no gradient
     there = sum(file.stat().st_size for file in (workdir / "checkpoints").rglob("*") if file.is_file())
     place = existing(workdir)
     free = shutil.disk_usage(place).free + there

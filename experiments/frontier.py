@@ -19,7 +19,7 @@ from absl import flags
 from cfg_jax import checks, plots
 from cfg_jax.diffusion.directions import Feedback
 from cfg_jax.diffusion.guidance import Unguided
-from cfg_jax.errors import InputError, choice
+from cfg_jax.errors import InputError, choice, require
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, report, spec
@@ -113,11 +113,13 @@ def main():
             count = len(fields[kind])
             if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):
                 raise InputError(f"the curve {name} has {count} of {kind} for {len(runs)} --runs: give one for each")
+    names = [name for name in known if name in (BASELINE, *(ONLY.value or known))]
+    given = [name for name in names if all(known[name][kind] for kind in SECOND_MODEL.keys() & known[name].keys())]
+    remedy = "name another rule, and give the second model that it needs: --guides or --classifiers"
+    require(len(given) > 1, f"--rules={','.join(ONLY.value or [])} leaves nothing to compare with {BASELINE}: {remedy}")
     curves = {}
-    for name, fields in known.items():
-        if name == BASELINE or name in (ONLY.value or known):
-            rows = rows_of(name, fields, ws, curves.get(BASELINE, {}))
-            curves |= {name: rows} if rows else {}
+    for name in given:
+        curves[name] = rows_of(name, known[name], ws, curves.get(BASELINE, {}))
     write(curves, Path(OUT.value))
 
 
@@ -127,14 +129,12 @@ def curve_config(fields):
 
 
 def rows_of(name, fields, ws, baseline):
-    """Return {"RUN, seed SEED": rows} of a curve, {} if its second model was not given.
+    """Return {"RUN, seed SEED": rows} of a curve.
 
     The row at w = 0 is the baseline's, where that is drawn in the same way.
     """
     runs, seeds = RUNS.value, SEEDS.value
     second = {argument: fields[kind] for kind, argument in SECOND_MODEL.items() if kind in fields}
-    if not all(second.values()):
-        return {}
     config = curve_config(fields)
     strengths = {"CFG++": (0.2, 0.4, 0.6, 0.8, 1.0), "classifier alone": [1 + w for w in ws]}.get(name, ws)
     unguided = {key: next(row for row in rows if not row["w"]) for key, rows in baseline.items()}

@@ -35,6 +35,13 @@ def test_a_grid_has_each_pixel_as_a_square_and_nothing_else(rng, side, factor, c
     assert (whole[wide : wide + 2] == 96).all() and (whole[:, wide : wide + 2] == 96).all()
 
 
+def test_the_last_row_of_a_grid_may_have_fewer_images(rng):
+    drawn = rng.integers(1, 90, (5, 64, 64, 1), np.uint8)
+    whole, wide = np.asarray(images.grid(drawn, columns=3)), np.asarray(images.grid(drawn, columns=9))
+    assert whole.shape == (2 * 64 + 2, 3 * 64 + 4) and (whole[66:, 2 * 66 :] == 96).all()
+    assert wide.shape == (64, 5 * 64 + 8)
+
+
 def test_a_mosaic_is_as_high_as_its_highest_panels():
     panels = [Image.new("L", size, 0) for size in ((3, 2), (5, 4), (7, 6))]
     whole = np.asarray(images.mosaic([panels[:2], panels[2:]], gap=1))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from cfg_jax.config import image_shape
 from cfg_jax.data import cards
 from cfg_jax.errors import require
 from cfg_jax.inputs import npy, reading
@@ -103,7 +104,7 @@ def load(config: ConfigDict) -> tuple[Source, ConfigDict]:
 
 def check(source: Source, data: ConfigDict) -> None:
     """Raise InputError, before anything is compiled, if the source differs from config.data."""
-    shape, num_classes = (data.image_size, data.image_size, data.channels), len(source.card.class_names)
+    shape, num_classes = image_shape(data), len(source.card.class_names)
     require(
         source.images.shape[1:] == shape,
         f"config.data says images of {shape}, {data.name} has {source.images.shape[1:]}: "

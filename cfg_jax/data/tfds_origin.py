@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cfg_jax.data.pictures import Pictures
-from cfg_jax.errors import InputError, installed, require
+from cfg_jax.errors import InputError, first_line, installed, require
 
 
 def tfds_directory(path: Path) -> Path | None:
@@ -68,6 +68,6 @@ def by_tfds(name: str) -> Path:
         builder = tfds.builder(name, file_format="array_record")
         builder.download_and_prepare()
     except (OSError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:160]
+        reason = first_line(error)[:160]
         raise InputError(f"tensorflow-datasets could not fetch {name} ({reason}): give --source") from error
     return Path(builder.data_dir)

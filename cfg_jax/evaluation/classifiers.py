@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from cfg_jax import config as configs
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import require
 from cfg_jax.evaluation.features import Extracted, FeatureExtractor, Features, InceptionFeatures
@@ -32,8 +33,10 @@ def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Fe
     The trained classifier is kept in `directory`. Raises InputError for a given noisy-image classifier of other images
     or classes, and for a classifier trained here that is not much better than chance.
     """
-    evaluation, cache = config.eval, Path(directory) / "classifier.npz"
-    network = InceptionFeatures(evaluation.inception) if evaluation.features == "inception" else None
+    evaluation, cache, judges = config.eval, Path(directory) / "classifier.npz", []
+    if evaluation.features == "classifier":
+        return Features(DataClassifier(source, cache))
+    network = InceptionFeatures(evaluation.inception)
     if evaluation.classifier:
         given = GivenClassifier(Path(evaluation.classifier).name, load_classifier(evaluation.classifier))
         given.check(source.card.image_shape)
@@ -42,12 +45,10 @@ def features_of(config: ConfigDict, source: Source, directory: str | Path) -> Fe
             f"config.eval.classifier={evaluation.classifier} has {given.num_classes} classes, "
             f"config.data.num_classes={config.data.num_classes}: name one of the same classes",
         )
-        return Features(network, given)  # a given classifier needs Inception as well
-    if network is None:
-        return Features(DataClassifier(source, cache))
-    if "fid_inception" in network.distances:
-        return Features(network)
-    return Features(network, Probe(network, source, evaluation.reference_images, cache))
+        judges.append(given)
+    if "fid_inception" not in network.distances:  # nor has it logits
+        judges.append(Probe(network, source, evaluation.reference_images, cache))
+    return Features(network, *judges)
 
 
 def train_once(
@@ -235,6 +236,6 @@ class GivenClassifier:
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Raise InputError unless it classifies images of (height, width, channels)."""
-        shape = (self.data.image_size, self.data.image_size, self.data.channels)
+        shape = configs.image_shape(self.data)
         sizes = f"is of images {shape}, these are {tuple(image_shape)}"
         require(shape == tuple(image_shape), f"the classifier {self.name} {sizes}: name another")

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from cfg_jax.errors import first_line
+
 log = logging.getLogger(__name__)
 BLOCKS = (512, 256, 128)  # tokens of a tile of logits on a TPU, the largest that divides them
 
@@ -99,6 +101,6 @@ def cudnn(width: int, dtype: jnp.dtype) -> Literal["cudnn"] | None:
         with jax.ensure_compile_time_eval():  # a network is being traced
             jax.block_until_ready(jax.jit(jax.grad(total))(jnp.ones((1, 64, 1, width), dtype)))
     except Exception as error:  # each version, chip and shape has a way of its own to refuse
-        log.warning("attention is XLA's, cuDNN's does not run here: %s", (str(error).splitlines() or [""])[0])
+        log.warning("attention is XLA's, cuDNN's does not run here: %s", first_line(error))
         return None
     return "cudnn"

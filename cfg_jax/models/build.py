@@ -44,14 +44,12 @@ def check(config: ConfigDict) -> None:
 
 def is_classifier(config: ConfigDict) -> bool:
     """Whether the network is a classifier of z rather than a diffusion model."""
-    model = config.get("model")  # what was read may not be whole
-    return bool(model) and model.get("name") == "noisy_classifier"
+    return config.model.name == "noisy_classifier"
 
 
 def parameters(config: ConfigDict, key: jax.Array) -> Any:
     """New parameters of config.model's network."""
-    data = config.data
-    z = jnp.zeros((1, data.image_size, data.image_size, data.channels))
+    z = jnp.zeros((1, *configs.image_shape(config.data)))
     inputs = (z, jnp.zeros(1)) if is_classifier(config) else (z, jnp.zeros(1), jnp.zeros(1, jnp.int32))
     return network(config).init(key, *inputs)["params"]
 

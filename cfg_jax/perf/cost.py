@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from ml_collections import ConfigDict
 
+from cfg_jax.config import image_shape
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.models import build, network
 from cfg_jax.sampling import draw
@@ -17,14 +18,13 @@ from cfg_jax.sampling.model import Guides
 
 def abstract(config: ConfigDict, batch_size: int) -> tuple[Any, Any, tuple]:
     """Return (network, shapes of its parameters, shapes of its inputs z, logsnr and c for a batch)."""
-    data = config.data
-    z = jax.ShapeDtypeStruct((batch_size, data.image_size, data.image_size, data.channels), jnp.float32)
+    z = jax.ShapeDtypeStruct((batch_size, *image_shape(config.data)), jnp.float32)
     logsnr, c = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.float32, jnp.int32))
     return build.network(config), build.shapes(config), (z, logsnr, c)
 
 
 def num_parameters(config: ConfigDict) -> int:
-    return sum(math.prod(a.shape) for a in jax.tree.leaves(abstract(config, 1)[1]))
+    return sum(math.prod(a.shape) for a in jax.tree.leaves(build.shapes(config)))
 
 
 def forward_flops(config: ConfigDict) -> int:
@@ -103,5 +103,5 @@ def activation_bytes(config: ConfigDict, batch_size: int) -> int:
 
 
 def state_bytes(config: ConfigDict, devices: int = 1) -> float:
-    """Return a device's bytes of parameters, EMA, Adam's two moments and gradient in float32, split over `devices`."""
-    return 5 * 4 * num_parameters(config) / devices
+    """Return a device's bytes of parameters, EMAs, Adam's two moments and gradient in float32, split over `devices`."""
+    return (5 + len(config.train.averages)) * 4 * num_parameters(config) / devices

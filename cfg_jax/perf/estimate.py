@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cfg_jax import meshes
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, first_line
 from cfg_jax.inputs import check, read_json, reading
 from cfg_jax.models import build
 from cfg_jax.perf import hlo
 from cfg_jax.perf.programs import Program
-from cfg_jax.perf.targets import Gpu, Target, Tpu, first_line
+from cfg_jax.perf.targets import Gpu, Target, Tpu
 
 KERNELS = {"attention": 0.35, "convolution": 0.6, "product": 0.6}  # assumed shares of the peak
 NETWORK = re.compile("|".join([*(cls.__name__ for cls in build.NETWORKS.values()), "Inception"]))

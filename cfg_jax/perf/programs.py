@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cfg_jax import meshes, pinned
+from cfg_jax.config import image_shape
 from cfg_jax.models import build, inception
 from cfg_jax.perf import cost
 from cfg_jax.sampling import draw
@@ -30,8 +31,8 @@ class Program:
 
 def training(config: ConfigDict, mesh: Mesh) -> Program:
     """Trace a step on config.train.batch_size images, as experiments.train runs it."""
-    data, count = config.data, config.train.batch_size
-    image = (count, data.image_size, data.image_size, data.channels)
+    count = config.train.batch_size
+    image = (count, *image_shape(config.data))
     with pinned.pinned():
         state = meshes.placed(jax.eval_shape(partial(states.create, config)), mesh)
         key = jax.eval_shape(lambda: pinned.key(config.seed))
@@ -44,9 +45,7 @@ def training(config: ConfigDict, mesh: Mesh) -> Program:
 
 def sampling(config: ConfigDict, mesh: Mesh) -> Program:
     """Trace the drawing of config.eval.batch_size images at w = 1, as a sweep does it, rounded up to the devices."""
-    data = config.data
     count = meshes.divided(config.eval.batch_size, mesh)
-    shape = (data.image_size, data.image_size, data.channels)
     everywhere, shared_out = meshes.replicated(mesh), meshes.split(mesh)
     with pinned.pinned():
         params = on(everywhere, build.shapes(config))
@@ -55,7 +54,7 @@ def sampling(config: ConfigDict, mesh: Mesh) -> Program:
         guidance = dataclasses.replace(guidance, rule=draw.per_image(guidance.rule, partial(on, shared_out)))
         of_image = on(shared_out, jax.ShapeDtypeStruct((count,), jnp.int32))
         args = build.denoiser(config, params).on(mesh), guidance, walk, 0, of_image, of_image
-        traced = draw.draw.trace(*args, shape=shape)
+        traced = draw.draw.trace(*args, shape=image_shape(config.data))
     return Program(traced, args, count, cost.passes_an_image(config, 1.0) * count * cost.forward_flops(config))
 
 

@@ -18,7 +18,7 @@ from unittest import mock
 import jax
 from jax.experimental import topologies
 
-from cfg_jax.errors import InputError, choice, require
+from cfg_jax.errors import InputError, choice, first_line, require
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,6 @@ def has_toolkit() -> bool:
 
 def missing(name: str, what: str, extra: str) -> str:
     return f"--target={name} needs {what}: pip install 'cfg_jax[{extra}]'"
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def described(chip: Gpu) -> str:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfg_jax import meshes, pinned
-from cfg_jax.diffusion import samplers
+from cfg_jax.diffusion import rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, Halves, SecondModel
 from cfg_jax.errors import InputError, require
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
@@ -92,12 +92,11 @@ def per_image(rule, change: Callable):
 
 def check_per_image(rule, count: int) -> None:
     """Raise InputError where such a field of the rule has not `count` numbers."""
-
-    def check(values):
-        shape = np.shape(values)
-        require(shape == (count,), f"w has shape {shape}: give one number, or one for each of the {count} images")
-
-    per_image(rule, check)
+    for part in rules.parts(rule):
+        for name in getattr(part, "per_image", ("w",)):
+            shape = np.shape(getattr(part, name, 0))
+            each = f"one for each of the {count} images"
+            require(shape in ((), (count,)), f"{name} has shape {shape}: give one number, or {each}")
 
 
 def asks_uncond(rule, image_shape: tuple[int, int, int]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import checks, pinned
+from cfg_jax.config import image_shape
 from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, SecondModel
 from cfg_jax.errors import InputError, did_you_mean, require
@@ -49,8 +50,7 @@ class Model:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        data = self.config.data
-        return data.image_size, data.image_size, data.channels
+        return image_shape(self.config.data)
 
     def eps_fn(self, z, logsnr, c, w=None):
         """z [B, H, W, C], logsnr [B], c int32 [B], where num_classes is the null label -> eps [B, H, W, C].
@@ -202,13 +202,18 @@ class Guides:
             draw.check_labels(labels, self.classifier.config.data.num_classes)
         checks.finite(self.classifier_scale, "classifier_scale")
         for name, other in (("unconditional run", self.uncond), ("classifier", self.classifier)):
-            if other and other.config.data.image_size != model.config.data.image_size:
-                sizes = f"{other.config.data.image_size} and {model.config.data.image_size}"
-                raise InputError(f"the {name} is of another image size ({sizes} pixels): give one of the same")
+            if other and (theirs := image_shape(other.config.data)) != model.image_shape:
+                shapes = f"{theirs}, and the model's {model.image_shape}"
+                raise InputError(f"the images of the {name} have the shape {shapes}: give one of the same shape")
         if self.uncond and self.uncond.config.p_uncond < 1:
-            given, own = (m.config.data.num_classes for m in (self.uncond, model))
-            if given not in (0, own):
-                raise InputError(f"the unconditional run has {given} classes, the model {own}: give one of the same")
+            given = self.uncond.config.data.num_classes
+            same = f"the unconditional run has {given} classes, the model {classes}: give one of the same"
+            require(given in (0, classes), same)
+        if self.classifier:
+            given = self.classifier.config.data.num_classes
+            require(
+                classes in (0, given), f"the classifier has {given} classes, the model {classes}: give one of the same"
+            )
 
     def beside(self, rule, section: ConfigDict) -> Guidance:
         """Return the guidance of a rule with these models. section: a config.guidance."""

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from cfg_jax.errors import InputError
+from cfg_jax.errors import InputError, first_line
 from cfg_jax.files import sha256_of, write_json
 from cfg_jax.inputs import check_pointer, read_json
 from cfg_jax.store import averages
@@ -260,4 +260,4 @@ def _damaged(directory, step, why):
 def reason(error: Exception) -> str:
     """Return what the operating system said, or else the error's first sentence."""
     said = re.search(r"([A-Z][\w ]+) \[os_error_code", str(error))
-    return said[1] if said else (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+    return said[1] if said else first_line(error).split(". ")[0]

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import config as configs
-from cfg_jax.errors import InputError, installed, require
+from cfg_jax.errors import InputError, first_line, installed, require
 from cfg_jax.files import MARK, write_atomic
 from cfg_jax.models import build, network
 
@@ -47,8 +47,7 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any) -> floa
         session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
         [found] = session.run(None, inputs)
     except Exception as error:  # the converter and the runtime have many ways to refuse a network
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"this network cannot be converted ({type(error).__name__}: {reason}): {remedy}") from error
+        raise InputError(f"this network cannot be converted ({first_line(error)}): {remedy}") from error
     apart = difference(found, np.asarray(wanted))
     require(apart <= TOLERANCE, f"the ONNX graph differs from the network by {apart:.1e}, nothing is written: {remedy}")
     write_atomic(path, written)
@@ -69,7 +68,7 @@ def random_inputs(config: ConfigDict) -> dict[str, np.ndarray]:
     rng, data = np.random.default_rng(0), config.data
     labels = data.num_classes + (config.p_uncond > 0)
     inputs = {
-        "z": rng.standard_normal((CHECKED, data.image_size, data.image_size, data.channels), np.float32),
+        "z": rng.standard_normal((CHECKED, *configs.image_shape(data)), np.float32),
         "logsnr": rng.uniform(config.logsnr_min, config.logsnr_max, CHECKED).astype(np.float32),
         "c": np.append(rng.integers(max(labels, 1), size=CHECKED - 1), max(labels - 1, 0)).astype(np.int32),
     }

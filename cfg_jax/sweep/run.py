@@ -142,9 +142,9 @@ def check_variant(
             "--classifier_run guides by itself, with w as its scale: leave config.guidance.name as it is for the "
             "conditional model, or set it to unconditional",
         )
-        for field in ("schedule_w", "rescale"):
-            message = f"config.guidance.{field} has no effect on --classifier_run: leave it None"
-            require(section[field] is None, message)
+        for field, unset in {"schedule": None, "schedule_w": None, "rescale": None, "uncond": "null"}.items():
+            message = f"config.guidance.{field} has no effect on --classifier_run: leave it {unset}"
+            require(section[field] == unset, message)
 
 
 def check_same_data(
@@ -166,7 +166,7 @@ def check_same_data(
 def score_cell(cell: Cell, guides: models.Guides, against: Against) -> tuple[dict, Image.Image]:
     """Return the row of one cell and a grid of its first images."""
     # a noisy-image classifier that guides also judges the images
-    judge = guides.classifier and GivenClassifier(guides.name.split()[1], guides.classifier)
+    judge = guides.classifier and GivenClassifier(guides.name.split(" ", 1)[1].rpartition(" ")[0], guides.classifier)
     scored, picture = score(
         cell.model, cell.config, guidance_of(cell, guides), build.walk(cell.model.config, cell.config.sampler), against,
         judge=judge, npz=cell.npz,

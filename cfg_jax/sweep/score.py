@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from cfg_jax import __version__, checks, images, pinned
+from cfg_jax.config import image_shape
 from cfg_jax.data import sources
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.diffusion.samplers import Walk
@@ -63,7 +64,7 @@ def score(
         # a group has one label: interleave the groups, so that every part of IS has images of each
         order=np.arange(num_images).reshape(group, -1).T.ravel(),
     )
-    shape = (num_images, data.image_size, data.image_size, data.channels)
+    shape = (num_images, *image_shape(data))
     index = grid_index(labels)
     shown, done, began = {}, 0, time.perf_counter()
     effective = []  # effective sizes of groups of particles

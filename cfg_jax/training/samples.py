@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cfg_jax import images, meshes
+from cfg_jax.config import image_shape
 from cfg_jax.diffusion import samplers
 from cfg_jax.diffusion.guidance import Guidance, Unguided
 from cfg_jax.models import build
@@ -26,9 +27,8 @@ def sample_grid(params: Any, *, config: ConfigDict, mesh: Mesh | None = None) ->
     Without classes it is one such row. The noise and the labels are the same at every step of training, so that the
     grids of two steps compare.
     """
-    data = config.data
-    c = jnp.repeat(jnp.arange(max(1, min(data.num_classes, 10))), GRID_COLUMNS)
-    keys, z = samplers.start(config.seed, jnp.arange(len(c)), (data.image_size, data.image_size, data.channels))
+    c = jnp.repeat(jnp.arange(max(1, min(config.data.num_classes, 10))), GRID_COLUMNS)
+    keys, z = samplers.start(config.seed, jnp.arange(len(c)), image_shape(config.data))
     denoiser = build.denoiser(config, meshes.whole(params, mesh))
     alone = config.sampler.copy_and_resolve_references()
     alone.particles = None  # unguided, all weigh the same

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ml_collections import ConfigDict
 
+from cfg_jax.config import image_shape
 from cfg_jax.data.sources import Source
 from cfg_jax.errors import InputError, require
 from cfg_jax.models import build, network
@@ -73,7 +74,7 @@ def load(config: ConfigDict, source: Source) -> tuple[Denoiser | None, Source, C
         return None, source, config
     if section.how == "pairs":
         made = pairs.read(section.run)
-        shape = (config.data.image_size, config.data.image_size, config.data.channels)
+        shape = image_shape(config.data)
         require(
             made.shape == shape,
             f"config.teacher.run={section.run} has pairs of {made.shape}, config.data says {shape}: name pairs of the "

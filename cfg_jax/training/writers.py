@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from cfg_jax import config as configs
-from cfg_jax.errors import InputError, installed
+from cfg_jax.errors import InputError, first_line, installed
 from cfg_jax.files import write_atomic
 from cfg_jax.training import records
 
@@ -65,7 +65,7 @@ def weights_and_biases(workdir: Path, config: ConfigDict, project: str) -> Any:
         return wandb.init(id=path.read_text(), resume="allow", **about)
     except wandb.Error as error:
         raise InputError(
-            f"Weights & Biases gives no run ({str(error).splitlines()[0]}): log in with wandb login, or set "
+            f"Weights & Biases gives no run ({first_line(error)}): log in with wandb login, or set "
             "WANDB_MODE=offline and send it later with wandb sync"
         ) from error
 

@@ -17,6 +17,7 @@ from jax.nn import dot_product_attention
 from ml_collections import ConfigDict
 
 from cfg_jax import checks, images, meshes, pinned
+from cfg_jax.config import image_shape
 from cfg_jax.diffusion.guidance import Guidance
 from cfg_jax.files import write_atomic
 from cfg_jax.models import build
@@ -60,7 +61,7 @@ def filled(config: ConfigDict) -> Any:
 
 def batches(config: ConfigDict, params: Any) -> Outcome:
     """Image i is a function of (seed, i), its label and w, not of its batch."""
-    shape = (config.data.image_size, config.data.image_size, config.data.channels)
+    shape = image_shape(config.data)
     labels = np.arange(BATCHES[-1], dtype=np.int32) % max(1, config.data.num_classes)
     walk = build.walk(spec.changed(config, {"sampler.num_steps": 4}))
     guidance = Guidance(build.rule(config.guidance, np.ones(len(labels))))
@@ -77,7 +78,7 @@ def batches(config: ConfigDict, params: Any) -> Outcome:
 def loss(config: ConfigDict, params: Any) -> Outcome:
     """The loss of one batch is the same in the config's dtype here, and in float32 on the CPU."""
     data, objective = config.data, build.objective(config)
-    x = np.random.default_rng(0).uniform(-1, 1, (8, data.image_size, data.image_size, data.channels))
+    x = np.random.default_rng(0).uniform(-1, 1, (8, *image_shape(data)))
     c = np.arange(len(x), dtype=np.int32) % max(1, data.num_classes)
 
     def mean_loss(params: Any, x: jax.Array, c: jax.Array, dtype: str) -> jax.Array:
@@ -96,7 +97,7 @@ def loss(config: ConfigDict, params: Any) -> Outcome:
 
 def bfloat16(config: ConfigDict, params: Any) -> Outcome:
     data = config.data
-    z = jax.random.normal(jax.random.key(0), (8, data.image_size, data.image_size, data.channels))
+    z = jax.random.normal(jax.random.key(0), (8, *image_shape(data)))
     c = jnp.arange(len(z)) % max(1, data.num_classes)
     apart = []
     eps_fn = jax.jit(lambda denoiser, *args: denoiser.eps_fn(*args))

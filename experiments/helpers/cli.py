@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from cfg_jax import config as configs
 from cfg_jax import files, pinned
-from cfg_jax.errors import InputError, require
+from cfg_jax.errors import InputError, first_line, require
 from cfg_jax.store.hub import SCHEME
 from cfg_jax.text import CONTROL, one_line, plain, short
 from cfg_jax.training import hosts, stop
@@ -79,7 +79,7 @@ class Numbers(flags.ArgumentParser):
 
     def parse(self, argument: Any) -> Any:
         values = finite_numbers(str(argument), self.kind)
-        for value in np.ravel(values):
+        for value in np.concatenate([np.ravel(value) for value in values]):
             if not self.low <= value <= self.high:
                 side = f"below {self.low:g}" if value < self.low else f"above {self.high:g}"
                 raise ValueError(f"{short(value)} is {side}")
@@ -264,8 +264,8 @@ def run(main: Callable[[], object], stopped: int = 130) -> None:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or hosts.watching():
                 raise
-            reason = str(error).splitlines()[0]
-            end(f"error: {reason}: take a smaller batch_size, or config.train.accumulate, or config.model.remat", 1)
+            remedy = "take a smaller batch_size, or config.train.accumulate, or config.model.remat"
+            end(f"error: {first_line(error)}: {remedy}", 1)
         except KeyboardInterrupt as error:
             if str(error):  # all processes stopped at one step
                 hosts.leave()
@@ -308,10 +308,8 @@ def no_devices() -> str:
         jax.devices()
     except Exception as error:  # some have no text
         asked = os.environ.get("JAX_PLATFORMS", "")
-        why = str(error).partition("\n")[0] or type(error).__name__
-        return (
-            f"jax finds no devices with JAX_PLATFORMS={asked} ({why}): unset it, or install what it needs (README.md)"
-        )
+        remedy = "unset it, or install what it needs (README.md)"
+        return f"jax finds no devices with JAX_PLATFORMS={asked} ({first_line(error)}): {remedy}"
     return ""
 
 

@@ -388,7 +388,7 @@ def test_import_a_classifier_and_guide_by_it(classifier, tiny, tmp_path):
     with pytest.raises(InputError, match="no finite number"):
         draw([0], float("nan"))
     config.data.image_size = 32
-    with pytest.raises(InputError, match=r"classifier is of another image size \(16 and 32 pixels\)"):
+    with pytest.raises(InputError, match=r"classifier have the shape \(16, 16, 3\), and the model's \(32, 32, 3\)"):
         draw([0])
 
     given = classifiers.GivenClassifier(judge.name, loaded)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -171,6 +172,18 @@ def test_a_probe_learns_classes_from_features(tmp_path, classes):
     assert classifiers.Probe(Pixels(), source, 0, tmp_path / "c.npz").digest == probe.digest
     with pytest.raises(InputError, match="trained on other data or features"):
         classifiers.Probe(Pixels(), source, 100, tmp_path / "c.npz")
+
+
+def test_weights_up_to_mixed_8_get_a_probe_beside_a_given_classifier(tmp_path, tiny, monkeypatch):
+    """Otherwise nothing would give an IS."""
+    given = SimpleNamespace(config=tiny, params={}, digest="given", network=SimpleNamespace(net=None))
+    monkeypatch.setattr(classifiers, "InceptionFeatures", lambda path: Pixels())
+    monkeypatch.setattr(classifiers, "load_classifier", lambda path: given)
+    monkeypatch.setattr(classifiers, "Probe", lambda *args: SimpleNamespace(digest="probe", distances=(), accuracy=0.9))
+    tiny.eval.update(features="inception", classifier="runs/judge")
+    found = classifiers.features_of(tiny, sources.digits(), tmp_path)
+    assert [extractor.digest for extractor in found.extractors] == ["pixels", "given", "probe"]
+    assert found.accuracy == 0.9
 
 
 def test_a_probe_that_was_killed_makes_no_features_twice(tmp_path, monkeypatch):

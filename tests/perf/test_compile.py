@@ -252,7 +252,7 @@ def test_a_tiny_network_for_devices_that_are_not_here(tmp_path, target, kernel):
     assert all(kernel in text for text in texts.values())  # attention's logits stay on chip
     assert not re.search(r"f32\[\d+,1,256,256\]", texts["training"])  # and are nowhere else
     page = (tmp_path / "x.md").read_text()
-    assert page in done.stdout and f"| training, {target} | 4 |" in page and "nothing was run" in page
+    assert page in done.stdout and f"| training, {target} | 4 |" in page and "Nothing was run." in page
 
 
 @compilers
@@ -262,8 +262,9 @@ def test_fit_finds_the_limit_and_too_large_a_program_is_one_line(tmp_path):
     rows, done = compiled(tmp_path / "x.md", *large)
     assert done.returncode == 0 and not rows[0]["fits"], done.stderr
     assert "Set a smaller config.eval.batch_size, or let --fit find it." in (tmp_path / "x.md").read_text()
-    rows, done = compiled(tmp_path / "x.md", *large, "--fit")
+    rows, done = compiled(tmp_path / "x.md", *large, "--fit", f"--text={tmp_path}/text")
     assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "text").iterdir())) == sum(row["fits"] for row in rows)
     images = [[row["images"] for row in rows if row["fits"] == fits] for fits in (True, False)]
     assert max(images[0]) < min(images[1])
     full = max(row["peak"] / row["memory"] for row in rows if row["fits"])

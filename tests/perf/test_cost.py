@@ -20,6 +20,8 @@ def test_imagenet64_is_counted_from_its_program():
     assert cost.num_parameters(config) == 295_900_035
     assert cost.forward_flops(config) == pytest.approx(219.3e9, rel=5e-4)
     assert cost.state_bytes(config, devices=4) == 5 * 295_900_035
+    config.train.averages = (0.05, 0.1)
+    assert cost.state_bytes(config, devices=4) == 7 * 295_900_035
     assert cost.forward_flops(config) == cost.forward_flops(remat(config))  # what is recomputed is not model FLOP
 
 

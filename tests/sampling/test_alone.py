@@ -79,8 +79,12 @@ def test_every_other_field_is_left_whole_and_those_of_each_image_are_counted(mod
     ]
     together = model.sample([1, 2, 3], guidance=rule, batch_size=2).astype(int)
     assert np.abs(together - np.stack(apart)).max() <= 1
-    for wrong in (rule.replace(w=jnp.ones(2)), rules.Interval(rule.replace(other_label=np.array([4, 5])))):
-        with pytest.raises(InputError, match=r"shape \(2,\): give one number, or one for each of the 3"):
+    wrongs = {
+        "w": rule.replace(w=jnp.ones(2)),
+        "other_label": rules.Interval(rule.replace(other_label=np.array([4, 5]))),
+    }
+    for name, wrong in wrongs.items():
+        with pytest.raises(InputError, match=rf"{name} has shape \(2,\): give one number, or one for each of the 3"):
             model.sample([1, 2, 3], guidance=wrong)
 
 
@@ -211,8 +215,28 @@ def test_flop_are_of_the_passes_that_are_made(fields, passes):
 
 def test_guides_check_a_value_with_its_own_w(model):
     other = made(**{"data.image_size": 16})
-    with pytest.raises(InputError, match="another image size"):
+    with pytest.raises(InputError, match="give one of the same shape"):
         model.sample([1, 2], guidance=guidance.ClassifierFree(1.0), guides=Guides(uncond=other))
+    other = made(**{"data.channels": 3})
+    with pytest.raises(InputError, match=r"have the shape \(8, 8, 3\), and the model's \(8, 8, 1\)"):
+        model.sample([1, 2], guidance=guidance.ClassifierFree(1.0), guides=Guides(uncond=other))
+    judge = SimpleNamespace(config=model.config.copy_and_resolve_references())
+    judge.config.data.num_classes = 20
+    with pytest.raises(InputError, match="the classifier has 20 classes, the model 10"):
+        Guides(classifier=judge).check(model, [0.0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("schedule", "cosine"), ("schedule_w", (0.0, 1.0)), ("rescale", 0.5), ("uncond", "other_label")],
+)
+def test_what_a_classifier_that_guides_would_ignore_is_refused(model, field, value):
+    judge = SimpleNamespace(config=model.config)
+    config = model.config.copy_and_resolve_references()
+    config.guidance[field] = value
+    config.guidance.schedule_logsnr = (-6.0, 6.0) if field == "schedule_w" else None
+    with pytest.raises(InputError, match=f"config.guidance.{field} has no effect on --classifier_run"):
+        run.check_variant(config, [model], Guides(classifier=judge), [1.0])
 
 
 def test_a_sweep_by_a_classifier_keeps_the_interval(model, tmp_path):

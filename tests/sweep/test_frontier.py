@@ -152,6 +152,8 @@ def test_the_command_and_its_page(model, tmp_path, browser):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--rules=CFG"], "--rules=CFG leaves nothing to compare with CFG: name another rule"),
+        (["--rules=autoguidance"], "--rules=autoguidance leaves nothing to compare with CFG"),
         (["--rules=interva"], "--rules='interva' is unknown: did you mean interval"),
         (["--guides=a,b"], "the curve autoguidance has 2 of guide for 1 --runs: give one"),
         (["--classifiers=a,b"], "the curve classifier has 2 of classifier for 1 --runs: give one"),

@@ -319,6 +319,7 @@ def test_the_commands(command, runs, tmp_path):
         ("distill", [f"--run={runs}/student", "--steps=4,3"], "each must be half of the one before"),
         ("distill", [f"--run={runs}/flow", "--w=3:1"], "config.teacher.w_low=3"),
         ("distill", [f"--run={runs}/flow", "--w=0:4,5:6"], "give the lowest and the highest w"),
+        ("distill", [f"--run={runs}/flow", "--w=0:2,1"], "give the lowest and the highest w"),
         ("distill", [f"--run={runs}/student", "--w=0:2", "--steps=2"], "goes without --steps"),
         ("reflow", [f"--run={runs}/flow", "--w=nan"], "nan"),
         ("reflow", [f"--run={tmp_path}/none"], "none is no run directory"),

@@ -119,7 +119,7 @@ def teacher(config: ConfigDict) -> None:
     require(
         -1 <= low <= 0 < high < math.inf and not (alone and low == -1),
         f"config.teacher.w_low={low:g} must lie in {'(' if alone else '['}-1, 0] and config.teacher.w_high={high:g} be "
-        "above 0: w = 0 is asked for where nothing guides",
+        "above 0: a step without guidance asks for w = 0",
     )
     if section.how == "halved":
         steps, predicts = section.num_steps, config.objective.predicts

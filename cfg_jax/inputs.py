@@ -147,9 +147,9 @@ def json_of(content: str | bytes, schema: Any) -> Any:
 def check(value: Any, schema: Any, name: str = "") -> None:
     """Raise ValueError, which names the key, unless a value is of a schema.
 
-    A schema is a type or a union of types, [schema] for a list of any length, [schema, None] where null may stand for
-    it, {str: schema} for an object of any keys, or {key: schema} for an object that has at least these keys, but for
-    those that end in "?". A number is finite and below 2^63, and an int may stand for a float.
+    A schema is a type or a union of types, [schema] for a list of any length, [schema, None] for such a list or null,
+    {str: schema} for an object of any keys, or {key: schema} for an object that has at least these keys, but for those
+    that end in "?". A number is finite and below 2^63, and an int may stand for a float.
     """
     if isinstance(schema, dict) and isinstance(value, dict):
         for key, below in dict.fromkeys(value, schema[str]).items() if str in schema else schema.items():

@@ -25,7 +25,7 @@ WORTH_SPLITTING = 4096  # elements; smaller arrays are whole on every device
 def data_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
     """Return the given devices, or this process's, as a mesh [data, fsdp].
 
-    Devices of one process stand side by side: its share of a batch is one stretch of it.
+    The devices of a process are neighbours, so that its share of a batch is contiguous.
     """
     devices = sorted(devices or jax.local_devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.reshape(devices, (-1, fsdp)), ("data", "fsdp"))
@@ -34,7 +34,7 @@ def data_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
 def training_mesh(train: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
     """Return the devices, or all of all processes, as the mesh of a config.train.
 
-    Raises InputError where fsdp does not divide the devices, or the devices and accumulate the batch.
+    Raises InputError if fsdp does not divide the devices, or devices times accumulate does not divide the batch.
     """
     devices = devices or jax.devices()
     count, fsdp, batch_size = len(devices), train.fsdp, train.batch_size
@@ -47,7 +47,7 @@ def training_mesh(train: ConfigDict, devices: Sequence[Any] | None = None) -> Me
 
 
 def memory(devices: Sequence[Any]) -> float:
-    """Return the bytes that the devices have together: a CPU's those of the machine; infinity where it is not known."""
+    """Return the devices' memory together, in bytes: for CPUs the machine's, infinity if it is not known."""
     if devices[0].platform == "cpu":
         names = getattr(os, "sysconf_names", {})
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else math.inf

@@ -5,6 +5,7 @@ The status is 1 where a check fails.
 python -m experiments.doctor --config=configs/digits.py --workdir=runs/digits-p0.1
 """
 
+import math
 import os
 import platform
 import shutil
@@ -149,13 +150,11 @@ def memory(config: ConfigDict) -> str:
     state, activations = cost.state_bytes(config, train.fsdp), part * cost.activation_bytes(config, 1)
     if train.fsdp > 1:  # within a step each device has all parameters, and their gradient before it is cut
         state += 2 * 4 * cost.num_parameters(config)
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = meshes.memory(jax.local_devices()) / jax.local_device_count()
     here = jax.default_backend() == "cpu"
-    if here:
-        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()
     about = "about" if here else "before its compiler fuses them"
     needs = f"{state / GIB:,.2f} GiB of state and {about} {activations / GIB:,.2f} for {part:,} images on a device"
-    if not limit:
+    if limit == math.inf:
         return f"{needs}; the device does not report its memory"
     if state + activations * here > limit:
         raise InputError(

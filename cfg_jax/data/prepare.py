@@ -301,6 +301,5 @@ def checksum(out: Path, split: str) -> str:
     sha = hashlib.sha256()
     for kind in ("images", "labels"):
         with open(out / f"{split}-{kind}.npy", "rb") as file:
-            while block := file.read(1 << 22):
-                sha.update(block)
+            hashlib.file_digest(file, lambda: sha)
     return sha.hexdigest()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cfg_jax.diffusion import process, struct
+from cfg_jax.diffusion import flow, process, struct
 from cfg_jax.diffusion.guidance import Guided, Stateless, guide, inner, projection
 
 
@@ -16,9 +16,9 @@ class Feedback:
     """Feedback guidance: 1 + w is found for each image from how likely its path is without the label.
 
     l is the log of p(path | c) / p(path), from 0. Each step adds -temperature / (2 S) (|z' - mu_c|^2 - |z' - mu_u|^2) +
-    offset, with the means mu and the variance S of Equation 3. The strength is 1 + w_l = e^l / (e^l - (1 - prior)), and
-    l is clipped so that w_l is at most w. Koulischer et al. 2025 (arXiv 2506.06085), whose example has prior 0.999 and
-    w = 9; `published` has the rest of it.
+    offset, with the means mu and the variance S of Equation 3. The strength is 1 + w_l = e^l / (e^l - (1 - prior)). l
+    is kept between the value at which w_l is w, and 3, so that it can fall again within few steps. Koulischer et al.
+    2025 (arXiv 2506.06085), whose example has prior 0.999 and w = 9; `published` has the rest of it.
     """
 
     w: Any  # scalar or [B]: the largest
@@ -117,7 +117,7 @@ class LookAhead(Stateless):
     def __call__(self, halves, z, logsnr, c, state):
         own = halves.native
         v = own.to("velocity", own.cond(z, logsnr, c), z, logsnr)
-        t = jax.nn.sigmoid(logsnr / 2)
+        t = flow.time_of(logsnr)
         t_next = jnp.minimum(t + self.ahead, jnp.maximum(t, 1 - 1e-4))
         logsnr_next = jnp.where(t_next > t, 2 * (jnp.log(t_next) - jnp.log1p(-t_next)), logsnr)
         x, eps = process.x_of_velocity(z, v, logsnr), process.eps_of_velocity(z, v, logsnr)

@@ -1,7 +1,7 @@
-"""Training targets that come of a network instead of the data: guidance in one pass, and in fewer steps.
+"""Training targets that come from a network instead of the data: guidance in one pass, and in fewer steps.
 
 A field is a network's prediction as a function of (z [B, ...], logsnr [B], c [B]), in any of loss.PREDICTIONS: the
-weights of Equation 6 sum to 1, so that guidance is the same in all of them. What a student that takes w is held to is
+weights of Equation 6 sum to 1, so that guidance is the same in all of them. The target of a student that takes w is
 guidance.guided of a field: Meng et al. 2023, Equation 3.
 """
 
@@ -26,7 +26,8 @@ def model_guided(target, field: Callable, null: int, omega, z, logsnr, c) -> Flo
 def omega_of(w: Float[Array, " b"]) -> Float[Array, " b"]:
     """The omega of model guidance that ends at w. A network that takes w learns all of them at once.
 
-    Its f(z, c, w) is on both sides: Geng et al. 2025 (improved MeanFlow), Lu et al. 2026 (pixel MeanFlow).
+    Its own f(z, c, w) is also a part of its target: Geng et al. 2025 (improved MeanFlow), Lu et al. 2026 (pixel
+    MeanFlow).
     """
     return w / (1 + w)
 

@@ -1,4 +1,4 @@
-"""What guidance samples of two Gaussians in closed form, and what the steps of a sampler leave of it.
+"""The variance that guidance gives on two Gaussians, in closed form, and what finitely many steps leave of it.
 
 p(x | c) = N(0, 1) and p(x) = N(0, 2), in any number of independent dimensions. eps is linear in z then, so that every
 sampler is a linear map of its noises and its variance is known for any T without a sample. The ODE, Algorithm 2 and

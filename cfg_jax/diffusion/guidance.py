@@ -8,10 +8,10 @@ number for each image [B]; no other field is cut into batches. `init(z)` is its 
 from step to step (() where there is none). `rule(halves, z, logsnr, c, state) -> Guided, state` is one step, at a
 scalar logsnr: a rule that needs one network pass asks for `halves.cond`, one that needs both for `halves.both`, and may
 choose between them by lax.cond. Where eps_u comes from (the null label, another label or model) is not its business.
-`passes` is how often a step sends an image through a network, 2 where a class does not say it; a rule that changes it
-over the walk has `counts(logsnrs)` instead, which gives it for each noise level of a walk, an array as long.
-`Guided` says what x is predicted with, what noise is put back with, if that is another eps, by how much a particle's
-log weight grows, and what a classifier pushes; what is not set is zero, and costs nothing. rules.py has the family.
+`passes` is the number of network passes of a step, 2 by default. A rule for which it changes with the noise level
+defines `counts(logsnrs)` instead, which returns the number at each level of a walk. rules.py has the family. `Guided`
+has eps, from which x is predicted, and x itself where the rule knows it more exactly; the shift of the noise that is
+put back; the gain of a particle's log weight; and a classifier's push. What is not set costs nothing.
 
 z and every prediction are float32: what a model gives in another dtype is converted. eps loses x where noise is nearly
 all, since x = (z - sigma eps) / alpha. So a rule that is linear asks `halves.native`, which gives the predictions as
@@ -246,7 +246,7 @@ def passes_of(rule: Any, logsnrs: np.ndarray) -> np.ndarray:
 
 
 def inner(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Array:
-    """Of each image, [B, 1, ...]."""
+    """Return the inner product of each image of a with that of b, [B, 1, ...]."""
     return (a * b).sum(axis=tuple(range(1, a.ndim)), keepdims=True)
 
 
@@ -259,7 +259,7 @@ def projection(a: Float[Array, "b ..."], b: Float[Array, "b ..."]) -> Float[Arra
 class SecondModel:
     """eps_u by another model: a separately trained pair, or autoguidance.
 
-    It sees no label where it was trained on none, else the same ones. model: has eps_fn and null.
+    It gets the null label if it was trained without labels, otherwise the images' labels. model: has eps_fn and null.
     """
 
     model: Any
@@ -317,7 +317,7 @@ class Guidance:
         return self.rule.init(z), (of_labels(keys) if isinstance(self.second, OtherLabel) else None)
 
     def counts(self, logsnrs: np.ndarray) -> np.ndarray:
-        """Return passes_of its rule; where the inner head gives eps_u, both halves come of one pass."""
+        """Return the passes at each noise level. With an inner head, both halves take one pass."""
         each = passes_of(self.rule, logsnrs)
         return np.maximum(1, each - 1) if isinstance(self.second, InnerHead) else each
 

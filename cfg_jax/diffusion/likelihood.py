@@ -72,11 +72,12 @@ def runge_kutta(rate: Callable, state, logsnrs: Float[Array, " t"]):
 def guided_loss(
     eps_fn: Callable, x: Float[Array, "b ..."], c: Int[Array, " b"], w, null: int, logsnrs
 ) -> Float[Array, " b"]:
-    """Return what guided DDIM, in the limit of many steps, loses of the density p(x | c)^(1 + w) p(x)^-w, in nats.
+    """Return by how much the log density of guided DDIM is below that of p(x | c)^(1 + w) p(x)^-w, up to a constant.
 
-    The log of its density is (1 + w) log p(x | c) - w log p(x) less this, up to a constant. It is w (1 + w) / 2 times
-    the integral of |eps(z, c) - eps(z)|^2 over the log-SNR, along the guided path that ends at x: the log weight of a
-    particle with its sign reversed. arXiv 2607.19725. logsnrs increasing [T], the steps of log_likelihood.
+    In nats, in the limit of many steps: log p(x) of guided DDIM is (1 + w) log p(x | c) - w log p(x) less this. It is w
+    (1 + w) / 2 times the integral of |eps(z, c) - eps(z)|^2 over the log-SNR, along the guided path that ends at x: the
+    log weight of a particle with its sign reversed. arXiv 2607.19725. logsnrs increasing [T], the steps of
+    log_likelihood.
     """
 
     def rate(state, logsnr):

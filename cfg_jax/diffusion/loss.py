@@ -1,4 +1,4 @@
-"""The training objective, Equation 5 and Algorithm 1, as a value: what is predicted, at which noise, held to what.
+"""The training objective, Equation 5 and Algorithm 1, as a value: what is predicted, at which noise, and its error.
 
 An objective is (predicts, error, density). `predicts` is what the network's output is called: eps, x, v or velocity.
 `error` is which of them the squared error is taken of; at one z each is linear in each, so that this is a weight of

@@ -63,7 +63,7 @@ def velocity_of(x: Float[Array, "b ..."], eps: Float[Array, "b ..."], logsnr) ->
 def eps_of_velocity(z: Float[Array, "b ..."], u: Float[Array, "b ..."], logsnr) -> Float[Array, "b ..."]:
     """eps = (z - alpha u) / (alpha + sigma).
 
-    z / (alpha + sigma) is the straight path's point at t = alpha / (alpha + sigma), and t u there is that less eps.
+    z / (alpha + sigma) = z_t is the point of the straight path at t = alpha / (alpha + sigma), and eps = z_t - t u.
     """
     logsnr = per_image(logsnr, z)
     return (z - alpha(logsnr) * u) / (alpha(logsnr) + sigma(logsnr))

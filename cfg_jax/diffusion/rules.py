@@ -1,14 +1,15 @@
 """The family of guidance rules, each one value by the contract of guidance.py.
 
-A config names a direction of RULES, and sets the fields of the WRAPPERS that go around it. They compose from the
-inside out: w as a function of logsnr (Scheduled), the direction, its magnitude (Rescaled), the log-SNR where it holds
+A config names a direction of RULES, and sets the fields of the WRAPPERS that go around it. They compose from the inside
+out: w as a function of logsnr (Scheduled), the direction, its magnitude (Rescaled), the log-SNR where it holds
 (Interval), the rounds of the walk (Rounds). Where eps_u comes from is Guidance.second; the threshold of x is the
-Walk's. Outside of the interval, and before the first of the rounds, there is no guidance: one pass, of the direction
-`unconditional` the null label's.
+Walk's. Outside of the interval, and before the first of the rounds, there is no guidance: a step takes one pass, with
+the image's label, or with the null label for the direction `unconditional`.
 
 Of a class, `limits` are the ranges of its fields, and `problem(config)` says what is wrong with the fields of a config
 together, or None. `unguided_at_0` is False where w = 0 is not the conditional model by itself. `sampler_has` is what a
-sampler must declare to walk by the rule, with the remedy. `limits_where` marks what says when there is guidance.
+sampler must declare to walk by the rule, with the remedy. `limits_where` is True for a wrapper that decides at which
+noise levels there is guidance.
 """
 
 import dataclasses
@@ -94,8 +95,8 @@ class APG:
 class ZeroStar(Stateless):
     """CFG-Zero*, in the velocity of the straight path: v~ = (1 + w) v_c - w k v_u, k v_u the projection of v_c on v_u.
 
-    Fan et al. 2025. Where logsnr < zero_below the velocity is 0, and x and eps are one and the same: their first 4 % of
-    the path are zero_below = 2 log(0.04 / 0.96) = -6.4. k = 1 would be Equation 6.
+    Fan et al. 2025. Where logsnr < zero_below the velocity is 0, so that x equals eps. The paper's first 4 % of the
+    path correspond to zero_below = 2 log(0.04 / 0.96) = -6.4. k = 1 would be Equation 6.
     """
 
     w: Any  # scalar or [B]
@@ -288,7 +289,7 @@ class Interval(Around):
 
 @struct.dataclass
 class Rounds:
-    """Gibbs-like guidance: a sample of w = 0, then `rounds` times noise up to renoise_logsnr and down again by a rule.
+    """Gibbs-like guidance: sample at w = 0, then `rounds` times add noise up to renoise_logsnr and denoise by a rule.
 
     Moufad et al. 2025. The walk's grid is longer by the steps above renoise_logsnr in each round, see `grid`. The
     rule's state begins anew with each round: a momentum of the clean end says nothing at noisier levels.
@@ -338,7 +339,7 @@ class Rounds:
 
 
 def only_where(holds, rule, *args):
-    """The rule where `holds`, a traced bool [], and else no guidance and one pass. args: of a rule's call."""
+    """Apply the rule where `holds`, a traced bool [], and take one unguided pass elsewhere. args: of a rule's call."""
     _, z, logsnr, *_ = args
     plain = Unconditional() if isinstance(parts(rule)[-1], Unconditional) else Unguided()
 

@@ -5,10 +5,10 @@ Image i's randomness is its own key, so it depends neither on the batch it is in
 The contract. A sampler is a frozen pytree dataclass: its numbers are leaves. `init(z)` is a state of its own (() where
 there is none). `step(predict, z, state, logsnr, logsnr_next, noise) -> z at logsnr_next, x, state` is one step of the
 scan that all share; noise is N(0, I) of this step. `predict(z, logsnr, state) -> Predicted, state` is a guided network
-pass; a step may ask for several. state is a pair, the sampler's own and the guidance's, which a step hands on.
-All is in float32. A class says what else it can do: `goes_back`, from a clean z to a noisier one; `takes_shift`, noise
-put back with another eps (CFG++); `takes_push`, a classifier's gradient on the mean; `twice`, that a step asks for two
-passes, one at each of its ends, where one at logsnr is the rule.
+pass; a step may ask for several. state is a pair, the sampler's own and the guidance's, which a step hands on. All is
+in float32. A class says what else it can do: `goes_back`, from a clean z to a noisier one; `takes_shift`, noise put
+back with another eps (CFG++); `takes_push`, a classifier's gradient on the mean; `twice`, a step makes two passes, at
+logsnr and at logsnr_next, instead of one at logsnr.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,8 @@ class State(NamedTuple):
 class Ancestral(Stateless):
     """Algorithm 2, with v = variance_interp between the two variances of Equation 4.
 
-    particles: so many images, one after another, are a group that is drawn anew by its weights; 0 is the paper's.
+    particles: the number of consecutive images in a group, which is resampled by its weights. 0: no groups, as in the
+    paper.
     """
 
     variance_interp: Any = 0.3
@@ -73,7 +74,7 @@ class DDIM(Stateless):
     def step(self, predict, z, state, logsnr, logsnr_next, noise):
         (x, eps, _), state = predict(z, logsnr, state)
         std = self.eta * process.reverse_std(logsnr, logsnr_next, 0.0)
-        # sigma'^2 - s^2 as a product: of no difference of nearly equal numbers
+        # sigma'^2 - s^2 as a product, because a difference of nearly equal numbers loses digits
         kept = process.sigma(logsnr_next) * jnp.sqrt(1 + self.eta**2 * jnp.expm1(logsnr - logsnr_next))
         return process.alpha(logsnr_next) * x + kept * eps + std * noise, x, state
 

@@ -26,7 +26,7 @@ def logsnr(u, logsnr_min=-20.0, logsnr_max=20.0):
 
 
 def logsnr_of_t(u, logsnr_min=-20.0, logsnr_max=20.0):
-    """lambda = 2 log(t / (1 - t)) at t uniform between the two ends' own: the straight path z = (1 - t) eps + t x.
+    """lambda = 2 log(t / (1 - t)) at t uniform between the t of the two ends: the straight path z = (1 - t) eps + t x.
 
     u ~ U[0, 1], an array; u = 0 is clean, as above.
     """

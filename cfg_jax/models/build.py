@@ -91,7 +91,7 @@ def walk(config: ConfigDict, section=None, value: Any = None) -> samplers.Walk:
 
 
 def guidance_fields(section: ConfigDict) -> dict[str, Any]:
-    """{name: value} of all that a config.guidance sets: for the rule that it names, around it, and whence eps_u."""
+    """Return {field: value} of what a config.guidance sets for its rule, its wrappers and its source of eps_u."""
     classes = (rules.RULES[section.name], *rules.WRAPPERS)
     found = {name: value for cls in classes for name, value in configs.set_fields(section, cls).items()}
     plain = {"uncond": "null", "classifier": "eps"}
@@ -101,8 +101,8 @@ def guidance_fields(section: ConfigDict) -> dict[str, Any]:
 def rule(section: ConfigDict, w: float | np.ndarray, student: bool = False, classifier: bool = False):
     """The rule that a config.guidance names, at w: a number, or one for each image [B].
 
-    Where every w is 0 and that is the conditional model by itself, one network pass does, and nothing that acts on the
-    guidance is around it. classifier: one guides as well, so that an interval is kept.
+    If every w is 0 and the rule is the conditional model then, return the rule of one pass, without the wrappers that
+    change only guidance. classifier: whether a classifier guides too, so that an interval is kept.
     """
     cls = guidance.InOnePass if student else rules.RULES[section.name]
     fields = configs.set_fields(section, cls)

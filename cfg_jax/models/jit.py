@@ -24,7 +24,7 @@ from cfg_jax.errors import require
 from cfg_jax.models import network
 from cfg_jax.models.attention import PERTURBATIONS, attend
 from cfg_jax.models.precision import highest
-from cfg_jax.models.unet import W_SCALE, timestep_embedding
+from cfg_jax.models.unet import W_SCALE, timestep_embedding, unpatched
 
 # fields of config.model that the network takes as they are
 FIELDS = {
@@ -173,7 +173,7 @@ class JiT(nn.Module):
         h = norm(jnp.float32, f"{prefix}out_norm")(h) * (1 + scale) + shift
         zeros = nn.initializers.zeros
         h = nn.Dense(self.patch**2 * self.out_channels, kernel_init=zeros, name=f"{prefix}out")(h)
-        return images(h, *grid, self.patch)
+        return unpatched(h.reshape(len(h), *grid, -1), self.patch)
 
 
 class Block(nn.Module):
@@ -267,9 +267,3 @@ def patches(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b t patch*p
     b, height, width, channels = x.shape
     x = x.reshape(b, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(b, -1, patch * patch * channels)
-
-
-def images(tokens: Float[Array, "b t d"], rows: int, columns: int, patch: int) -> Float[Array, "b h w c"]:
-    """Put patches back together: what `patches` took apart."""
-    x = tokens.reshape(tokens.shape[0], rows, columns, patch, patch, -1).swapaxes(2, 3)
-    return x.reshape(x.shape[0], rows * patch, columns * patch, -1)

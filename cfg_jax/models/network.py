@@ -48,5 +48,5 @@ def fields(config: ConfigDict, *names: str, **types: Any) -> dict[str, Any]:
     choice(time, NOISE_LEVELS, "config.model.time")
     choice(dtype, DTYPES, "config.model.dtype")
     return model | {
-        "num_classes": config.data.num_classes, "noise_level": NOISE_LEVELS[time](), "dtype": jnp.dtype(dtype)
+        "num_classes": config.data.num_classes, "noise_level": NOISE_LEVELS[time], "dtype": jnp.dtype(dtype)
     }  # fmt: skip

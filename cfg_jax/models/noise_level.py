@@ -1,6 +1,5 @@
 """The noise level that a network is told, a function of log-SNR: a continuous one, and the steps of ADM's schedules."""
 
-import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -32,17 +31,15 @@ def _logsnrs(betas: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
     return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
 
 
-@functools.cache
-def discrete_time(logsnrs: Callable[[], np.ndarray]) -> Callable:
+def discrete_time(logsnrs: Float[np.ndarray, " 1000"]) -> Callable:
     """A function logsnr -> t in [0, 999]. It is exact at the levels of the schedule and linear between them."""
-    table = logsnrs()
-    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-table), jnp.arange(float(len(table))))
+    return lambda logsnr: jnp.interp(-logsnr, jnp.asarray(-logsnrs), jnp.arange(float(len(logsnrs))))
 
 
-# config.model.time -> the function that makes it; one function object each, because jit compares it
+# config.model.time -> what the time embedding sees of a log-SNR; one function object each, because jit compares it
 NOISE_LEVELS = {
-    "logsnr": lambda: continuous,
-    "t": lambda: flow.time_of,
-    "adm_cosine": lambda: discrete_time(cosine_logsnrs),
-    "adm_linear": lambda: discrete_time(linear_logsnrs),
+    "logsnr": continuous,
+    "t": flow.time_of,
+    "adm_cosine": discrete_time(cosine_logsnrs()),
+    "adm_linear": discrete_time(linear_logsnrs()),
 }

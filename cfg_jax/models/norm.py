@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 
 class GroupNorm(nn.Module):
-    """Wu & He 2018, with ADM's 32 groups and epsilon; x is float of `dtype` on its way out, float32 within."""
+    """Wu & He 2018, with ADM's 32 groups and epsilon; it computes in float32 and returns `dtype`."""
 
     dtype: jnp.dtype
     groups: int = 32
@@ -25,7 +25,7 @@ class GroupNorm(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """normalised(x) (1 + scale) + shift, of which scale and shift condition the image."""
         channels = x.shape[-1]
-        scale = 1 + jnp.float32(scale)  # of 16 bits, as the body, until here
+        scale = 1 + jnp.float32(scale)  # arrives in the dtype of the body
         learned_scale = self.param("scale", nn.initializers.ones, (channels,))[None]
         learned_shift = self.param("bias", nn.initializers.zeros, (channels,))[None]
         x = x.astype(jnp.float32)

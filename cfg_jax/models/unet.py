@@ -28,7 +28,7 @@ FIELDS = {
     "num_heads": int | None, "resample_blocks": bool, "remat": bool,
 }  # fmt: skip
 OWN = {"null_label": bool, "dropout": float, "learned_variance": bool, "inner_head": bool}  # of the U-Net
-W_SCALE = 250  # w of 0 to 4 becomes as long as the noise level, 0 to 1000
+W_SCALE = 250  # w from 0 to 4 has the range of the noise level, 0 to 1000
 
 
 def check(config: ConfigDict) -> None:
@@ -191,11 +191,8 @@ class UNet(WayDown, kw_only=True):
 
     def head(self, h: Float[Array, "b h2 w2 d"], finer: int, name: str) -> Float[Array, "b h w out_channels"]:
         """Predict `finer` by `finer` pixels at each place of h."""
-        b, height, width, _ = h.shape
         h = nn.silu(GroupNorm(jnp.float32, name=f"{name}_norm")(h))
-        h = conv3x3(self.out_channels * finer**2, jnp.float32, f"{name}_conv", zero=True)(h)
-        h = h.reshape(b, height, width, finer, finer, self.out_channels).swapaxes(2, 3)
-        return h.reshape(b, height * finer, width * finer, self.out_channels)
+        return unpatched(conv3x3(self.out_channels * finer**2, jnp.float32, f"{name}_conv", zero=True)(h), finer)
 
 
 class Encoder(WayDown):
@@ -356,7 +353,7 @@ def projected(
 ) -> Float[Array, "b t c"]:
     """Attention and the projections around it in the layout of an accelerator's kernel.
 
-    q, k and v are a product each, and what they are made of is cut instead: nothing as large as they are is copied.
+    q, k and v are three products with parts of the kernel: splitting one result would copy large arrays.
     """
     channels = x.shape[-1]
     kernels, biases = of_qkv[0].reshape(channels, 3, heads, -1), of_qkv[1].reshape(3, heads, -1)
@@ -392,6 +389,13 @@ class AttentionPool(nn.Module):
         q, k, v = jnp.split(qkv.reshape(b, -1, 3 * heads, channels // heads), 3, axis=2)
         h = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, channels)
         return nn.Dense(self.features, name="c_proj")(h)
+
+
+def unpatched(h: Float[Array, "b h2 w2 d"], patch: int) -> Float[Array, "b h w c"]:
+    """Return images of which each place of h holds `patch` by `patch` pixels, with d = patch^2 c."""
+    b, rows, columns, _ = h.shape
+    x = h.reshape(b, rows, columns, patch, patch, -1).swapaxes(2, 3)
+    return x.reshape(b, rows * patch, columns * patch, -1)
 
 
 def timestep_embedding(t: Float[Array, " b"], dim: int) -> Float[Array, "b dim"]:

@@ -103,5 +103,5 @@ def activation_bytes(config: ConfigDict, batch_size: int) -> int:
 
 
 def state_bytes(config: ConfigDict, devices: int = 1) -> float:
-    """Return a device's bytes of parameters, EMAs, Adam's two moments and gradient in float32, split over `devices`."""
+    """Return a device's bytes of parameters, averages, moments and gradient in float32, split over `devices`."""
     return (5 + len(config.train.averages)) * 4 * num_parameters(config) / devices

@@ -42,7 +42,7 @@ def compile_for(target: Target, lowered: Any) -> Any:
 
 
 def estimate(program: Program, target: Target) -> tuple[dict[str, Any], str]:
-    """Compile a program -> what one call of it takes of one device, and the compiled text. Raises TooLarge.
+    """Compile a program, and return what one call needs of one device, and the compiled text. Raises TooLarge.
 
     Memory is in bytes, the time is estimated, and FLOP/s and their share of the peak are of the network's convolutions
     and products alone.

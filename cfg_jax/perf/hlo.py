@@ -57,7 +57,8 @@ def computations(text: str) -> tuple[dict[str, dict[str, Operation]], str]:
 def executed(text: str) -> Iterator[tuple[Operation, int, dict[str, Operation]]]:
     """Yield each operation that runs, how often it does, and the operations of its computation by name.
 
-    A loop's body runs as often as its condition's constant says. Of two branches the longer text is taken.
+    A loop's body runs as often as its known trip count says, or else the constant in its condition. Of several branches
+    the one with most operations is taken.
     """
     found, entry = computations(text)
 

@@ -126,8 +126,8 @@ def target(name: str) -> Target:
 
 def of_tpu(name: str, kind: str, chip: Tpu, layout: str) -> list[Any]:
     found = re.fullmatch(r"(\d+(?:x\d+){1,2})(?:\*(\d+))?", layout)
-    require(found, f"--target={name}: write the topology of a TPU as in {EXAMPLES}")
-    assert found
+    if not found:
+        raise InputError(f"--target={name}: write the topology of a TPU as in {EXAMPLES}")
     require(importlib.util.find_spec("libtpu"), missing(name, "the TPU's compiler", "tpu"))
     axes = [int(length) for length in found[1].split("x")]
     axes += [1] * (3 - len(axes)) if chip.solid else []
@@ -136,10 +136,10 @@ def of_tpu(name: str, kind: str, chip: Tpu, layout: str) -> list[Any]:
         settings["chips_per_host_bounds"] = (1, 1, 1)
     topology = f"{kind}:{'x'.join(map(str, axes))}"
     try:
-        found = topologies.get_topology_desc(topology, "tpu", num_slices=int(found[2] or 1), **settings)
+        devices = topologies.get_topology_desc(topology, "tpu", num_slices=int(found[2] or 1), **settings).devices
     except Exception as error:  # a JaxRuntimeError, of whatever the compiler has against it
         raise InputError(f"--target={name}: the TPU's compiler refuses this topology: {first_line(error)}") from error
-    return list(found.devices)
+    return list(devices)
 
 
 def of_gpu(name: str, chip: Gpu, layout: str) -> list[Any]:

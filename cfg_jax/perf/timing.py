@@ -83,11 +83,10 @@ def of_program(
     """Return the rates of a compiled program, its FLOP, and the memory it takes. run: one call that waits for it."""
     measured = rates(run, repeats, program.images)
     median, memory = measured["seconds"]["median"], compiled.memory_analysis()
-    flops = program.flops
     return measured | {
-        "gflop_per_image": flops / program.images / 1e9,
-        "tflops": flops / median / 1e12,
-        "mfu": flops / median / peak_flops if peak_flops else None,
+        "gflop_per_image": program.flops / program.images / 1e9,
+        "tflops": program.flops / median / 1e12,
+        "mfu": program.flops / median / peak_flops if peak_flops else None,
         "compile_s": compile_s,
         "program_bytes_per_device": memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else None,
         "peak_bytes_in_use": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),

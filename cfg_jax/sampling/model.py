@@ -177,7 +177,9 @@ class Guides:
         section = section or model.config.guidance
         of_itself = section.uncond != "null"  # eps_u is the model's own, and of no null label
         if of_itself and self.uncond:
-            raise InputError(f"eps_u is of the other run, or of config.guidance.uncond={section.uncond}: choose one")
+            raise InputError(
+                f"eps_u is given by the other run and by config.guidance.uncond={section.uncond}: choose one"
+            )
         require(
             section.uncond != "inner_head" or model.config.model.get("inner_head"),
             "config.guidance.uncond=inner_head asks for a prediction that this model lacks: train it with "

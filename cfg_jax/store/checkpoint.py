@@ -108,7 +108,7 @@ def manager_of(directory: Path, **options) -> ocp.CheckpointManager:
 
 
 def start_saving(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
-    """Start writing {item: arrays}, with the step and the seal, which says that without digests it is damaged."""
+    """Start writing {item: arrays}, with the step and a seal: a sealed checkpoint without digests is damaged."""
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
     manager.save(step, args=args, custom_metadata={"sealed": True, "step": step})
 

@@ -1,6 +1,5 @@
 """Weights as an ONNX graph eps(z, logsnr, c), for programs without jax."""
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from cfg_jax import config as configs
 from cfg_jax.errors import InputError, first_line, installed, require
 from cfg_jax.files import MARK, write_atomic
 from cfg_jax.models import build, network
+from cfg_jax.store import weights
 
 TOLERANCE = 1e-4  # between the graph and the network, both in float32
 CHECKED = 5  # images
@@ -40,8 +40,7 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any) -> floa
         with quiet():
             graph = to_onnx(denoiser.eps_fn, free, input_names=[*inputs], output_names=["eps"], model_name="eps")
         graph.doc_string = MARK
-        header = {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(configs.to_json(config))}
-        for key, value in header.items():
+        for key, value in weights.header(config, step).items():
             graph.metadata_props.add(key=key, value=value)
         written = graph.SerializeToString()
         session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])

@@ -32,9 +32,9 @@ def read(
     """Return (config, step, params) of a run directory, of an export, or of a name of pretrained() or hf://OWNER/NAME.
 
     `step` and `item` are as in restore_params, or `item` is the length of an EMA, a share of the steps, as in
-    averages.py; an export holds the EMA weights of one step and ignores both but a length. Raises InputError for files
-    that cannot be read, for weights of another network than the config's, and for a classifier in the place of a
-    diffusion model, or the other way round.
+    averages.py; an export holds the EMA weights of one step, ignores `step` and the name of an item, and refuses a
+    length. Raises InputError for files that cannot be read, for weights of another network than the config's, and for a
+    classifier in the place of a diffusion model, or the other way round.
     """
     path = located(path)
     if path.is_file():
@@ -87,8 +87,12 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any, dtype: 
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     flat = {name: np.asarray(a).astype(jax.numpy.dtype(dtype)) for name, a in flat.items()}
-    header = {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(configs.to_json(config))}
-    write_atomic(path, save(flat, metadata=header))
+    write_atomic(path, save(flat, metadata=header(config, step)))
+
+
+def header(config: ConfigDict, step: int) -> dict[str, str]:
+    """Return what an exported file says about its weights."""
+    return {"format": "cfg_jax 1", "step": str(step), "config": json.dumps(configs.to_json(config))}
 
 
 def _read_export(path) -> tuple[ConfigDict, int, Any]:

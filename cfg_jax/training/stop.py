@@ -42,8 +42,8 @@ def put_back(handlers: dict[int, Any]) -> None:
 class Signals:
     """Whether this process was asked to stop.
 
-    Inside `with signals:` each of `asking` sets `received`, which stays set; a Ctrl-C after it, and all of them outside
-    of it, do what they did before. In another thread than the main one none is heard.
+    Inside `with signals:` each signal of `asking` sets `received`, which stays set. A second Ctrl-C acts as it did
+    before, and so do all signals after the block. Outside the main thread no signal is received.
     """
 
     def __init__(self) -> None:

@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 
 class NonFinite(Exception):
-    """The state is not finite, or more steps since the last checkpoint are not than config.train.max_skipped allows."""
+    """The state is not finite, or more than config.train.max_skipped steps were skipped since the last checkpoint."""
 
 
 @pinned.pinned()
 def train(config: ConfigDict, workdir: str | Path, wandb: str | None = None) -> None:
     """Train `config` in `workdir` up to config.train.num_steps, from the newest checkpoint there if there is one.
 
-    A signal that asks to stop, see stop.asking, saves and raises KeyboardInterrupt; in another thread than the main
-    one none is heard, and what it does is the program's. Everything drawn is a function of (config.seed, step), so a
-    run that was stopped ends as one that was not. With several processes, each calls this. `wandb` is a project of
-    Weights & Biases to write the records to as well. Raises InputError for what the user can mend, and where steps are
-    not finite again after one rollback.
+    A signal that asks to stop, see stop.asking, saves and raises KeyboardInterrupt. Outside the main thread no signal
+    is received, and the program's own handlers stay. Everything drawn is a function of (config.seed, step), so a run
+    that was stopped ends as one that was not. With several processes, each calls this. `wandb` is a project of Weights
+    & Biases to write the records to as well. Raises InputError for what the user can mend, and where steps are not
+    finite again after one rollback.
     """
     # Config and data, before anything is written or compiled
     checks.everything(config)
@@ -102,7 +102,7 @@ def _train(
         source,
         batch_size=batch_size,
         seed=config.seed,
-        flip=config.data.flip and config.teacher.how != "pairs",  # a pair is of one picture as it is
+        flip=config.data.flip and config.teacher.how != "pairs",  # a pair belongs to the picture as it was drawn
         process=jax.process_index(),
         num_processes=jax.process_count(),
     )

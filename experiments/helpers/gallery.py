@@ -60,11 +60,6 @@ def check_names(out: Path, study: str) -> bool:
     return True
 
 
-def error(values: Any) -> Any:
-    """Return the standard error of a mean."""
-    return np.std(values, ddof=1) / np.sqrt(len(values))
-
-
 def drawn(model: Any, rule: Any, sampler: Any, logsnrs: Any, num: int, dim: int = 1, c: int = 0) -> list[np.ndarray]:
     """Return samples x [num, dim] of class c of a law whose eps is exact, and effective sizes. The seed is 0."""
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
+from scipy import stats
 
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, samplers, schedule
@@ -74,7 +75,7 @@ def main() -> None:
                 "density_mean": mean @ toward, "density_std": variance**0.5,
                 "sampled_mean": x.mean(0) @ toward, "sampled_std": x.var(0).mean() ** 0.5,
                 "particles_mean": means.mean(), "particles_std": particles.var(0).mean() ** 0.5,
-                "particles_error": gallery.error(means),
+                "particles_error": stats.sem(means),
             }  # fmt: skip
             rows.append({"w": w, "s": 1 + w, "class": c} | {name: float(value) for name, value in measured.items()})
             total = total + density / mixture.null

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from cfg_jax import plots
 from cfg_jax.diffusion import exact, guidance, samplers, schedule
@@ -45,7 +46,7 @@ def main() -> None:
     for i, (label, (law, sampler, points)) in enumerate(LAWS.items()):
         sampler = sampler or samplers.Ancestral(0.3, PARTICLES.value)
         sampled, effective = zip(*(drawn(sampler, w) for w in ws), strict=True)
-        mean, error = (np.array([*map(f, sampled)]) for f in (np.mean, gallery.error))
+        mean, error = (np.array([*map(f, sampled)]) for f in (np.mean, stats.sem))
         axes.plot(line, law(line), color=f"C{i}", label=label)
         axes.errorbar(ws, mean, 2 * error, fmt=plots.MARKERS[i], color=f"C{i}", label=points)
         name = label.partition(",")[0]

@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from cfg_jax import plots
 from cfg_jax.data import sources
@@ -56,12 +57,12 @@ def main() -> None:
         both[name], worst = (np.asarray(given), np.asarray(alone)), max(worst, float(error.mean()))
         bits = likelihood.bits_per_dimension(given, dim)
         columns = given, alone, given - alone, bits, bound(x, c, key)
-        rows.append([name, *(f"{np.mean(a):.2f} ± {gallery.error(np.asarray(a)):.2f}" for a in columns)])
+        rows.append([name, *(f"{np.mean(a):.2f} ± {stats.sem(np.asarray(a)):.2f}" for a in columns)])
         print(rows[-1][0], rows[-1][1:], flush=True)
     figure, [axes] = gallery.subplots()
     at_w = {w: both[f"samples, w = {w:g}"] for w in ws}
     for i, label in enumerate(("log p(x | c)", "log p(x)")):
-        means, errors = zip(*((pair[i].mean(), 2 * gallery.error(pair[i])) for pair in at_w.values()), strict=True)
+        means, errors = zip(*((pair[i].mean(), 2 * stats.sem(pair[i])) for pair in at_w.values()), strict=True)
         axes.errorbar([*at_w], means, errors, fmt="o-", label=label)
         axes.axhline(both["training images"][i].mean(), color=f"C{i}", ls=":")
     axes.set(xlabel="w", ylabel="nats")
@@ -89,7 +90,7 @@ def verdict(at_w: dict[float, tuple[np.ndarray, np.ndarray]]) -> str:
     texts, signs = [], []
     for w, pair in others:
         changes = [after - before for before, after in zip(base, pair, strict=True)]
-        (given, given_error), (alone, alone_error) = ((d.mean(), gallery.error(d)) for d in changes)
+        (given, given_error), (alone, alone_error) = ((d.mean(), stats.sem(d)) for d in changes)
         texts.append(f"{given:+.2f} ± {given_error:.2f} and {alone:+.2f} ± {alone_error:.2f} at w = {w:g}")
         signs += [given / given_error, -alone / alone_error]
     word = claims.SUPPORTED if min(signs) > 2 else claims.REFUTED if min(signs) < -2 else claims.OPEN

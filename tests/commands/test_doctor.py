@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 import time
@@ -103,6 +104,7 @@ def test_a_cache_of_programs(tmp_path):
 
 def test_memory_that_no_device_tells(tiny, monkeypatch):
     monkeypatch.setattr(doctor.jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(doctor.meshes, "memory", lambda devices: math.inf)
     tiny.train.fsdp = 4
     assert doctor.memory(tiny).endswith("the device does not report its memory")
 

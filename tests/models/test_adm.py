@@ -140,9 +140,9 @@ def test_adm_time_is_exact_at_every_step_of_its_schedules():
     linear = np.exp([(k + 1) * math.log(step) + math.lgamma(top) - math.lgamma(top - k - 1) for k in t])
     for name, alpha_bar in (("adm_cosine", cosine), ("adm_linear", linear)):
         logsnr = np.log(alpha_bar / (1 - alpha_bar))
-        level = noise_level.NOISE_LEVELS[name]()
+        level = noise_level.NOISE_LEVELS[name]
         np.testing.assert_allclose(level(jnp.float32(logsnr)), t, atol=0.02)
-        assert level is noise_level.NOISE_LEVELS[name]()  # jit would compile again for another
+        assert level is noise_level.NOISE_LEVELS[name]  # jit would compile again for another
         assert level(jnp.float32(50.0)) == 0 and level(jnp.float32(-50.0)) == 999
 
 

@@ -114,7 +114,7 @@ def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
             model.sample([1, 2], num_steps=3, guidance=name, other_label=3)
     by_others = model.sample([1, 2], w=1.0, num_steps=3, uncond="other_label")  # which it has
     assert np.abs(by_others.astype(int) - model.sample([1, 2], num_steps=3)).max() > 1
-    with pytest.raises(InputError, match="eps_u is of the other run, or of config"):
+    with pytest.raises(InputError, match="eps_u is given by the other run and by config"):
         model.sample([1, 2], w=1.0, num_steps=3, uncond="other_label", guides=Guides(model))
     labels = [1, 2, 3, 4]
     plain, itself = (model.sample(labels, w=w, num_steps=3, guides=Guides(model)) for w in (0.0, 2.0))

@@ -17,8 +17,8 @@ class Feedback:
 
     l is the log of p(path | c) / p(path), from 0. Each step adds -temperature / (2 S) (|z' - mu_c|^2 - |z' - mu_u|^2) +
     offset, with the means mu and the variance S of Equation 3. The strength is 1 + w_l = e^l / (e^l - (1 - prior)). l
-    is kept between the value at which w_l is w, and 3, so that it can fall again within few steps. Koulischer et al.
-    2025 (arXiv 2506.06085), whose example has prior 0.999 and w = 9; `published` has the rest of it.
+    is kept between the value at which w_l is w, and 3. Koulischer et al. 2025 (arXiv 2506.06085), whose example has
+    prior 0.999 and w = 9; `published` has the rest of it.
     """
 
     w: Any  # scalar or [B]: the largest

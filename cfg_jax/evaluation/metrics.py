@@ -145,9 +145,9 @@ class Variety:
         return {f"variety_{self.data}": np.sum(deviations, axis=0) / present.sum(0) / 127.5}, {}
 
 
-def coarse(uint8: np.ndarray, side: int = 32) -> np.ndarray:
-    """Return pictures averaged down to about `side` pixels a side, float64, so that sums over them stay small."""
-    k = max(1, uint8.shape[1] // side)
+def coarse(uint8: np.ndarray) -> np.ndarray:
+    """Return pictures averaged down to about 32 pixels a side, float64, so that sums over them stay small."""
+    k = max(1, uint8.shape[1] // 32)
     n, height, width, channels = uint8.shape
     x = uint8[:, : height // k * k, : width // k * k].astype(np.float64)
     return x.reshape(n, height // k, k, width // k, k, channels).mean((2, 4))

@@ -99,12 +99,12 @@ def score(
     return row, images.grid(np.stack([shown[i] for i in index.ravel()]), columns=index.shape[1])
 
 
-def grid_index(labels: np.ndarray, max_classes: int = 10) -> np.ndarray:
-    """Return the indices [rows, GRID_COLUMNS] of the first images of the first classes, one row for each class.
+def grid_index(labels: np.ndarray) -> np.ndarray:
+    """Return the indices [rows, GRID_COLUMNS] of the first images of the first ten classes, a row for each class.
 
     Classes with fewer images are left out, unless all classes have fewer.
     """
-    rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:max_classes]]
+    rows = [np.flatnonzero(labels == c)[:GRID_COLUMNS] for c in np.unique(labels)[:10]]
     full = [row for row in rows if len(row) == GRID_COLUMNS] or [rows[0]]
     return np.stack(full)
 

@@ -16,7 +16,7 @@ from experiments.helpers import cli
 
 RUN = cli.define_path("run", None, "the teacher: run directory or export", hub=True, required=True)
 WORKDIR = cli.define_path(
-    "workdir", None, "the student's directory; of several, how names begin", writes="run", required=True
+    "workdir", None, "directory of the student; with --steps, how the names begin", writes="run", required=True
 )
 W = cli.define_numbers("w", None, "default 0:4: the lowest and the highest w that the student is to take", tuple)
 STEPS = cli.define_numbers("steps", None, "numbers of steps, each half of the one before; the first may be any", int)

@@ -36,7 +36,8 @@ def main():
         download(path)
     require(path.is_file(), f"--from_file={path} does not exist")
     published = path.suffix == ".npz" or sha256_of(path).startswith(SHA256)
-    require(published, f"{path} is not the published file: its sha256 does not begin with {SHA256}; fetch it again")
+    again = "remove it and fetch it again"
+    require(published, f"{path} is not the published file, its sha256 does not begin with {SHA256}: {again}")
     until = inception.convert(path, OUT.value)
     print(f"{OUT.value}: the Inception network of FID up to {until}")
 
@@ -64,6 +65,8 @@ def download(path):
                     while block := response.read(1 << 20):
                         content += block
                         bar.update(len(block))
+            if len(content) < size:  # read() returns what there is
+                raise ConnectionError(f"it ended after {len(content):,} of {size:,} bytes")
             return write_atomic(path, bytes(content))
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)

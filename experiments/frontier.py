@@ -27,18 +27,17 @@ from cfg_jax.sweep.run import sweep
 from cfg_jax.text import escaped
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
-RUNS = cli.define_path("runs", None, "run directories: training seeds of one model", hub=True, many=True)
+CONFIG = cli.define_config(required=True)
+RUNS = cli.define_path("runs", None, "run directories: training seeds of one model", hub=True, many=True, required=True)
 GUIDES = cli.define_path("guides", [], "for autoguidance, a weaker RUN or RUN@STEP for each run", hub=True, many=True)
 CLASSIFIERS = cli.define_path(
     "classifiers", [], "of experiments.train_classifier, one for all runs or for each", many=True
 )
 SEEDS = cli.define_seeds("0", "each run is sampled with each of them")
-W = cli.define_numbers("w", "0,0.25,0.5,1,2,4", "strengths, 0 among them")
+W = cli.define_numbers("w", "0,0.25,0.5,1,2,4", "strengths, three or more, 0 among them; CFG++ has its own")
 ONLY = flags.DEFINE_list("rules", None, "curves to make; default: all that can be")
 CURVE = flags.DEFINE_multi_string("curve", [], "NAME: FIELD=VALUE ... of the sampler and the guidance; may be repeated")
 OUT = cli.define_path("out", "runs/frontier", "directory for the cells and the page", writes="sweep")
-flags.mark_flags_as_required(["config", "runs"])
 
 BASELINE = "CFG"
 INTERVAL = {"guidance.logsnr_low": -2.13, "guidance.logsnr_high": 2.55}
@@ -133,7 +132,7 @@ def rows_of(name, fields, ws, baseline):
 
     The row at w = 0 is the baseline's, where that is drawn in the same way.
     """
-    runs, seeds = RUNS.value, SEEDS.value
+    runs, seeds = RUNS.value, list(dict.fromkeys(SEEDS.value))
     second = {argument: fields[kind] for kind, argument in SECOND_MODEL.items() if kind in fields}
     config = curve_config(fields)
     strengths = {"CFG++": (0.2, 0.4, 0.6, 0.8, 1.0), "classifier alone": [1 + w for w in ws]}.get(name, ws)

@@ -27,9 +27,9 @@ CONFIG = cli.define_config("configs/imagenet64.py")
 CHECKPOINT = cli.define_path("checkpoint", None, "the published .pt file; nothing in it is executed", required=True)
 MODEL = flags.DEFINE_enum("model", None, sorted(adm.PUBLISHED), "default: by the checkpoint's file name")
 ORDER = flags.DEFINE_enum(
-    "attention_order", None, ["new", "legacy"], "ADM's use_new_attention_order True or False; default: the published"
+    "attention_order", None, ["new", "legacy"], "ADM's use_new_attention_order True or False; for a file of your own"
 )
-SCHEDULE = flags.DEFINE_enum("noise_schedule", None, ["cosine", "linear"], "ADM's own flag; default: the published")
+SCHEDULE = flags.DEFINE_enum("noise_schedule", None, ["cosine", "linear"], "ADM's; for a file of your own")
 OUT = cli.define_path("out", None, "run directory to write", writes="run", required=True)
 
 

@@ -18,15 +18,16 @@ from cfg_jax.data.resize import RESIZES
 from cfg_jax.errors import require
 from experiments.helpers import cli
 
-DATASET = flags.DEFINE_enum("dataset", None, list(cards.RECIPES), "the name of the data set")
-SOURCE = cli.define_path("source", None, "its files; default: tensorflow-datasets downloads it")
+DATASET = flags.DEFINE_enum("dataset", None, list(cards.RECIPES), "the name of the data set", required=True)
+SOURCE = cli.define_path(
+    "source", None, "its files; tensorflow-datasets downloads fashion_mnist, cifar10 and imagenet_resized itself"
+)
 OUT = cli.define_path("out", None, "default: data/DATASET, with the resize if there is a choice", writes="data set")
 RESIZE = flags.DEFINE_enum("resize", None, list(RESIZES), "default: the data set's, if it has one")
 SIZE = cli.define_count("size", None, "side in pixels, for a folder", high=4096)
 PARTIAL = flags.DEFINE_bool("partial", False, "accept fewer pictures or classes than the whole set has")
 SKIP = flags.DEFINE_bool("skip_unreadable", False, "leave out files that cannot be read")
 WORKERS = cli.define_count("workers", None, "threads; default: one a core")
-flags.mark_flags_as_required(["dataset"])
 
 
 def main():

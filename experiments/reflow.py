@@ -20,7 +20,7 @@ from experiments.helpers import cli
 RUN = cli.define_path("run", None, "run directory or export whose ODE makes the pairs", hub=True, required=True)
 WORKDIR = cli.define_path("workdir", None, "directory of the new run, with its pairs", writes="run", required=True)
 W = cli.define_float("w", 0.0, "guidance weight of the pairs")
-PAIRS = cli.define_count("pairs", 4000, "how many", low=2)
+PAIRS = cli.define_count("pairs", 4000, "number of pairs", low=2)
 NUM_STEPS = cli.define_count("num_steps", 16, "Heun's steps of the ODE", high=checks.MAX_T)
 SEED = cli.define_seed("of the pairs and of the training")
 cli.define_training()

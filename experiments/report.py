@@ -3,13 +3,10 @@
 python -m experiments.report --sweep=runs/digits-sweep
 """
 
-from absl import flags
-
 from cfg_jax.sweep import report
 from experiments.helpers import cli
 
-SWEEP = cli.define_path("sweep", None, "directory that experiments.sweep wrote")
-flags.mark_flags_as_required(["sweep"])
+SWEEP = cli.define_path("sweep", None, "directory that experiments.sweep wrote", required=True)
 
 
 def main():

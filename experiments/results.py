@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from cfg_jax import config as configs
 from cfg_jax.data import cards
@@ -21,11 +20,10 @@ from cfg_jax.text import escaped, markdown
 from cfg_jax.training import records
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
-SWEEP = cli.define_path("sweep", None, "directory with cells of experiments.paper or experiments.sweep")
+CONFIG = cli.define_config(required=True)
+SWEEP = cli.define_path("sweep", None, "directory with cells of experiments.paper", required=True)
 RUNS = cli.define_path("runs", "runs", "directory with the runs that were scored")
-OUT = cli.define_path("out", None, "directory to write", writes="page")
-flags.mark_flags_as_required(["config", "sweep", "out"])
+OUT = cli.define_path("out", None, "directory to write", writes="page", required=True)
 COPIED = (
     "results.csv", "curves.png", "curves.svg", "curves_T.png", "curves_T.svg", "samples.png", "config.json",
 )  # fmt: skip

@@ -40,6 +40,9 @@ NPZ = cli.define_path(
 
 def main() -> None:
     ws = W.value
+    require(not EMA.value or not flags.FLAGS["weights"].present, "--ema names an average itself: leave out --weights")
+    scaled = flags.FLAGS["classifier_scale"].present
+    require(CLASSIFIER_RUN.value or not scaled, "--classifier_scale has no effect without --classifier_run: give both")
     model = cfg_jax.load(RUN.value, STEP.value, EMA.value or WEIGHTS.value, DTYPE.value)
     classifier = load_classifier(CLASSIFIER_RUN.value) if CLASSIFIER_RUN.value else None
     num_classes = (classifier or model).config.data.num_classes

@@ -62,9 +62,10 @@ def main():
         count, given.labels, Path(SAMPLES.value).stem, splits=SPLITS.value, bootstrap=BOOTSTRAP.value,
         neighbours=bool(NEIGHBOURS.value and len(reference.images)),
     )  # fmt: skip
+    real = reference.features(features, NEIGHBOURS.value)
     for batch in progress(given.batches(), total=-(-count // samples.BATCH), desc="score", unit="batch"):
         tally.add(batch, features(batch))
-    measured, spreads = tally.scores(reference, reference.features(features, NEIGHBOURS.value))
+    measured, spreads = tally.scores(reference, real)
     result = {
         "samples": SAMPLES.value,
         "reference": REFERENCE.value,

@@ -14,10 +14,10 @@ from cfg_jax.sweep import report, spec
 from cfg_jax.sweep.run import sweep
 from experiments.helpers import cli
 
-CONFIG = cli.define_config()
-RUNS = cli.define_path("runs", None, "run directories, separated by commas", hub=True, many=True)
+CONFIG = cli.define_config(required=True)
+RUNS = cli.define_path("runs", None, "run directories, separated by commas", hub=True, many=True, required=True)
 W = cli.define_numbers("w", None, "guidance weights of the paper (s = 1 + w); default: config.eval.w")
-WORKDIR = cli.define_path("workdir", None, "directory for cells/ and the report", writes="sweep")
+WORKDIR = cli.define_path("workdir", None, "directory for cells/ and the report", writes="sweep", required=True)
 VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUES of the sampler, the guidance, or eval.seed; may be repeated")
 GUIDE = cli.define_guide()
 EMA = cli.define_ema()
@@ -26,7 +26,6 @@ DTYPE = flags.DEFINE_enum("dtype", None, network.DTYPES, "dtype of the networks'
 NPZ = flags.DEFINE_bool("save_npz", False, "also keep each cell's images, in the format of ADM's evaluator")
 OTHER = flags.DEFINE_bool("other_reference", False, "score against config.data even if trained on another set")
 DEVICE = flags.DEFINE_bool("other_device", False, "allow cells and a reference made on another kind of device")
-flags.mark_flags_as_required(["config", "runs", "workdir"])
 
 
 def main():

@@ -53,7 +53,8 @@ def _checked(path, images, labels):
     )
     channels = images.shape[3] if images.ndim == 4 else 1
     require(channels in (1, 3), f"{path} has images of {channels} channels: give 1 (grey) or 3 (RGB)")
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    require(len(labels), f"{path} has a split without images: leave its arrays out")
+    low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < 2**16:  # a split may have fewer pictures than there are classes
         raise InputError(f"{path} has labels {low}..{high} on {len(labels)} images: number classes 0..K-1")
     names = [f"{path.name}[{i}]" for i in range(len(labels))]

@@ -138,7 +138,7 @@ def check_network(reference: Reference, path: str | Path, features: "Features", 
     for name, (mean, _) in reference.moments.items():
         width = scores.WIDTHS.get(name, len(mean))
         lengths = f"{len(mean)} features for {name}, which has {width}"
-        require(len(mean) == width, f"{path} has {lengths}: another network's")
+        require(len(mean) == width, f"{path} has {lengths}: make it again with experiments.reference_stats")
 
 
 def check_shape(reference: Reference, path: str | Path, image_shape: tuple[int, ...]) -> None:
@@ -146,7 +146,7 @@ def check_shape(reference: Reference, path: str | Path, image_shape: tuple[int, 
     wanted = tuple(image_shape)
     of_images = reference.images.shape[1:] if any(reference.images.shape[1:]) else wanted
     shape = tuple((reference.about or {}).get("image_shape", of_images))
-    require(shape == wanted, f"{path} is of pictures of {shape}, not of {wanted}: a reference of another resize")
+    require(shape == wanted, f"{path} is of pictures of {shape}, not of {wanted}: name a reference of the same resize")
 
 
 def suffix(name: str) -> str:

@@ -41,7 +41,12 @@ class Difference(NamedTuple):
         return {1: SUPPORTED, 0: OPEN, -1: REFUTED}[direction * self.sign]
 
     def text(self, digits: int = 3) -> str:
-        return f"{self.value:+.{digits}f} ± {self.error:.{digits}f}"
+        return f"{self.value:+.{digits}f}" + plus_minus(self.error, digits)
+
+
+def plus_minus(error: float, digits: int) -> str:
+    """Return " ± 0.30", or nothing for an error that is not known."""
+    return "" if np.isnan(error) else f" ± {error:.{digits}f}"
 
 
 def difference(a: float, a_resamples: Any, b: float, b_resamples: Any) -> Difference:
@@ -114,6 +119,11 @@ def resamples(row: dict, name: str) -> list[float]:
 def spread(row: dict, name: str) -> float:
     """Return a score's standard error, NaN if it has no resamples."""
     return float(np.std(resamples(row, name), ddof=1))
+
+
+def shown(row: dict, name: str = "fid", digits: int = 2) -> str:
+    """Return a score and its standard error over images, where that is known: "9.57 ± 0.84"."""
+    return f"{score(row, name):.{digits}f}" + plus_minus(spread(row, name), digits)
 
 
 def judge(rows: list[dict], num_steps: int) -> list[Claim]:
@@ -250,7 +260,7 @@ def fid_falls(curve: Curve) -> tuple[str, str]:
         verdict = OPEN
     else:
         verdict = SUPPORTED if beyond and not any(beyond) else PARTLY
-    cells = [f"{score(row, 'fid'):.2f} ± {spread(row, 'fid'):.2f} (T={row['T']})" for row in curve.rows]
+    cells = [f"{shown(row)} (T={row['T']})" for row in curve.rows]
     return verdict, f"FID {', '.join(cells)}" + ("" if beyond else "; T = 256 was not tested against more")
 
 

@@ -111,7 +111,10 @@ def judge(curves: dict[str, Rows], baseline: str) -> list[Claim]:
 
     def claim(text, name, judge_rule, **directions):
         if name not in curves:
-            return Claim(text, UNTESTED, f"not measured: there is no curve {name}")
+            return Claim(text, UNTESTED, f"there is no curve {name}")
+        rows = [row for runs in (base, curves[name]) for found in runs.values() for row in found]
+        if absent := [score for score in directions if not all(claims.score_name(row, score) for row in rows)]:
+            return Claim(text, UNTESTED, f"{absent[0]} was not measured")
         verdicts, figures = zip(*judge_rule(curves[name], **directions), strict=True)
         return Claim(text, claims.weakest(verdicts), "; ".join(figures))
 
@@ -139,8 +142,7 @@ def summary(curves: dict[str, Rows], baseline: str) -> tuple[list[str], list[tup
     lines = []
     for rule, runs in curves.items():
         row = best(merged(runs).rows)
-        distance = f"{claims.score(row, 'fid'):.2f} ± {claims.spread(row, 'fid'):.2f}"
-        scores = [distance, *(f"{claims.score(row, name):.3g}" for name in names[1:])]
+        scores = [claims.shown(row), *(f"{claims.score(row, name):.3g}" for name in names[1:])]
         differences = gaps(runs, curves[baseline], least)
         differs = [word for word, sign in (("lower", -1), ("higher", 1)) if verdict(differences, sign) == SUPPORTED]
         cells = [rule, f"{row['w']:g}", *scores, str(row.get("passes", ""))]

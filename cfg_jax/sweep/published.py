@@ -63,7 +63,7 @@ def protocol(table: int) -> dict[str, list]:
     count = recipe.counts["train"]
     return {
         "source": [recipe.source], "complete": [True], "split_N": [count], "resize": ["area"],
-        "image_shape": [[side, side, 3]], "split": ["train"], "reference_N": [count],
+        "image_shape": [(side, side, 3)], "split": ["train"], "reference_N": [count],
         "precision": [PRECISION], "reference_precision": [PRECISION],
         "N": [50_000], "labels": ["random"], "splits": [10], "weights": ["ema"], "guidance": ["classifier-free"],
         "sampler": ["ancestral"], "v": [v], "grid": ["paper"], "threshold": ["static", "none"],
@@ -97,7 +97,9 @@ def beside(rows: list[dict], table: int, num_steps: int) -> str:
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"
     cells = {at: claims.over_seeds(seeds) for at, seeds in claims.rows_by(rows, key, "w").items()}
-    stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True)) | {t: t for t in PAPER_T}
+    stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True))
+    if num_steps >= 256:  # then the paper's own T are themselves
+        stands_for |= {t: t for t in PAPER_T}
     names = {
         value: f"p{value:g}" if table == 1 else f"T{stands_for.get(value, value)}"
         for value in sorted({row[key] for row in rows})

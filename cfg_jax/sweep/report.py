@@ -100,9 +100,7 @@ def table(rows: list[dict]) -> str:
 
 def cell_text(row: dict, name: str, best: float) -> str:
     """Return a score and its standard error, in bold if the score is `best`."""
-    value, error = claims.score(row, name), claims.spread(row, name)
-    text = f"{value:.2f}" if math.isnan(error) else f"{value:.2f} ± {error:.2f}"
-    return f"**{text}**" if value == best else text
+    return f"**{claims.shown(row, name)}**" if claims.score(row, name) == best else claims.shown(row, name)
 
 
 def note(row: dict) -> str:
@@ -173,11 +171,13 @@ def curves(rows: list[dict], key: str) -> Figure:
     figure = Figure(figsize=(6.4, 4.4))
     axes = figure.subplots()
     groups, names = sorted(claims.rows_by(rows, key, "run").items()), {}
-    for ((value, _), group), marker in zip(groups, itertools.cycle(plots.MARKERS), strict=False):
+    several = len(groups) > len({value for (value, _), _ in groups})
+    for ((value, run), group), marker in zip(groups, itertools.cycle(plots.MARKERS), strict=False):
+        label = f"{key} = {value:g}" + (f", {run}" if several else "")
         curve = claims.Curve(group)
         x, y = curve.values("is"), curve.values("fid")
         errors = {f"{axis}err": [claims.spread(r, n) for r in curve.rows] for axis, n in (("x", "is"), ("y", "fid"))}
-        line, *_ = axes.errorbar(x, y, **errors, marker=marker, elinewidth=0.7, label=f"{key} = {value:g}")
+        line, *_ = axes.errorbar(x, y, **errors, marker=marker, elinewidth=0.7, label=label)
         names[line] = [f"{w:g}" for w in curve.along]
     inception, distance = (claims.score_name(rows[0], name) for name in ("is", "fid"))
     axes.set(xlabel=f"IS ({inception})", ylabel=f"FID ({distance})", title=title(rows[0], key))
@@ -191,7 +191,8 @@ def title(row: dict, key: str) -> str:
     """Say how a plot of curves over w was measured, except for the key, and how to read it."""
     fixed = "".join(f"{name} = {row[name]:g}, " for name in ("p_uncond", "T") if name != key)
     bars = ", bars are ± one standard error" if math.isfinite(claims.spread(row, "fid")) else ""
-    return f"{row['data']}: N = {row['N']:,} images a point, {fixed}{seeds(row)}\nw is beside its point{bars}"
+    name = row["data"] or row["run"]  # another project's reference does not say its data
+    return f"{name}: N = {row['N']:,} images a point, {fixed}{seeds(row)}\nw is beside its point{bars}"
 
 
 def strip(cells: dict[Path, dict]) -> Image.Image:

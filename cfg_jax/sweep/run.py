@@ -44,7 +44,7 @@ class Cell:
     npz: Path | None  # the file for all its images, if they are to be kept
 
     def is_done(self, other_device: bool = False) -> bool:
-        """Return whether its file is there and whole. other_device allows features of another kind of device."""
+        """Return whether its file is whole and has these fields. other_device allows another kind of device."""
         if self.npz and not self.npz.exists():
             return False
         try:
@@ -76,7 +76,9 @@ def sweep(
     variants = spec.variants(config, vary or {})
     names = [Path(run).name for run in run_dirs]
     twice = next((name for name in names if names.count(name) > 1), None)
-    require(not twice, f"two runs are called {twice}: a cell is named after the directory of its run")
+    require(not twice, f"two runs are called {twice}, and a cell is named after the directory of its run: rename one")
+    judge = classifier_run and Path(classifier_run).name
+    require(judge != config.data.name, f"--classifier_run is called {judge}, as the data, and so are scores: rename it")
     loaded = [models.load(run, params=ema or "ema", dtype=dtype) for run in run_dirs]
     guides = models.load_guides(guide, classifier_run, dtype)
     for model in loaded:

@@ -118,7 +118,7 @@ def fitted(config: ConfigDict, part: str, target: targets.Target) -> Iterator[Ro
 
 
 def smaller(config: ConfigDict, part: str, group: str, count: int) -> Iterator[dict[str, Any]]:
-    """Yield changes of a config, each of which makes it need less memory than with those before."""
+    """Yield changes of a config, one after another, that make it need less memory: at the end, smaller batches."""
     batch_size, parts, share = config[group].batch_size, config.train.accumulate, min(count, targets.HOST)
     if part == "training":
         if not config.model.remat:
@@ -185,7 +185,9 @@ def remedy(row: Row) -> str:
         lacks = row["refused"].rstrip(".")
     else:
         lacks = f"it needs {row['peak'] / 2**30:.1f} GiB of {row['memory'] / 2**30:.0f}"
-    if row["program"] != "training":
+    if row["program"] == "features":
+        return f"{lacks}. Set a smaller --features_batch."
+    if row["program"] == "sampling":
         return f"{lacks}. Set a smaller config.eval.batch_size, or let --fit find it."
     settings, ways = row["settings"], []
     if not settings["remat"]:

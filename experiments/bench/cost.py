@@ -19,7 +19,7 @@ COMPILED = flags.DEFINE_multi(
     cli.Paths(hub=False, many=False), flags.ArgumentSerializer(), "compiled", [],
     "JSON of experiments.bench.compile; may be repeated",
 )  # fmt: skip
-MODELS = cli.define_count("models", 3, "p_uncond values of the table")
+MODELS = cli.define_count("models", 3, "number of models in the table, one for each p_uncond")
 PARAMETERS = flags.DEFINE_bool("parameters", False, "print the table of parameters and nothing else")
 
 

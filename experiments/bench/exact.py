@@ -1,4 +1,4 @@
-"""Check that the devices compute what they should: a line for each check, pass or how far off. The status is 1 if not.
+"""Check that the devices compute what they should: a line for each check. The status is 1 if one fails.
 
 python -m experiments.bench.exact --config=configs/tiny_imagenet.py
 

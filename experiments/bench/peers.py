@@ -123,7 +123,8 @@ def check(config: ConfigDict) -> None:
         "train.accumulate": config.train.accumulate == 1,
     }
     for field, same in wanted.items():
-        require(same, f"config.{field}={configs.flat(config)[field]} is not what the peers do: time ours without")
+        remedy = "which the peers cannot do: change it, and time ours again"
+        require(same, f"config.{field}={configs.flat(config)[field]}, {remedy}")
 
 
 def guided_diffusion(config: ConfigDict) -> Any:

@@ -23,7 +23,7 @@ PEAK = cli.define_float(
 )
 KINDS = ["training", "sampling", "features"]
 PARTS = flags.DEFINE_multi_enum("part", KINDS, KINDS, "what to time; may be repeated")
-KEPT = flags.DEFINE_bool("keep_compiled", False, "for the commands that follow; compile_s may then be a read from disk")
+KEPT = flags.DEFINE_bool("keep_compiled", False, "keep programs for later commands; compile_s may be a read then")
 COMPILED = cli.define_path("compiled", None, "JSON of experiments.bench.compile, to print its estimate as well")
 
 

@@ -199,8 +199,8 @@ def define_ema() -> flags.FlagHolder:
 
 def define_training() -> None:
     """Define --train_steps and --learning_rate of a run whose config is another run's, for `training`."""
-    define_count("train_steps", None, "default: as many as that run", high=2**31 - 1)
-    define_float("learning_rate", None, "default: that run's", low=1e-12, high=1e3)
+    define_count("train_steps", None, "training steps; default: those of the run it starts from", high=2**31 - 1)
+    define_float("learning_rate", None, "default: that of the run it starts from", low=1e-12, high=1e3)
 
 
 def training(config: ConfigDict) -> ConfigDict:
@@ -212,7 +212,7 @@ def training(config: ConfigDict) -> ConfigDict:
 
 def define_hosts() -> None:
     """Define the flags by which a command's processes find each other where no cluster tells them."""
-    flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Kubernetes, TPU pods need none of these")
+    flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, Open MPI, TPU pods need none of these")
     define_count("num_processes", None, "how many there are")
     define_count("process_id", None, "which this one is, from 0", low=0)
     define_count("init_timeout", 300, "seconds to wait for the others")
@@ -386,7 +386,7 @@ def localize(config: ConfigDict) -> None:
 
 
 def check_config_flags(default: str | None) -> None:
-    """End with an error that names the near ones for a config file that is missing, or a field that it has not."""
+    """End with an error that suggests near names for a config file, or a field of it, that does not exist."""
     fields = [m[1] for m in (re.match(r"--?config\.([^=]*)", argument) for argument in sys.argv) if m]
     path = given("config") or default
     if any(re.match(r"--?config=$", argument) for argument in sys.argv) or sys.argv[-1] in ("--config", "-config"):
@@ -434,7 +434,8 @@ def finite_numbers(text: str, kind: type) -> list[Any]:
     try:
         values = [tuple(map(float, part.split(":"))) if kind is tuple else kind(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError("give numbers with commas between them, such as 0,1,4") from None
+        one = "whole number" if kind is int else "number"
+        raise ValueError(f"give a {one}, or where several are taken, {one}s with commas between them") from None
     if bad := [value for value in values if kind is not str and not math.isfinite(sum(np.atleast_1d(value)))]:
         raise ValueError(f"{bad[0]} is no finite number")
     return values

@@ -45,7 +45,9 @@ def define_out(study: str) -> flags.FlagHolder:
 
 
 def define_runs(about: str) -> flags.FlagHolder:
-    return cli.define_path("runs", None, f"training seeds of one {about}", hub=True, many=True, required=True)
+    return cli.define_path(
+        "runs", None, f"run directories: training seeds of one {about}", hub=True, many=True, required=True
+    )
 
 
 def check_names(out: Path, study: str) -> bool:
@@ -143,11 +145,6 @@ def over_runs(scorer: Scorer, models: Iterable[Model], w: float, **sampler: Any)
 
 def fids(rows: Iterable[dict]) -> list[float]:
     return [claims.score(row, "fid") for row in rows]
-
-
-def shown(row: dict, kind: str = "fid", digits: int = 2) -> str:
-    """Return a score and its bootstrap standard error over images: "9.57 ± 0.84"."""
-    return f"{claims.score(row, kind):.{digits}f} ± {claims.spread(row, kind):.{digits}f}"
 
 
 def gap(row: dict, other: dict) -> str:

@@ -125,7 +125,7 @@ def scores(directory: Path, params: Any) -> list[Row]:
 
 
 def columns(row: Row) -> list[str]:
-    return [name for name in row if name.startswith(("fid_", "is_")) and not name.endswith(("_se", "_std"))]
+    return [name for name in row if name.startswith(("fid_", "fd_", "is_")) and not name.endswith(("_se", "_std"))]
 
 
 def metrics(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Says how far a run is; status 0 where it has taken all its steps, 75 (try again) where it has not.
 
-python -m experiments.launch.finished --workdir=runs/imagenet64-p0.1    # beside it other flags of experiments.train
+python -m experiments.launch.finished --workdir=runs/imagenet64-p0.1    # other flags of experiments.train are ignored
 """
 
 import sys
@@ -11,6 +11,8 @@ from cfg_jax.store.checkpoint import latest
 from experiments.helpers import cli
 
 if __name__ == "__main__":
+    if not cli.given("workdir"):
+        cli.fail("--workdir is missing: name the run directory")
     run = Path(cli.local_path(cli.given("workdir")))
     step = latest(run)
     num_steps = configs.load(run / "config.json").train.num_steps if (run / "config.json").exists() else None

@@ -34,6 +34,8 @@ def main() -> None:
     for kind in (".svg", ".json"):
         check_output(out.with_suffix(kind), kind)
     source, config = sources.load(CONFIG.value)
+    prepared = config.data.name not in ("digits", "synthetic")
+    require(prepared, f"config.data.name={config.data.name} holds out no pictures: take a prepared data set")
     held_out = sources.prepared(Path(config.data.root) / config.data.name, "validation")
     most, least, splits = max(counts), min(counts), config.eval.splits
     require(most <= len(held_out), f"--counts={most}: {config.data.name} holds out {len(held_out)}")

@@ -19,7 +19,7 @@ from experiments.helpers import cli, gallery
 CONFIG = cli.define_config(required=True)
 OUT = gallery.define_out("capacity")
 CHANNELS = cli.define_numbers("channels", "32,64", "config.model.channels", int, 1)
-P_UNCOND = cli.define_numbers("p_uncond", "0.1,0.2,0.5", "above 0; p_uncond = 0 is trained as well", low=1e-3, high=1)
+P_UNCOND = cli.define_numbers("p_uncond", "0.1,0.2,0.5", "above 0; 0 is trained as well", low=1e-3, high=0.99)
 W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights, 0 among them", low=-1)
 TUNED = cli.define_count("tuned", 200, "steps of p_uncond = 0.1 that a model of p_uncond = 0 is tuned with")
 
@@ -30,6 +30,7 @@ def main() -> None:
     check_name(config)
     for width in widths:
         checks.everything(spec.changed(config, {"model.channels": width}))
+    require(config.data.num_classes > 0, "config.data.num_classes=0 leaves no labels to drop: set those of the data")
     require(0 in ws, f"--w={cli.listed(ws)} leaves out w = 0, which the table shows: add 0")
     out, num_steps = Path(OUT.value) / f"capacity-{config.data.name}", config.train.num_steps
 
@@ -57,7 +58,7 @@ def main() -> None:
     for i, (width, name, cells) in enumerate(rows):
         curve = claims.Curve([row for w, row in cells.items() if w >= 0])
         least = min(curve.rows, key=lambda row: claims.score(row, "fid"))
-        fids = [gallery.shown(row) if row else "" for row in (cells[0.0], cells.get(-1.0), least)]
+        fids = [claims.shown(row) if row else "" for row in (cells[0.0], cells.get(-1.0), least)]
         lines.append([name, *fids, f"{least['w']:g}", f"{claims.score(least, 'is'):.3f}"])
         style = {"linestyle": "-" if width == widths[0] else "--", "marker": "o"}
         style["color"] = f"C{i % (len(rows) // len(widths))}"  # the same of a model at either width

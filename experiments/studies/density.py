@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from cfg_jax import plots
 from cfg_jax.diffusion import guidance, likelihood, samplers, schedule
+from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.models.mixture import Mixture
 from cfg_jax.text import markdown
@@ -110,6 +111,7 @@ def main() -> None:
 def of_a_run() -> None:
     """Compare both likelihoods of a model's guided images. They agree up to a constant where eps is exact."""
     ws, num = [w for w in W.value if w], NUM_IMAGES.value
+    require(ws, "--w=0 is no guidance: give another weight")
     model = gallery.load(RUN.value, ws, both_halves=True, most=likelihood.EXACT_UP_TO)
     classes = model.config.data.num_classes
     logsnrs, key = schedule.grid(32, -12.0, 10.0, "logsnr"), jax.random.key(0)

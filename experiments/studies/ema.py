@@ -30,7 +30,7 @@ def main() -> None:
     least = {w: min(lengths, key=lambda length, w=w: claims.score(means[length, w], "fid")) for w in ws}
     lines = [["length", *(f"w = {w:g}" for w in ws)]]
     for length in lengths:
-        cells = {w: gallery.shown(means[length, w]) for w in ws}
+        cells = {w: claims.shown(means[length, w]) for w in ws}
         lines.append([f"{length:g}", *(f"**{cell}**" if least[w] == length else cell for w, cell in cells.items())])
     name, data = claims.score_name(means[lengths[0], ws[0]], "fid"), scorer.config.data.name
     title = (

@@ -26,7 +26,7 @@ from experiments.studies import plane
 
 OUT = cli.define_path("out", "runs/gaussians", "directory for gaussians.png and gaussians.json", writes="directory")
 W = cli.define_numbers("w", "0,0.5,1,2,4", "guidance weights, a column each", low=-1)
-NUM_SAMPLES = cli.define_count("num_samples", 8000, "a class, a weight")
+NUM_SAMPLES = cli.define_count("num_samples", 8000, "samples for each class and w")
 NUM_STEPS = cli.define_count("num_steps", 256, "T")
 
 EXTENT, POINTS = 3.0, 241

@@ -16,6 +16,7 @@ from scipy import stats
 from cfg_jax import plots
 from cfg_jax.data import sources
 from cfg_jax.diffusion import likelihood, schedule
+from cfg_jax.errors import require
 from cfg_jax.images import to_float
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
@@ -34,10 +35,13 @@ CLEAN = 10.0  # log-SNR at which the ODE starts: a pixel's noise is 0.7 % of its
 
 @plots.styled
 def main() -> None:
-    ws = W.value
+    ws = list(dict.fromkeys(W.value))
+    require(len(ws) > 1, f"--w={cli.listed(ws)} compares nothing: give two weights or more")
     model = gallery.load(RUN.value, ws, both_halves=True)
     source, _ = sources.load(model.config)
     dim, classes = math.prod(model.image_shape), model.config.data.num_classes
+    most = classes * int(np.bincount(source.labels, minlength=classes).min())
+    require(NUM_IMAGES.value <= most, f"--num_images={NUM_IMAGES.value}: the classes have pictures for {most}")
     probes = PROBES.value or (0 if dim <= likelihood.EXACT_UP_TO else 8)
     logsnrs = schedule.grid(NUM_STEPS.value, -12.0, CLEAN, "logsnr")
 

@@ -36,7 +36,7 @@ def main() -> None:
     walk = {"name": "flow_heun", "grid": "t", "num_steps": NUM_STEPS.value}
     rows = {name: gallery.over_runs(scorer, group, w, **walk) for name, group in models.items()}
     lines = [["predicts", *(f"loss of {error}" for error in KINDS)]]
-    lines += [[predicts, *(gallery.shown(rows[f"{predicts}-{error}"]) for error in KINDS)] for predicts in KINDS]
+    lines += [[predicts, *(claims.shown(rows[f"{predicts}-{error}"]) for error in KINDS)] for predicts in KINDS]
     about = (
         f"{claims.score_name(rows['x-x'], 'fid')}, {config.train.num_steps} steps, training seeds "
         f"{','.join(map(str, SEEDS.value))}, mean; {num} images, w = {w:g}, T = {NUM_STEPS.value} of Heun in t, ± the "

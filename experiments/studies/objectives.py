@@ -44,7 +44,7 @@ def main() -> None:
         for ax, (walk, (each, fields)) in zip(axes, WALKS.items(), strict=True):
             num_steps = PASSES.value // each
             cells = [gallery.over_runs(scorer, models[name], w, num_steps=num_steps, **fields) for w in ws]
-            lines.append([name, walk, *map(gallery.shown, cells)])
+            lines.append([name, walk, *map(claims.shown, cells)])
             ax.plot(ws, gallery.fids(cells), "o-", label=name)
             ax.set(title=walk, xlabel="w", yscale="log")
             rows += cells

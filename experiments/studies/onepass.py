@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cfg_jax import plots
 from cfg_jax.diffusion import distill
+from cfg_jax.errors import require
 from cfg_jax.sampling.model import Model
 from cfg_jax.sweep import claims
 from cfg_jax.text import markdown
@@ -20,7 +21,7 @@ OUT = gallery.define_out("onepass")
 W = cli.define_numbers("w", "0,0.5,1,2", "guidance weights, within 0 and 4", low=0, high=4)
 T = cli.define_numbers("T", "4,8,16", "Euler's steps of the run and of its student", int, 1)
 STEPS = cli.define_numbers("steps", "8,4,2,1", "of the halved students, each half of the one before", int, 1)
-HALVING = cli.define_count("halving_steps", 300, "training steps of each of them")
+HALVING = cli.define_count("halving_steps", 300, "training steps of each halved student")
 OMEGA = cli.define_float("omega", 0.5, "of model guidance", low=0.0, high=0.99)
 NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
 cli.define_training()
@@ -30,6 +31,9 @@ cli.define_training()
 def main() -> None:
     runs, ws, steps, halved = RUNS.value, W.value, T.value, STEPS.value
     students.check_halvings(halved)
+    shown = [w for w in ws if OMEGA.value and abs(w - distill.fixed_point(OMEGA.value)) < 1e-6]
+    need = f"--omega={OMEGA.value:g} is guidance at w = {distill.fixed_point(OMEGA.value):g}"
+    require(shown or not OMEGA.value, f"{need}: put that in --w, or set --omega=0")
     families = [family(run, gallery.load(run, ws), halved) for run in runs]
     scorer = gallery.scorer(runs[0], OUT.value, NUM_IMAGES.value)
 
@@ -41,10 +45,10 @@ def main() -> None:
     curves |= {("halved", n): [scores(n, w, n, "shifted") for w in ws] for n in halved}
     lines = [["", "T", "passes", *(f"w = {w:g}" for w in ws)]]
     for (name, n), rows in curves.items():
-        lines.append([name, str(n), str(rows[-1]["passes"]), *map(gallery.shown, rows)])
+        lines.append([name, str(n), str(rows[-1]["passes"]), *map(claims.shown, rows)])
     if OMEGA.value:
         row = scores("omega", 0.0, steps[-1])
-        cells = [gallery.shown(row) if abs(w - distill.fixed_point(OMEGA.value)) < 1e-6 else "" for w in ws]
+        cells = [claims.shown(row) if w in shown else "" for w in ws]
         lines.append([f"model guidance, omega = {OMEGA.value:g}", str(steps[-1]), str(row["passes"]), *cells])
     baseline = curves["teacher", steps[-1]]
     fid = claims.score_name(baseline[0], "fid")

@@ -17,9 +17,9 @@ from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 RUN = cli.define_run()
-LOGSNRS = cli.define_numbers("logsnrs", "-10,-5,-2,0,2,5,10", "where along the noise levels")
+LOGSNRS = cli.define_numbers("logsnrs", "-10,-5,-2,0,2,5,10", "log-SNRs, a row each")
 W = cli.define_float("w", 1.0, "of the guided column and of the images", low=-1)
-NUM_IMAGES = cli.define_count("num_images", 64, "how many, of classes in turn")
+NUM_IMAGES = cli.define_count("num_images", 64, "number of images, of classes in turn")
 SEED = cli.define_seed("of images and noise")
 OUT = cli.define_path("out", None, "also write what is printed", writes=".md")
 

@@ -24,7 +24,7 @@ OUT = gallery.define_out("rectified")
 W = cli.define_float("w", 1.0, "of the guided flow and of the one rectified to it", low=0.01)
 T = cli.define_numbers("T", "1,2,4,8,16", "Euler's steps", int, 1)
 PAIRS = cli.define_count("pairs", 4000, "of each rectified run", low=8)
-NUM_STEPS = cli.define_count("num_steps", 16, "Heun's steps that make them")
+NUM_STEPS = cli.define_count("num_steps", 16, "Heun's steps that make the pairs")
 NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
 cli.define_training()
 
@@ -52,7 +52,7 @@ def main() -> None:
     figure, (left, right) = gallery.subplots(2, (9, 3.8))
     for label, (name, at) in curves.items():
         rows = [gallery.over_runs(scorer, families[name], at, name="ddim", grid="t", num_steps=n) for n in steps]
-        lines.append([label, f"{straightness(name, at):.3f}", *map(gallery.shown, rows)])
+        lines.append([label, f"{straightness(name, at):.3f}", *map(claims.shown, rows)])
         left.plot(steps, gallery.fids(rows), "--" if "w =" in label else "-", marker="o", label=label)
     fid = claims.score_name(rows[0], "fid")
     left.set(xlabel="T, Euler's steps", ylabel=fid, xscale="log", yscale="log")

@@ -24,7 +24,7 @@ from cfg_jax.text import markdown
 from experiments.helpers import cli, gallery
 
 OUT = gallery.define_out("temperature")
-G = cli.define_numbers("g", "1,1.25,1.5,2,3", "powers of the score, above 1/2", low=0.5 + 1e-6)
+G = cli.define_numbers("g", "1,1.25,1.5,2,3", "factors of the score, above 1/2", low=0.5 + 1e-6)
 TAU = cli.define_numbers("tau", "1,0.75,0.5,0.25", "shares of the noise's variance", low=0)
 W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights", low=-1)
 RUN = cli.define_path("run", None, "run directory or exported file; its class conditional samples are scored", hub=True)
@@ -101,16 +101,18 @@ def of_mixtures() -> Figure:
 
 def of_run() -> tuple[str, str, Figure, str]:
     """Score a trained model's samples: the data's name, a table, a figure and the verdict."""
+    ws = sorted(set(W.value))
+    require(ws[0] == 0 and len(ws) > 1, f"--w={cli.listed(ws)}: give 0, and a weight above it to compare with")
     scorer = gallery.scorer(RUN.value, OUT.value, NUM_IMAGES.value, NUM_STEPS.value, bootstrap=20, splits=1)
     data = scorer.config.data
     require(data.num_classes > 1, f"--run={RUN.value} has no classes to guide to")
     cells, curves, plain = [], {letter: [] for letter in NAMES}, None
-    for letter, value, rule, sampler in settings(G.value, TAU.value, W.value):
+    for letter, value, rule, sampler in settings(G.value, TAU.value, ws):
         if value == (0 if letter == "w" else 1):  # the points that change nothing are one
             row = plain = plain or scorer(*PLAIN)
         else:
             row = scorer(rule, sampler)
-        cells.append([NAMES[letter], f"{value:g}", gallery.shown(row), gallery.shown(row, "is", 3)])
+        cells.append([NAMES[letter], f"{value:g}", claims.shown(row), claims.shown(row, "is", 3)])
         curves[letter].append([f(row, name) for f in (claims.score, claims.spread) for name in ("is", "fid")])
     fid, inception = claims.score_name(row, "fid"), claims.score_name(row, "is")
     figure, [axes] = gallery.subplots()

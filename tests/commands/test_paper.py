@@ -31,7 +31,7 @@ def measured_as_the_paper(table):
     side, count = 64 * table, 1_281_167
     return {
         "N": 50_000, "data": DATA[table], "source": "ILSVRC2012, image-net.org: Russakovsky et al. 2015",
-        "resize": "area", "image_shape": [side, side, 3], "complete": True, "split": "train", "split_N": count,
+        "resize": "area", "image_shape": (side, side, 3), "complete": True, "split": "train", "split_N": count,
         "reference_N": count, "trained_on": "c", "scored_on": "c", "platform": "gpu", "precision": "highest",
         "reference_platform": "gpu", "reference_precision": "highest", "labels": "random", "splits": 10,
         "weights": "ema", "guidance": "classifier-free", "sampler": "ancestral", "grid": "paper",
@@ -77,7 +77,7 @@ def test_the_papers_numbers_differ_from_the_paper_by_nothing():
         ({"data": "imagenet64-mini", "complete": False, "split_N": 1000},
          "complete is False, not True; split_N is 1000"),
         ({"data": "imagenet64-area", "source": "a folder of pictures by class"}, "source is a folder of pictures by"),
-        ({"image_shape": [128, 128, 3]}, "image_shape is [128, 128, 3], not [64, 64, 3]"),
+        ({"image_shape": (128, 128, 3)}, "image_shape is (128, 128, 3), not (64, 64, 3)"),
         ({"reference_N": 1000}, "reference_N is 1000, not 1281167"),
         ({"split": "validation", "split_N": 50_000, "reference_N": 50_000}, "split is validation, not train"),
         ({"trained_on": "d"}, "trained on another set than it is scored on"),
@@ -116,6 +116,9 @@ def test_a_row_of_an_earlier_version_does_not_compare():
 def test_a_rungs_t_stand_for_the_papers():
     assert paper.fewer_and_more(256) == [128, 256, 1024] and paper.fewer_and_more(16) == [8, 16, 64]
     assert paper.fewer_and_more(1) == [1, 1, 4]
+    rows = [row | {"T": row["T"] // 4, "data": "clothes"} for row in rows_of_table(2, "fid_clothes@800")]
+    text = paper.beside(rows, 2, 64)
+    assert "T=64 (T256)" in text and "T=256 (T1024)" in text
     rows = [row | {"T": row["T"] // 16, "data": "digits"} for row in rows_of_table(2, "fid_digits@800")]
     text = paper.beside(rows, 2, 16)
     assert "fid_digits@800, T=8 (T128)" in text and "is_digits@800, T=64 (T1024)" in text

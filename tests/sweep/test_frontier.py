@@ -65,6 +65,19 @@ def test_autoguidance_is_compared_with_its_variants(claim, other, fid, verdict):
     assert judged[claim].verdict == verdict and f"less {other}'s" in judged[claim].figure
 
 
+def test_scores_that_were_not_measured_decide_nothing_and_have_no_error():
+    """With config.eval.neighbours=0 and bootstrap=0."""
+    bare = curve((9.0, 6.0, 7.0, 12.0))
+    for rows in bare.values():
+        for row in rows:
+            row["resampled"] = {}
+    curves = {"CFG": bare, "APG": bare, "autoguidance": bare}
+    judged = frontier.judge(curves, "CFG")
+    assert [judged[i].figure for i in (1, 2)] == ["recall was not measured", "precision was not measured"]
+    text = frontier.table(curves, "CFG") + frontier.claims_text(judged)
+    assert "nan" not in text and "| +0.00, +0.00 |" in text
+
+
 def test_one_seed_that_disagrees_decides_nothing():
     mixed = curve((9.0, 6.0, 5.0, 4.0), runs=("a",), **FLAT) | curve((9.0, 6.0, 7.0, 12.0), runs=("b",), **FLAT)
     assert frontier.judge({"CFG": BASE, "interval": mixed}, "CFG")[0].verdict == "undecided"

@@ -77,10 +77,12 @@ def sweep(
     names = [Path(run).name for run in run_dirs]
     twice = next((name for name in names if names.count(name) > 1), None)
     require(not twice, f"two runs are called {twice}, and a cell is named after the directory of its run: rename one")
-    judge = classifier_run and Path(classifier_run).name
-    require(judge != config.data.name, f"--classifier_run is called {judge}, as the data, and so are scores: rename it")
+    named = f"--classifier_run={classifier_run} is called as the data, and scores are named after both: rename it"
+    require(not classifier_run or Path(classifier_run).name != config.data.name, named)
     loaded = [models.load(run, params=ema or "ema", dtype=dtype) for run in run_dirs]
     guides = models.load_guides(guide, classifier_run, dtype)
+    # a noisy-image classifier that guides also judges the images
+    judge = guides.classifier and GivenClassifier(Path(classifier_run).name, guides.classifier)
     for model in loaded:
         check_same_data(config, model, workdir, other_reference)
     for w in ws:
@@ -117,7 +119,7 @@ def sweep(
                 log.warning("%s is damaged, or was made with other settings: it is made again", path)
             if against is None:
                 against = Against(features, reference, reference.features(features, config.eval.neighbours))
-            row, picture = score_cell(missing[path], guides, against)
+            row, picture = score_cell(missing[path], guides, against, judge)
             if not save_npz:  # an earlier one would be from older weights
                 path.with_suffix(".npz").unlink(missing_ok=True)
             images.save_png(path.with_suffix(".png"), picture)
@@ -165,10 +167,10 @@ def check_same_data(
         )
 
 
-def score_cell(cell: Cell, guides: models.Guides, against: Against) -> tuple[dict, Image.Image]:
+def score_cell(
+    cell: Cell, guides: models.Guides, against: Against, judge: GivenClassifier | None
+) -> tuple[dict, Image.Image]:
     """Return the row of one cell and a grid of its first images."""
-    # a noisy-image classifier that guides also judges the images
-    judge = guides.classifier and GivenClassifier(guides.name.split(" ", 1)[1].rpartition(" ")[0], guides.classifier)
     scored, picture = score(
         cell.model, cell.config, guidance_of(cell, guides), build.walk(cell.model.config, cell.config.sampler), against,
         judge=judge, npz=cell.npz,

@@ -36,8 +36,8 @@ def main():
         download(path)
     require(path.is_file(), f"--from_file={path} does not exist")
     published = path.suffix == ".npz" or sha256_of(path).startswith(SHA256)
-    again = "remove it and fetch it again"
-    require(published, f"{path} is not the published file, its sha256 does not begin with {SHA256}: {again}")
+    remedy = "name the published file" if FROM_FILE.value else "remove it and run the same command"
+    require(published, f"{path} is not the published file, its sha256 does not begin with {SHA256}: {remedy}")
     until = inception.convert(path, OUT.value)
     print(f"{OUT.value}: the Inception network of FID up to {until}")
 
@@ -70,7 +70,7 @@ def download(path):
             return write_atomic(path, bytes(content))
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)
-    raise InputError(f"no address answers ({reason}): download {URLS[0]} elsewhere and name it with --from_file")
+    raise InputError(f"no address gives the file ({reason}): download {URLS[0]} elsewhere and name it with --from_file")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from cfg_jax.errors import InputError, choice, require
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, report, spec
-from cfg_jax.sweep.run import sweep
+from cfg_jax.sweep.run import check_classifier_guides, sweep
 from cfg_jax.text import escaped
 from experiments.helpers import cli
 
@@ -108,13 +108,15 @@ def main():
         raise InputError(f"--w={cli.listed(ws)} makes no curve: give three strengths or more, and 0 among them")
     for name, fields in known.items():
         checks.sampling(curve_config(fields))  # of every curve, before the first of them is drawn
+        if fields.get("classifier"):
+            check_classifier_guides(curve_config(fields).guidance)
         for kind in SECOND_MODEL.keys() & fields.keys():
             count = len(fields[kind])
             if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):
                 raise InputError(f"the curve {name} has {count} of {kind} for {len(runs)} --runs: give one for each")
     names = [name for name in known if name in (BASELINE, *(ONLY.value or known))]
     given = [name for name in names if all(known[name][kind] for kind in SECOND_MODEL.keys() & known[name].keys())]
-    remedy = "name another rule, and give the second model that it needs: --guides or --classifiers"
+    remedy = "name another rule; autoguidance needs --guides, a classifier --classifiers"
     require(len(given) > 1, f"--rules={','.join(ONLY.value or [])} leaves nothing to compare with {BASELINE}: {remedy}")
     curves = {}
     for name in given:

@@ -74,9 +74,9 @@ def guided_loss(
 ) -> Float[Array, " b"]:
     """Return by how much the log density of guided DDIM is below that of p(x | c)^(1 + w) p(x)^-w, up to a constant.
 
-    In nats, in the limit of many steps: log p(x) of guided DDIM is (1 + w) log p(x | c) - w log p(x) less this. It is w
-    (1 + w) / 2 times the integral of |eps(z, c) - eps(z)|^2 over the log-SNR, along the guided path that ends at x: the
-    log weight of a particle with its sign reversed. arXiv 2607.19725. logsnrs increasing [T], the steps of
+    In nats, in the limit of many steps: the log density of guided DDIM is (1 + w) log p(x | c) - w log p(x) less this.
+    It is w (1 + w) / 2 times the integral of |eps(z, c) - eps(z)|^2 over the log-SNR, along the guided path that ends
+    at x: the log weight of a particle with its sign reversed. arXiv 2607.19725. logsnrs increasing [T], the steps of
     log_likelihood.
     """
 

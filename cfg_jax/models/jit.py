@@ -173,7 +173,7 @@ class JiT(nn.Module):
         h = norm(jnp.float32, f"{prefix}out_norm")(h) * (1 + scale) + shift
         zeros = nn.initializers.zeros
         h = nn.Dense(self.patch**2 * self.out_channels, kernel_init=zeros, name=f"{prefix}out")(h)
-        return unpatched(h.reshape(len(h), *grid, -1), self.patch)
+        return unpatched(h.reshape(h.shape[0], *grid, -1), self.patch)
 
 
 class Block(nn.Module):

@@ -46,7 +46,9 @@ def export(path: str | Path, config: ConfigDict, step: int, params: Any) -> floa
         session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
         [found] = session.run(None, inputs)
     except Exception as error:  # the converter and the runtime have many ways to refuse a network
-        raise InputError(f"this network cannot be converted ({first_line(error)}): {remedy}") from error
+        raise InputError(
+            f"this network cannot be converted ({type(error).__name__}: {first_line(error)}): {remedy}"
+        ) from error
     apart = difference(found, np.asarray(wanted))
     require(apart <= TOLERANCE, f"the ONNX graph differs from the network by {apart:.1e}, nothing is written: {remedy}")
     write_atomic(path, written)

@@ -98,10 +98,10 @@ def header(config: ConfigDict, step: int) -> dict[str, str]:
 def _read_export(path) -> tuple[ConfigDict, int, Any]:
     with reading(path, "cannot be read", "export it again", MOST):
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") != "cfg_jax 1":
+            about = file.metadata() or {}
+            if about.get("format") != "cfg_jax 1":
                 raise InputError(f"{path} was not written by experiments.export: import its weights first")
-            config, step = configs.from_json(json_of(header["config"], {})), json_of(header["step"], int)
+            config, step = configs.from_json(json_of(about["config"], {})), json_of(about["step"], int)
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         params = flax.traverse_util.unflatten_dict(flat, sep="/")
     return config, step, jax.tree.map(jax.numpy.float32, params)

@@ -122,7 +122,7 @@ def spread(row: dict, name: str) -> float:
 
 
 def shown(row: dict, name: str = "fid", digits: int = 2) -> str:
-    """Return a score and its standard error over images, where that is known: "9.57 ± 0.84"."""
+    """Return a score and its standard error, where that is known: "9.57 ± 0.84"."""
     return f"{score(row, name):.{digits}f}" + plus_minus(spread(row, name), digits)
 
 

@@ -114,7 +114,8 @@ def beside(rows: list[dict], table: int, num_steps: int) -> str:
         line = [f"{w:g}", f"{1 + w:g}"]
         for title, name, value in columns:
             theirs = paper.get((title, names[value]), {}).get(w)
-            line.append(cell(cells.get((value, w)), name, theirs, table))
+            own = table == 1 or names[value] == f"T{value}"  # not another T that stands for the paper's
+            line.append(cell(cells.get((value, w)), name, theirs, table, own))
         lines.append(line)
     best = []
     for value, column in names.items():
@@ -139,11 +140,11 @@ def differences(rows: list[dict], table: int) -> str:
     return f"After the comma ours less the paper's.{others}"
 
 
-def cell(row: dict | None, name: str, theirs: float | None, table: int) -> str:
-    """Return one cell of the table: "2.05 (1.8, +0.25)"."""
+def cell(row: dict | None, name: str, theirs: float | None, table: int, own: bool) -> str:
+    """Return one cell of the table: "2.05 (1.8, +0.25)". own: whether `theirs` has the row's T."""
     if not row:
         return ""
     ours = claims.score(row, name)
     if theirs is None:
         return f"{ours:.2f}"
-    return f"{ours:.2f} ({theirs:g}" + (")" if unmet(row, table) else f", {ours - theirs:+.2f})")
+    return f"{ours:.2f} ({theirs:g}" + (f", {ours - theirs:+.2f})" if own and not unmet(row, table) else ")")

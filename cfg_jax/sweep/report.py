@@ -191,8 +191,8 @@ def title(row: dict, key: str) -> str:
     """Say how a plot of curves over w was measured, except for the key, and how to read it."""
     fixed = "".join(f"{name} = {row[name]:g}, " for name in ("p_uncond", "T") if name != key)
     bars = ", bars are ± one standard error" if math.isfinite(claims.spread(row, "fid")) else ""
-    name = row["data"] or row["run"]  # another project's reference does not say its data
-    return f"{name}: N = {row['N']:,} images a point, {fixed}{seeds(row)}\nw is beside its point{bars}"
+    data = f"{row['data']}: " if row["data"] else ""  # another project's reference does not say it
+    return f"{data}N = {row['N']:,} images a point, {fixed}{seeds(row)}\nw is beside its point{bars}"
 
 
 def strip(cells: dict[Path, dict]) -> Image.Image:

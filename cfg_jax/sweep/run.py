@@ -77,8 +77,6 @@ def sweep(
     names = [Path(run).name for run in run_dirs]
     twice = next((name for name in names if names.count(name) > 1), None)
     require(not twice, f"two runs are called {twice}, and a cell is named after the directory of its run: rename one")
-    named = f"--classifier_run={classifier_run} is called as the data, and scores are named after both: rename it"
-    require(not classifier_run or Path(classifier_run).name != config.data.name, named)
     loaded = [models.load(run, params=ema or "ema", dtype=dtype) for run in run_dirs]
     guides = models.load_guides(guide, classifier_run, dtype)
     # a noisy-image classifier that guides also judges the images
@@ -93,6 +91,11 @@ def sweep(
     with shared(workdir, ", ".join(f"{name}={value}" for name, value in spec.settings(config).items())):
         (workdir / "cells").mkdir(exist_ok=True)  # it is a sweep's directory from here on
         features = features_of(config, source, workdir)
+        if judge and judge.name in [getattr(extractor, "name", None) for extractor in features.extractors]:
+            raise InputError(
+                f"--classifier_run={classifier_run} has the same name as the classifier {judge.name} that scores the "
+                "images, and scores have that name: rename its directory"
+            )
         reference = references.of_config(config, features, source, workdir, other_reference, other_device)
         configs.save(workdir / "config.json", config)
         todo = []
@@ -141,14 +144,19 @@ def check_variant(
         asked.student_walk(model.config, config.sampler)
         guides.check(model, [0.0] if guides.classifier else ws, field="--w", section=section)
     if guides.classifier:
-        require(
-            section.name in (spec.PAPER, "unconditional"),
-            "--classifier_run guides by itself, with w as its scale: leave config.guidance.name as it is for the "
-            "conditional model, or set it to unconditional",
-        )
-        for field, unset in {"schedule": None, "schedule_w": None, "rescale": None, "uncond": "null"}.items():
-            message = f"config.guidance.{field} has no effect on --classifier_run: leave it {unset}"
-            require(section[field] == unset, message)
+        check_classifier_guides(section)
+
+
+def check_classifier_guides(section: ml_collections.ConfigDict) -> None:
+    """Raise InputError for what a config.guidance sets and a noisy-image classifier that guides would ignore."""
+    require(
+        section.name in (spec.PAPER, "unconditional"),
+        "--classifier_run guides by itself, with w as its scale: leave config.guidance.name as it is for the "
+        "conditional model, or set it to unconditional",
+    )
+    for field, unset in {"schedule": None, "schedule_w": None, "rescale": None, "uncond": "null"}.items():
+        message = f"config.guidance.{field} has no effect on --classifier_run: leave it {unset}"
+        require(section[field] == unset, message)
 
 
 def check_same_data(

@@ -71,7 +71,7 @@ def compiled(config: ConfigDict, part: str, target: targets.Target) -> Row:
             program = programs.features(config, meshes.data_mesh(target.devices), FEATURES_BATCH.value * count)
     row = {"program": part, "target": target.name, "device": target.devices[0].device_kind, "devices": count}
     row |= {"images": program.images // count, "settings": settings}
-    name = re.sub(r"[^\w.=]+", "-", f"{part} {target.name} {written(settings)}").rstrip("-")
+    name = re.sub(r"[^\w.=]+", "-", f"{part} {target.name} {program.images} {written(settings)}").rstrip("-")
     text_file = TEXT.value and Path(TEXT.value, f"{name}.txt")
     if text_file:
         check_output(text_file, ".txt", flag="--text")

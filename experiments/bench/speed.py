@@ -23,7 +23,9 @@ PEAK = cli.define_float(
 )
 KINDS = ["training", "sampling", "features"]
 PARTS = flags.DEFINE_multi_enum("part", KINDS, KINDS, "what to time; may be repeated")
-KEPT = flags.DEFINE_bool("keep_compiled", False, "keep programs for later commands; compile_s may be a read then")
+KEPT = flags.DEFINE_bool(
+    "keep_compiled", False, "keep programs on disk; compile_s is then the time to read those there"
+)
 COMPILED = cli.define_path("compiled", None, "JSON of experiments.bench.compile, to print its estimate as well")
 
 

@@ -434,8 +434,8 @@ def finite_numbers(text: str, kind: type) -> list[Any]:
     try:
         values = [tuple(map(float, part.split(":"))) if kind is tuple else kind(part) for part in text.split(",")]
     except ValueError:
-        one = "whole number" if kind is int else "number"
-        raise ValueError(f"give a {one}, or where several are taken, {one}s with commas between them") from None
+        kinds = {int: "whole numbers, such as 4,8", tuple: "LOW:HIGH, such as 0:4"}
+        raise ValueError(f"give {kinds.get(kind, 'numbers, such as 0,1,4')}") from None
     if bad := [value for value in values if kind is not str and not math.isfinite(sum(np.atleast_1d(value)))]:
         raise ValueError(f"{bad[0]} is no finite number")
     return values

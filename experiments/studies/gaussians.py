@@ -98,7 +98,7 @@ def main() -> None:
         print("w = {w:g}: density {density_mean:.3f} ± {density_std:.3f}, Algorithm 2 {sampled_mean:.3f} ± "
               "{sampled_std:.3f}, particles {particles_mean:.3f} ± {particles_std:.3f}, standard error of their mean "
               "{particles_error:.3f}".format(**row))  # fmt: skip
-    print(f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w unless w = 0; particles with weights do")
+    print(f"{out}/gaussians.png: Algorithm 2 does not sample p(x|c) p(c|x)^w unless w = 0; particles do up to w = 1")
 
 
 if __name__ == "__main__":

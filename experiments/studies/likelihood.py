@@ -40,8 +40,9 @@ def main() -> None:
     model = gallery.load(RUN.value, ws, both_halves=True)
     source, _ = sources.load(model.config)
     dim, classes = math.prod(model.image_shape), model.config.data.num_classes
-    most = classes * int(np.bincount(source.labels, minlength=classes).min())
-    require(NUM_IMAGES.value <= most, f"--num_images={NUM_IMAGES.value}: the classes have pictures for {most}")
+    counts = np.bincount(source.labels, minlength=classes)
+    most = f"class {counts.argmin()} has {counts.min()} pictures: give at most {classes * counts.min()}"
+    require(NUM_IMAGES.value <= classes * counts.min(), f"--num_images={NUM_IMAGES.value} is too many, {most}")
     probes = PROBES.value or (0 if dim <= likelihood.EXACT_UP_TO else 8)
     logsnrs = schedule.grid(NUM_STEPS.value, -12.0, CLEAN, "logsnr")
 

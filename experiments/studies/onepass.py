@@ -22,7 +22,7 @@ W = cli.define_numbers("w", "0,0.5,1,2", "guidance weights, within 0 and 4", low
 T = cli.define_numbers("T", "4,8,16", "Euler's steps of the run and of its student", int, 1)
 STEPS = cli.define_numbers("steps", "8,4,2,1", "of the halved students, each half of the one before", int, 1)
 HALVING = cli.define_count("halving_steps", 300, "training steps of each halved student")
-OMEGA = cli.define_float("omega", 0.5, "of model guidance", low=0.0, high=0.99)
+OMEGA = cli.define_float("omega", 0.5, "of model guidance", low=0.0, high=0.8)
 NUM_IMAGES = cli.define_count("num_images", 800, "of each point", low=20)
 cli.define_training()
 
@@ -31,7 +31,7 @@ cli.define_training()
 def main() -> None:
     runs, ws, steps, halved = RUNS.value, W.value, T.value, STEPS.value
     students.check_halvings(halved)
-    shown = [w for w in ws if OMEGA.value and abs(w - distill.fixed_point(OMEGA.value)) < 1e-6]
+    shown = [w for w in ws if OMEGA.value and abs(w - distill.fixed_point(OMEGA.value)) < 1e-4]
     need = f"--omega={OMEGA.value:g} is guidance at w = {distill.fixed_point(OMEGA.value):g}"
     require(shown or not OMEGA.value, f"{need}: put that in --w, or set --omega=0")
     families = [family(run, gallery.load(run, ws), halved) for run in runs]

@@ -26,7 +26,7 @@ from experiments.helpers import cli, gallery
 OUT = gallery.define_out("temperature")
 G = cli.define_numbers("g", "1,1.25,1.5,2,3", "factors of the score, above 1/2", low=0.5 + 1e-6)
 TAU = cli.define_numbers("tau", "1,0.75,0.5,0.25", "shares of the noise's variance", low=0)
-W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights", low=-1)
+W = cli.define_numbers("w", "0,0.25,0.5,1,2", "guidance weights", low=0)
 RUN = cli.define_path("run", None, "run directory or exported file; its class conditional samples are scored", hub=True)
 NUM_IMAGES = cli.define_count("num_images", 800, "of each setting of --run", low=20)
 NUM_STEPS = cli.define_count("num_steps", 64, "T of --run and of the mixtures", low=2)

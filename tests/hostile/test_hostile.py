@@ -241,7 +241,7 @@ FLAGS = [
     ("sample, two averages", "sample --run={run} --ema=0.1 --weights=params --out={tmp}/g.png", "leave out --weights"),
     ("sample, a scale alone", "sample --run={run} --classifier_scale=2 --out={tmp}/g.png", "without --classifier_run"),
     ("likelihood, one w", "studies.likelihood --run={run} --w=1,1 --out={tmp}/s", "--w=1 compares nothing"),
-    ("likelihood, too many", "studies.likelihood --run={run} --num_images=5000 --out={tmp}/s", "pictures for 1740"),
+    ("likelihood, too many", "studies.likelihood --run={run} --num_images=5000 --out={tmp}/s", "at most 1740"),
     ("temperature, no guidance", "studies.temperature --run={run} --w=0 --out={tmp}/s", "a weight above it"),
     ("density, no guidance", "studies.density --run={run} --w=0 --out={tmp}/s", "give another weight"),
     ("capacity, no label", "studies.capacity --config=configs/digits.py --p_uncond=1 --out={tmp}/s", "above 0.99"),

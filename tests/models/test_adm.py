@@ -142,7 +142,6 @@ def test_adm_time_is_exact_at_every_step_of_its_schedules():
         logsnr = np.log(alpha_bar / (1 - alpha_bar))
         level = noise_level.NOISE_LEVELS[name]
         np.testing.assert_allclose(level(jnp.float32(logsnr)), t, atol=0.02)
-        assert level is noise_level.NOISE_LEVELS[name]  # jit would compile again for another
         assert level(jnp.float32(50.0)) == 0 and level(jnp.float32(-50.0)) == 999
 
 

@@ -121,7 +121,7 @@ def test_pictures_are_a_reference_too(tmp_path, source):
     kept = [next(i for i in range(50) if np.array_equal(source.images[i], image)) for image in reference.images]
     assert len(set(kept)) == 10 and max(kept) > 25  # a sample of them, not the first ones
     none = references.of_path(tmp_path / "pictures.npz", Network(), 0)
-    with pytest.raises(InputError, match="a reference of another resize"):
+    with pytest.raises(InputError, match="name a reference of the same resize"):
         references.check_shape(none, "pictures.npz", (16, 16, 1))
     np.savez(tmp_path / "floats.npz", arr_0=np.zeros((4, 8, 8, 1), np.float32))
     with pytest.raises(InputError, match=r"holds float32 from 0 to 0: give uint8 images 0\.\.255"):
@@ -170,7 +170,7 @@ def test_another_reference_is_refused(tmp_path, source):
         references.check_compatible(reference, path, Network(), synthetic)
     references.check_compatible(reference, path, Network(), synthetic, other_reference=True)
     larger = sources.synthetic(16, 1, 10).card
-    with pytest.raises(InputError, match=r"of pictures of \(8, 8, 1\), not of \(16, 16, 1\): a reference of another"):
+    with pytest.raises(InputError, match=r"of pictures of \(8, 8, 1\), not of \(16, 16, 1\): name a reference"):
         references.check_compatible(reference, path, Network(), larger, other_reference=True)
 
 

@@ -311,5 +311,8 @@ def test_anyones_samples_by_the_commands(tmp_path, state):
 
     np.savez(tmp_path / "large.npz", arr_0=np.zeros((24, 16, 16, 1), np.uint8))
     bad = command("score", f"--samples={tmp_path / 'large.npz'}", f"--reference={reference}")
-    assert "of pictures of (8, 8, 1), not of (16, 16, 1): a reference of another resize" in bad.stderr.splitlines()[-1]
+    assert (
+        "of pictures of (8, 8, 1), not of (16, 16, 1): name a reference of the same resize"
+        in bad.stderr.splitlines()[-1]
+    )
     assert bad.returncode == 1

@@ -244,7 +244,7 @@ def test_a_table_and_how_it_was_made_to_be_committed(digits_dir, tmp_path):
     assert "'--config.model.multipliers=(1,)'" in page and "--config.train.num_steps=6" in page and "claims" in page
     assert "Data: digits (scikit-learn" in page and "1,797 training pictures of 8x8x1, resize none, card " in page
     count = len(list((runs / "digits-sweep" / "cells").glob("*.json")))  # 21, and Table 2's where its test came first
-    assert f"\n{count} cells of {40 * count:,} images" in page and count >= 21 and "--config.p_uncond" not in page
+    assert f"\n{count} cells with {40 * count:,} images" in page and count >= 21 and "--config.p_uncond" not in page
     made = json.loads((tmp_path / "digits" / "runs.json").read_text())["digits-p0.2"]
     assert (made["steps"], made["batch_size"], made["skipped_steps"], made["processes"]) == (6, 8, 0, 1)
     assert 0 < made["hours"] < 0.1 and made["images_per_s"] > 0 and "x cpu" in made["device"]

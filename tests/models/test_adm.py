@@ -130,7 +130,7 @@ def test_guidance_acts_on_eps_and_not_on_a_learned_variance(micro):
     assert eps.shape == x.shape and relative(eps, out[..., :3]) < 1e-5
 
 
-def test_adm_time_is_exact_at_every_step_of_its_schedules():
+def test_adm_time_is_exact_at_every_step_of_its_schedules(tiny):
     """logsnr -> t at the schedules' own levels, which closed forms give: telescoping for cosine, Gamma for linear."""
     t = np.arange(999)  # the cosine schedule's last beta is cut to 0.999
     f = lambda s: np.cos((s / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2  # noqa: E731
@@ -142,6 +142,8 @@ def test_adm_time_is_exact_at_every_step_of_its_schedules():
         logsnr = np.log(alpha_bar / (1 - alpha_bar))
         level = noise_level.NOISE_LEVELS[name]
         np.testing.assert_allclose(level(jnp.float32(logsnr)), t, atol=0.02)
+        tiny.model.time = name
+        assert build.network(tiny) == build.network(tiny)  # jit would compile again for another
         assert level(jnp.float32(50.0)) == 0 and level(jnp.float32(-50.0)) == 999
 
 

@@ -92,14 +92,14 @@ def unmet(row: dict, table: int) -> list[str]:
 def beside(rows: list[dict], table: int, num_steps: int) -> str:
     """Return markdown of a sweep's FID and IS over all seeds, with the paper's in brackets.
 
-    The difference is added where both are comparable. num_steps is the T that stands for the paper's 256 in Table 2.
+    The difference is added where both are comparable. num_steps is the T that stands for the paper's 256 in Table 2,
+    unless rows at it are comparable: then they are beside the paper's at the same T.
     """
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"
     cells = {at: claims.over_seeds(seeds) for at, seeds in claims.rows_by(rows, key, "w").items()}
     stands_for = dict(zip(fewer_and_more(num_steps), PAPER_T, strict=True))
-    if num_steps >= 256:  # then the paper's own T are themselves
-        stands_for |= {t: t for t in PAPER_T}
+    stands_for |= {row["T"]: row["T"] for row in rows if not unmet(row, table)}
     names = {
         value: f"p{value:g}" if table == 1 else f"T{stands_for.get(value, value)}"
         for value in sorted({row[key] for row in rows})
@@ -114,8 +114,7 @@ def beside(rows: list[dict], table: int, num_steps: int) -> str:
         line = [f"{w:g}", f"{1 + w:g}"]
         for title, name, value in columns:
             theirs = paper.get((title, names[value]), {}).get(w)
-            own = table == 1 or names[value] == f"T{value}"  # not another T that stands for the paper's
-            line.append(cell(cells.get((value, w)), name, theirs, table, own))
+            line.append(cell(cells.get((value, w)), name, theirs, table))
         lines.append(line)
     best = []
     for value, column in names.items():
@@ -140,11 +139,11 @@ def differences(rows: list[dict], table: int) -> str:
     return f"After the comma ours less the paper's.{others}"
 
 
-def cell(row: dict | None, name: str, theirs: float | None, table: int, own: bool) -> str:
-    """Return one cell of the table: "2.05 (1.8, +0.25)". own: whether `theirs` has the row's T."""
+def cell(row: dict | None, name: str, theirs: float | None, table: int) -> str:
+    """Return one cell of the table: "2.05 (1.8, +0.25)"."""
     if not row:
         return ""
     ours = claims.score(row, name)
     if theirs is None:
         return f"{ours:.2f}"
-    return f"{ours:.2f} ({theirs:g}" + (f", {ours - theirs:+.2f})" if own and not unmet(row, table) else ")")
+    return f"{ours:.2f} ({theirs:g}" + (f", {ours - theirs:+.2f})" if not unmet(row, table) else ")")

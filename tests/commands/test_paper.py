@@ -128,7 +128,8 @@ def test_a_rungs_t_stand_for_the_papers():
     rows = [row | {"T": row["T"] // 4, "data": "clothes"} for row in rows_of_table(2, "fid_clothes@800")]
     text = paper.beside(rows, 2, 64)
     assert "T=64 (T256)" in text and "T=256 (T1024)" in text
-    assert ", +" not in paper.beside(rows_of_table(2)[:14], 2, 32)  # T = 128 stands for 1,024 here
+    # a T of the paper's own protocol stands for itself: with num_steps=32, 128 would stand for 1,024 by its place
+    assert "T=128 (T128)" in (text := paper.beside(rows_of_table(2)[:14], 2, 32)) and text.count(", +0.00)") == 2 * 14
     rows = [row | {"T": row["T"] // 16, "data": "digits"} for row in rows_of_table(2, "fid_digits@800")]
     text = paper.beside(rows, 2, 16)
     assert "fid_digits@800, T=8 (T128)" in text and "is_digits@800, T=64 (T1024)" in text

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from cfg_jax import checks
 from cfg_jax import config as configs
@@ -48,7 +47,7 @@ def main() -> None:
         raise InputError(
             f"{path.name} is not the published {name}, and its weights do not show how it was trained: give {missing}"
         )
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    overrides = cli.overrides()
     if "model.time" in overrides:
         raise InputError("--config.model.time is given by --noise_schedule here: leave it out")
     overrides["model.time"] = "adm_" + orders["noise_schedule"]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from cfg_jax import checks
 from cfg_jax import config as configs
@@ -34,7 +33,7 @@ def main() -> None:
         raise InputError(f"{out} has checkpoints already: choose another --out")
     state = {name.removeprefix("net."): array for name, array in torch_file.read(path, PART.value).items()}
     config = jit_weights.config_of(state, CONFIG.value)
-    config.update_from_flattened_dict(config_flags.get_override_values(flags.FLAGS["config"]))
+    config.update_from_flattened_dict(cli.overrides())
     checks.everything(config)
     params = jit_weights.convert(state, build.shapes(config))
     configs.save(out / "config.json", config)

@@ -9,6 +9,7 @@ Several jobs may share a --workdir: each takes cells that no other has. --vary a
 
 from absl import flags
 
+from cfg_jax.fields import effective
 from cfg_jax.models import network
 from cfg_jax.sweep import report, spec
 from cfg_jax.sweep.run import sweep
@@ -30,9 +31,10 @@ DEVICE = flags.DEFINE_bool("other_device", False, "allow cells and a reference m
 
 def main():
     config = CONFIG.value
-    ws = W.value or config.eval.w
+    ws, vary = W.value or config.eval.w, varied(config)
+    effective(spec.variants(config, vary), cli.overrides())
     sweep(
-        config, RUNS.value, ws, WORKDIR.value, vary=varied(config), guide=GUIDE.value,
+        config, RUNS.value, ws, WORKDIR.value, vary=vary, guide=GUIDE.value,
         classifier_run=CLASSIFIER_RUN.value, dtype=DTYPE.value, ema=EMA.value, other_reference=OTHER.value,
         other_device=DEVICE.value, save_npz=NPZ.value,
     )  # fmt: skip

@@ -3,11 +3,11 @@ import json
 
 import pytest
 
-from cfg_jax import checks
+from cfg_jax import checks, fields
 from cfg_jax import config as configs
 from cfg_jax.errors import InputError, choice
 from cfg_jax.sampling import asked
-from configs import base
+from cfg_jax.sweep import spec
 
 NAMES = ("digits", "fashion_mnist_16", "fashion_mnist", "tiny_imagenet", "imagenet64", "imagenet128")
 
@@ -22,10 +22,22 @@ def test_every_config_is_valid_and_survives_its_file(name, tmp_path):
     assert configs.differences(again, config) == []
 
 
-def test_every_field_but_a_networks_has_a_type():
-    fields = {name for name in configs.flat(base.get_config()) if not name.startswith("model.")}
-    typed = {name.replace("?", "") for name in configs._flat(configs.SCHEMA) if not name.startswith("model.")}
-    assert fields == typed
+def test_fields_have_the_types_of_their_values():
+    assert configs.SCHEMA["train"]["fsdp"] is int and configs.SCHEMA["eval"]["w"] == [float]
+    assert configs.SCHEMA["guidance"]["momentum"] is float and configs.SCHEMA["guidance"]["zero_below"] == float | None
+    assert configs.SCHEMA["guidance"]["schedule_w"] == [float, None]
+
+
+def test_a_setting_of_another_rule_or_sampler_is_refused(tiny):
+    said = "guidance.momentum has no effect on config.guidance.name=classifier-free: .* set config.guidance.name=apg"
+    with pytest.raises(InputError, match=said):
+        fields.effective([tiny], ["train.fsdp", "guidance.rescale", "guidance.momentum"])
+    other = tiny.copy_and_resolve_references()
+    other.guidance.name = "apg"
+    fields.effective([tiny, other], ["guidance.momentum"])
+    with pytest.raises(InputError, match=r"sampler.eta has no effect on config.sampler.name=ancestral: .*=ddim"):
+        spec.variants(tiny, {"sampler.eta": [0.0, 0.5]})
+    assert len(spec.variants(tiny, {"sampler.name": ["ancestral", "ddim"], "sampler.eta": [0.0, 0.5]})) == 4
 
 
 @pytest.mark.parametrize(

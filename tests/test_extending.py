@@ -10,10 +10,14 @@ import pytest
 from PIL import Image
 
 from cfg_jax import config as configs
+from cfg_jax import fields
 from cfg_jax.data import cards, prepare, sources
+from cfg_jax.diffusion import struct
+from cfg_jax.diffusion.guidance import ClassifierFree
 from cfg_jax.evaluation import measure
 from cfg_jax.evaluation.features import Extracted
 from cfg_jax.evaluation.references import Reference
+from cfg_jax.models import build
 
 
 def test_a_data_set_with_a_recipe_is_prepared_and_loaded(tiny, tmp_path, monkeypatch):
@@ -35,14 +39,32 @@ def test_a_data_set_with_a_recipe_is_prepared_and_loaded(tiny, tmp_path, monkeyp
 def test_a_field_that_is_new_to_configs_is_read_into_older_runs(tiny, monkeypatch):
     saved = configs.to_json(tiny)
     digest = configs.digest(tiny)
-    monkeypatch.setattr(configs, "VERSION", configs.VERSION + 1)
-    monkeypatch.setitem(configs.ADDED, configs.VERSION, {"train.sharpness": 1.0})
+    monkeypatch.setitem(configs.LATER, "train.sharpness", 1.0)
+    monkeypatch.setitem(configs.SCHEMA["train"], "sharpness", float)
     older = configs.from_json(saved)
     assert older.train.sharpness == 1.0 and configs.digest(older) == digest
     newer = older.copy_and_resolve_references()
     newer.train.sharpness = 2.0
     assert configs.differences(older, newer) == ["train.sharpness: 1.0 -> 2.0"]
     assert configs.from_json(configs.to_json(newer)).train.sharpness == 2.0
+    saved["train"]["sharpness"] = "strong"
+    with pytest.raises(ValueError, match=r"train.sharpness is 'strong', not a finite number"):
+        configs.from_json(saved)
+
+
+def test_a_rule_of_ones_own_brings_its_fields_to_the_config(monkeypatch):
+    @struct.dataclass
+    class Sharper(ClassifierFree):
+        edge: float = 0.5
+        below: float | None = struct.optional(float, default=None)
+
+    monkeypatch.setitem(fields.RULES, "sharper", Sharper)
+    config = fields.paper()
+    assert config.guidance.edge == 0.5 and config.guidance.below is None
+    config.guidance.update(name="sharper", edge=2.0)
+    assert build.rule(config.guidance, 1.0) == Sharper(1.0, 2.0)
+    assert fields.types(config)["guidance"]["below"] == float | None
+    fields.effective([config], ["guidance.edge"])
 
 
 @dataclass

@@ -100,7 +100,7 @@ class ZeroStar(Stateless):
     """
 
     w: Any  # scalar or [B]
-    zero_below: Any = -np.inf
+    zero_below: Any = struct.optional(float, default=-np.inf)  # log-SNR
 
     limits: ClassVar = {"zero_below": (-np.inf, np.inf)}
 
@@ -147,7 +147,7 @@ class TwoLabels(Stateless):
     """
 
     w: Any  # scalar or [B]
-    other_label: Any = None  # int, or [B]
+    other_label: Any = struct.optional(int, default=None)  # or [B]
     other_w: Any = 1.0
 
     passes: ClassVar = 3
@@ -200,9 +200,9 @@ class Scheduled(Around):
     """
 
     rule: Any
-    schedule_logsnr: Any = (0.0,)
-    schedule_w: Any = (1.0,)
-    schedule: str = struct.static(default="points")
+    schedule_logsnr: Any = struct.optional(tuple, default=(0.0,))
+    schedule_w: Any = struct.optional(tuple, default=(1.0,))
+    schedule: str = struct.optional(str, default="points", static=True)
 
     @staticmethod
     def problem(config):
@@ -233,7 +233,7 @@ class Rescaled(Around):
     """
 
     rule: Any
-    rescale: Any = 0.7
+    rescale: Any = struct.optional(float, default=0.7)
 
     limits: ClassVar = {"rescale": (0, 1)}
 
@@ -266,8 +266,8 @@ class Interval(Around):
     """
 
     rule: Any
-    logsnr_low: Any = -np.inf
-    logsnr_high: Any = np.inf
+    logsnr_low: Any = struct.optional(float, default=-np.inf)
+    logsnr_high: Any = struct.optional(float, default=np.inf)
 
     limits_where: ClassVar = True
     limits: ClassVar = {"logsnr_low": (-np.inf, np.inf), "logsnr_high": (-np.inf, np.inf)}
@@ -296,8 +296,8 @@ class Rounds:
     """
 
     rule: Any
-    rounds: int = struct.static(default=1)
-    renoise_logsnr: Any = 0.0
+    rounds: int = struct.optional(int, default=1, static=True)
+    renoise_logsnr: Any = struct.optional(float, default=0.0)
 
     unguided_at_0: ClassVar = False  # the rounds of w = 0 make another image
     limits_where: ClassVar = True

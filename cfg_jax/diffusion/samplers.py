@@ -45,7 +45,7 @@ class Ancestral(Stateless):
     """
 
     variance_interp: Any = 0.3
-    particles: int = struct.static(default=0)
+    particles: int = struct.optional(int, default=0, static=True)
 
     limits: ClassVar = {"variance_interp": (0, 1), "particles": (0, 4096)}
     goes_back: ClassVar = True

@@ -17,7 +17,12 @@ def static(**kwargs) -> Any:
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
+def optional(kind: type, *, default: Any, static: bool = False) -> Any:
+    """Return a dataclasses.field that is None in a config where it is not set, and of this type where it is."""
+    return dataclasses.field(default=default, metadata={"optional": kind, "static": static})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, optional, dataclasses.field))
 def dataclass(cls):
     """Make a class a frozen dataclass and a pytree, whose leaves are its fields but for the static ones."""
     cls = dataclasses.dataclass(frozen=True)(cls)

@@ -1,7 +1,6 @@
 """A run, an export or an imported network as a value: load it, ask it for eps, sample from it."""
 
 from dataclasses import dataclass
-from dataclasses import fields as fields_of
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from cfg_jax.config import image_shape
 from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, SecondModel
 from cfg_jax.errors import InputError, did_you_mean, require
+from cfg_jax.fields import effective
+from cfg_jax.fields import settings as own_fields
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
@@ -115,13 +116,11 @@ def check_effect(values: dict, settings: dict, w) -> None:
     """Raise InputError for a setting that a sampler or a rule given by value would leave without effect."""
     if "guidance" in values and w is not None:
         raise InputError(f"w={w} has no effect beside a guidance of your own, which has a w itself: give it that one")
-    used = {"sampler": {"num_steps", "threshold", "grid"}, "guidance": {"uncond", "classifier"}}
     known = {name: field.partition(".")[::2] for name, field in ALIASES.items()}
     for name, value in settings.items():
         for group in values:
-            fields = {f.name for cls in FAMILIES[group] for f in fields_of(cls)} - {"w", "rule"}
             of, field = known.get(name, (group, name))
-            if value is not None and of == group and field in fields - used[group]:
+            if value is not None and of == group and field in own_fields(FAMILIES[group]):
                 raise InputError(f"{name}={value} has no effect beside a {group} of your own: give it to that")
 
 
@@ -291,4 +290,5 @@ def changed(config: ConfigDict, settings: dict) -> ConfigDict:
                 getattr(config, group)[field] = value
             except TypeError as error:
                 raise InputError(f"{name}={value!r} is of another type: {error}") from error
+    effective([config], [known[name] for name, value in settings.items() if value is not None])
     return config

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from cfg_jax import config as configs
 from cfg_jax.diffusion import samplers
 from cfg_jax.errors import InputError, did_you_mean
+from cfg_jax.fields import effective
 from cfg_jax.files import digest
 from cfg_jax.models import build, network
 from cfg_jax.text import short
@@ -138,10 +139,15 @@ def _in_name(fields):
 
 
 def variants(config: ConfigDict, vary: dict) -> list[ConfigDict]:
-    """Return a config for every combination of the values in {field: values}. Raises InputError as check_varied."""
+    """Return a config for every combination of the values in {field: values}.
+
+    Raises InputError for a field that cannot be varied, and for one that has no effect.
+    """
     for field in vary:
         check_varied(config, field)
-    return [changed(config, dict(zip(vary, values, strict=True))) for values in itertools.product(*vary.values())]
+    found = [changed(config, dict(zip(vary, values, strict=True))) for values in itertools.product(*vary.values())]
+    effective(found, vary)
+    return found
 
 
 def check_varied(config: ConfigDict, field: str) -> None:

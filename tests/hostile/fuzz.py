@@ -53,7 +53,7 @@ from tests.running import RECORDED, ROOT
 SECONDS, BYTES = 10, 4 << 30
 NUMBERS = (0, -1, 1, 2**31, 2**63, 10**30, -(10**400), 0.5, 1e308, float("nan"), float("inf"), 4096, 10**9)
 VALUES = (*NUMBERS, None, True, "", "many", "\ud800", "\x1b[31m", "a/../b", "x" * 5000, [], {}, [[]], {"a": 1}, ["a"])
-CONFIG = ROOT / "configs" / "base.py"
+CONFIG = ROOT / "configs" / "digits.py"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
@@ -161,7 +161,7 @@ def make(root):
         Target(root / compiled.name, lambda path: estimate.fastest(estimate.rows_of(path)), "json"),
         Target(root / "torch_state_dict.pt", torch_file.read, "zip"),
         Target(root / "torch_legacy.pt", torch_file.read, "bytes"),
-        Target(root / "base.py", config_file.read, "python"),
+        Target(root / "digits.py", config_file.read, "python"),
     ]
     return [target for target in targets if target.path.name not in ("report.json", ".lock")]
 

@@ -538,7 +538,7 @@ CONFIG_FILES = {
     "a missing field": ("from configs import digits\ndef get_config():\n    c = digits.get_config()\n"
                         "    del c.train.num_steps\n    return c\n", "line 2: train.num_steps is missing"),
     "other fields": ("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'a': 1})\n",
-                     "line 2: seed is missing"),
+                     "line 2: data is missing"),
     "an empty config": ("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n",
                         "missing"),
     "a group that is a number": ("from configs import digits\ndef get_config():\n    c = digits.get_config()\n"

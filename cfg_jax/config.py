@@ -5,15 +5,16 @@ from typing import Any
 
 import ml_collections
 
-from cfg_jax.fields import flat, paper, tuples, types
+from cfg_jax.fields import paper, types
 from cfg_jax.files import digest_json, write_json
 from cfg_jax.inputs import check, read_json, reading
 
-VERSION = 8  # of what the fields mean
+VERSION = 8  # of the fields: a new one, or another meaning, raises it
+PAPER = paper()
 # the types of all fields but those of config.model, where each network has its own
-SCHEMA = types(paper()) | {"model": {"name": str, "time": str, "dtype": str}}
-SCHEMA["data"]["card?"] = SCHEMA["data"].pop("card")
-# the fields of version 1, which every file has; it may lack those that came later
+SCHEMA = types(PAPER) | {"model": {"name": str, "time": str, "dtype": str}}
+SCHEMA["data"]["card?"] = SCHEMA["data"].pop("card")  # some files of version 1 have none
+# the fields of version 1
 FIRST = {
     f"{group}{field}"
     for group, names in {
@@ -29,7 +30,6 @@ FIRST = {
     }.items()
     for field in names.split()
 }
-LATER = {field: value for field, value in flat(paper()).items() if field not in FIRST}
 # a run may be continued with these changed: they do not decide the parameters of a step, except by the order of sums
 FREE = (
     "data.root", "teacher.run", "sampler.", "guidance.", "eval.", "train.num_steps", "train.log_every",
@@ -64,14 +64,15 @@ def from_json(tree: Any) -> ml_collections.ConfigDict:
     if version not in range(1, VERSION + 1):
         raise ValueError(f"it is of version {version}, this code knows 1 to {VERSION}")
     fields: dict = {k: tuples(v) for k, v in tree.items() if k != "version"}
-    model = fields["model"]
-    model.setdefault("name", "noisy_classifier" if model.pop("pool", None) else "unet")  # before version 3
-    if model["name"] == "jit":
-        model.setdefault("inner_head", False)  # before version 8
-    for field, value in LATER.items():
-        group, _, name = field.rpartition(".")
-        if group != "model" or model["name"] == "unet":
-            (fields.setdefault(group, {}) if group else fields).setdefault(name, value)
+    if version < VERSION:
+        model = fields["model"]
+        model.setdefault("name", "noisy_classifier" if model.pop("pool", None) else "unet")  # before version 3
+        if model["name"] == "jit":
+            model.setdefault("inner_head", False)  # before version 8
+        for field, value in LATER.items():
+            group, _, name = field.rpartition(".")
+            if group != "model" or model["name"] == "unet":
+                (fields.setdefault(group, {}) if group else fields).setdefault(name, value)
     check(fields, SCHEMA)
     return ml_collections.ConfigDict(fields)
 
@@ -106,3 +107,25 @@ def set_fields(section: ml_collections.ConfigDict, cls: Any) -> dict[str, Any]:
     """Return {name: value} of the fields of a dataclass that a section of the config sets: has, and not to None."""
     names = [f.name for f in dataclasses.fields(cls) if f.name in section]
     return {name: section[name] for name in names if section[name] is not None}
+
+
+def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return all fields as {"train.batch_size": 128, ...}."""
+    return _flat(tuples(config.to_dict()))
+
+
+def _flat(tree, prefix=""):  # flax has such a function, but doctor reads configs where flax does not import
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
+
+
+def tuples(value: Any) -> Any:
+    """Turn JSON's lists, at any depth, back into the tuples that they were."""
+    if isinstance(value, dict):
+        return {k: tuples(v) for k, v in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
+
+
+# the other fields with their values, which a file of an earlier version may lack
+LATER = {field: value for field, value in flat(PAPER).items() if field not in FIRST}

@@ -1,11 +1,12 @@
-"""Every field of a config, once: the values are those of the paper at ImageNet 64x64, and the types are theirs.
+"""Every field of a config, once, with the paper's value at ImageNet 64x64. A field has the type of its value.
 
-A field that is new here needs nothing else: an older saved config without it gets this value, so choose the one that
-such runs had in effect, and leave it so. A file under configs/ sets another one.
+A file under configs/ sets other values. A value here is also what a saved config gets that is older than the field: so
+it must be what was in effect before, and must stay. Of config.model only the fields of the U-Net are here; every
+network lists its own, with their types.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -78,13 +79,13 @@ def paper() -> ConfigDict:
     sampler.num_steps = 256  # T, which the paper does not state at 64x64
     sampler.threshold = "static"  # none, static, dynamic: of x after guidance
     sampler.grid = "paper"  # paper (both ends), shifted (u = i/T), t (of a flow), logsnr (uniform in it)
-    sampler.update(settings(SAMPLERS.values()))  # each class explains its fields: variance_interp is the paper's v
+    sampler.update(own_fields(SAMPLERS.values()))  # each class explains its fields: variance_interp is the paper's v
 
     config.guidance = guidance = ConfigDict()  # w itself is eval.w, and --w
     guidance.name = "classifier-free"  # Equation 6, or another of RULES
     guidance.uncond = "null"  # eps_u of the null label, a random other_label, the inner_head, or pag, seg, tpg
     guidance.classifier = "eps"  # where its gradient goes: eps, or the mean of Algorithm 2's step, as ADM
-    guidance.update(settings((*RULES.values(), *WRAPPERS)))  # WRAPPERS apply to any rule where their fields are set
+    guidance.update(own_fields((*RULES.values(), *WRAPPERS)))  # WRAPPERS apply to any rule where their fields are set
 
     config.eval = evaluation = ConfigDict()
     evaluation.seed = 0
@@ -103,27 +104,30 @@ def paper() -> ConfigDict:
     return config
 
 
-def settings(classes: Iterable[Any]) -> dict[str, Any]:
+def own_fields(classes: Iterable[Any]) -> dict[str, Any]:
     """Return {field: value} of samplers or rules as in a config that sets none: all their fields but w and rule."""
     fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
     kinds = {name: field.metadata.get("optional") for name, field in fields.items() if name not in ("w", "rule")}
     return {name: config_dict.placeholder(kind) if kind else fields[name].default for name, kind in kinds.items()}
 
 
-def effective(configured: Iterable[ConfigDict], given: Iterable[str]) -> None:
+def effective(configured: Collection[ConfigDict], given: Iterable[str]) -> None:
     """Check that fields such as "guidance.momentum" are of the rule or the sampler that one of the configs names.
 
-    Raises InputError for a field of another one, which has no effect.
+    Raises InputError for a field of another one, which has no effect. What is no such field is not checked.
     """
-    families = {"sampler": SAMPLERS, "guidance": RULES}
+    families, everywhere = {"sampler": SAMPLERS, "guidance": RULES}, own_fields(WRAPPERS)
     for field in given:
         group, _, name = field.partition(".")
-        having = [key for key, cls in families.get(group, {}).items() if name in settings([cls])]
-        named = {config[group].name for config in configured} if having else set()
+        having = {key for key, cls in families.get(group, {}).items() if name in own_fields([cls])}
+        if not having or name in everywhere:
+            continue
+        named = {config[group].name for config in configured}
+        unknown = named - families[group].keys()  # which is another error
         require(
-            not having or named & {*having},
+            unknown or named & having,
             f"config.{field} has no effect on config.{group}.name={' or '.join(sorted(named))}: leave it out, or set "
-            f"config.{group}.name={' or '.join(having)}",
+            f"config.{group}.name={' or '.join(sorted(having))}",
         )
 
 
@@ -139,21 +143,3 @@ def types(section: ConfigDict) -> dict[str, Any]:
         else:
             found[name] = kind if value is not None else kind | None
     return found
-
-
-def flat(config: ConfigDict) -> dict[str, Any]:
-    """Return all fields as {"train.batch_size": 128, ...}."""
-    return _flat(tuples(config.to_dict()))
-
-
-def _flat(tree, prefix=""):  # flax has such a function, but doctor reads configs where flax does not import
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
-
-
-def tuples(value: Any) -> Any:
-    """Turn JSON's lists, at any depth, back into the tuples that they were."""
-    if isinstance(value, dict):
-        return {k: tuples(v) for k, v in value.items()}
-    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

@@ -20,6 +20,7 @@ from cfg_jax import checks, plots
 from cfg_jax.diffusion.directions import Feedback
 from cfg_jax.diffusion.guidance import Unguided
 from cfg_jax.errors import InputError, choice, require
+from cfg_jax.fields import effective
 from cfg_jax.files import write_atomic, write_json
 from cfg_jax.models import build
 from cfg_jax.sweep import claims, frontier, report, spec
@@ -106,10 +107,13 @@ def main():
     ws = W.value
     if 0 not in ws or len(set(ws)) < 3:
         raise InputError(f"--w={cli.listed(ws)} makes no curve: give three strengths or more, and 0 among them")
+    configured = {name: curve_config(fields) for name, fields in known.items()}
+    effective([*configured.values()], cli.overrides())
     for name, fields in known.items():
-        checks.sampling(curve_config(fields))  # of every curve, before the first of them is drawn
+        checks.sampling(configured[name])  # of every curve, before the first of them is drawn
+        effective([configured[name]], fields)
         if fields.get("classifier"):
-            check_classifier_guides(curve_config(fields).guidance)
+            check_classifier_guides(configured[name].guidance)
         for kind in SECOND_MODEL.keys() & fields.keys():
             count = len(fields[kind])
             if count not in (0, len(runs)) and (count > 1 or name == "autoguidance"):

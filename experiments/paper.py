@@ -20,6 +20,7 @@ import cfg_jax
 from cfg_jax import checks, images
 from cfg_jax.data import sources
 from cfg_jax.errors import InputError, require
+from cfg_jax.fields import effective
 from cfg_jax.files import check_output
 from cfg_jax.models import inception
 from cfg_jax.perf import cost
@@ -61,6 +62,7 @@ def main():
         sys.exit(subprocess.run([sys.executable, "-m", "experiments.studies.gaussians", out]).returncode)
     table = TABLE.value or {4: 1, 5: 2}.get(FIGURE.value)
     config, first = CONFIG.value, jax.process_index() == 0  # the first of several processes prints and draws
+    effective([config], cli.overrides())
     ps = published.P_UNCOND if table == 1 else (config.p_uncond,)
     ws = published.ALL_W if FULL.value else config.eval.w
     steps = published.fewer_and_more(config.sampler.num_steps) if table == 2 else [config.sampler.num_steps]

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 
@@ -38,6 +39,15 @@ def test_a_setting_of_another_rule_or_sampler_is_refused(tiny):
     with pytest.raises(InputError, match=r"sampler.eta has no effect on config.sampler.name=ancestral: .*=ddim"):
         spec.variants(tiny, {"sampler.eta": [0.0, 0.5]})
     assert len(spec.variants(tiny, {"sampler.name": ["ancestral", "ddim"], "sampler.eta": [0.0, 0.5]})) == 4
+    other.guidance.name = "apgg"
+    fields.effective([other], ["guidance.momentum"])  # checks.sampling says what the name might be
+
+
+def test_every_field_of_a_rule_or_sampler_has_a_default_which_all_share():
+    for family in (fields.SAMPLERS.values(), (*fields.RULES.values(), *fields.WRAPPERS)):
+        known = {}
+        for name, value in ((name, value) for cls in family for name, value in fields.own_fields([cls]).items()):
+            assert value is not dataclasses.MISSING and known.setdefault(name, value) == value, name
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def test_a_data_set_with_a_recipe_is_prepared_and_loaded(tiny, tmp_path, monkeyp
 
 
 def test_a_field_that_is_new_to_configs_is_read_into_older_runs(tiny, monkeypatch):
-    saved = configs.to_json(tiny)
-    digest = configs.digest(tiny)
+    saved, digest = configs.to_json(tiny), configs.digest(tiny)
+    monkeypatch.setattr(configs, "VERSION", configs.VERSION + 1)
     monkeypatch.setitem(configs.LATER, "train.sharpness", 1.0)
     monkeypatch.setitem(configs.SCHEMA["train"], "sharpness", float)
     older = configs.from_json(saved)
@@ -47,9 +47,13 @@ def test_a_field_that_is_new_to_configs_is_read_into_older_runs(tiny, monkeypatc
     newer.train.sharpness = 2.0
     assert configs.differences(older, newer) == ["train.sharpness: 1.0 -> 2.0"]
     assert configs.from_json(configs.to_json(newer)).train.sharpness == 2.0
-    saved["train"]["sharpness"] = "strong"
-    with pytest.raises(ValueError, match=r"train.sharpness is 'strong', not a finite number"):
-        configs.from_json(saved)
+    damaged = configs.to_json(tiny)
+    for damaged["train"]["sharpness"], said in (("strong", "sharpness is 'strong'"), (None, "sharpness is None")):
+        with pytest.raises(ValueError, match=said):
+            configs.from_json(damaged)
+    del damaged["train"]["sharpness"]
+    with pytest.raises(ValueError, match="sharpness is missing"):
+        configs.from_json(damaged)
 
 
 def test_a_rule_of_ones_own_brings_its_fields_to_the_config(monkeypatch):

@@ -10,12 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cfg_jax import checks, pinned
-from cfg_jax.config import image_shape
+from cfg_jax.config import flat, image_shape
 from cfg_jax.diffusion import guidance, particles, rules, samplers
 from cfg_jax.diffusion.guidance import Guidance, SecondModel
 from cfg_jax.errors import InputError, did_you_mean, require
-from cfg_jax.fields import effective
-from cfg_jax.fields import settings as own_fields
+from cfg_jax.fields import effective, own_fields
 from cfg_jax.images import to_uint8
 from cfg_jax.models import build, network
 from cfg_jax.models.denoiser import Denoiser, NoisyClassifier
@@ -99,6 +98,8 @@ class Model:
             raise InputError(f"w has shape {w.shape}: give one number, or one for each of the {len(labels)} labels")
         guides = guides or Guides()
         guides.check(self, np.unique(w), labels, section=config.guidance)
+        before = flat(self.config)
+        effective([config], [field for field, value in flat(config).items() if value != before.get(field)])
         rule = own_rule
         if own_rule is None:
             rule = self.rule(config.guidance, np.broadcast_to(w, labels.shape), guides.classifier is not None)
@@ -290,5 +291,4 @@ def changed(config: ConfigDict, settings: dict) -> ConfigDict:
                 getattr(config, group)[field] = value
             except TypeError as error:
                 raise InputError(f"{name}={value!r} is of another type: {error}") from error
-    effective([config], [known[name] for name, value in settings.items() if value is not None])
     return config

@@ -27,7 +27,6 @@ from tqdm import tqdm
 from cfg_jax import config as configs
 from cfg_jax import files, pinned
 from cfg_jax.errors import InputError, first_line, require
-from cfg_jax.fields import effective
 from cfg_jax.store.hub import SCHEME
 from cfg_jax.text import CONTROL, one_line, plain, short
 from cfg_jax.training import hosts, stop
@@ -371,11 +370,6 @@ def parse(argv: list[str]) -> list[str]:
         fail(f"unexpected argument {rest[1]!r}: flags are given as --name=value")
     if "config" in FLAGS and FLAGS.config:
         localize(FLAGS.config)
-        if not {"vary", "curve"} & {*FLAGS}:  # they may name another sampler or rule
-            try:
-                effective([FLAGS.config], overrides())
-            except InputError as error:
-                fail(str(error))
     return rest
 
 

@@ -109,9 +109,9 @@ def test_guidance_of_a_model_without_a_null_row_needs_another_run(run, tiny):
     model = cfg_jax.load(path)
     with pytest.raises(InputError, match="trained with p_uncond=0"):
         model.sample([1, 2], w=1.0, num_steps=3)
-    for name in ("unconditional", "two_labels"):
+    for name, more in (("unconditional", {}), ("two_labels", {"other_label": 3})):
         with pytest.raises(InputError, match=f"guidance.name={name} needs an unconditional half"):
-            model.sample([1, 2], num_steps=3, guidance=name, other_label=3)
+            model.sample([1, 2], num_steps=3, guidance=name, **more)
     by_others = model.sample([1, 2], w=1.0, num_steps=3, uncond="other_label")  # which it has
     assert np.abs(by_others.astype(int) - model.sample([1, 2], num_steps=3)).max() > 1
     with pytest.raises(InputError, match="eps_u is given by the other run and by config"):

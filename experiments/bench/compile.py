@@ -160,7 +160,7 @@ def page(config: ConfigDict, rows: list[Row]) -> str:
         fitting = sorted((row for row in rows if row["fits"]), key=lambda row: row["images"])
         for (part, target), row in {(row["program"], row["target"]): row for row in fitting}.items():
             of = f"{row['images']} images a device, with {written(row['settings']) or 'these settings'}"
-            parts.append(f"The largest batch of {part} that fits {target}, to within {NEAR:.0%}: {of}.")
+            parts.append(f"The largest batch of {part} that was found to fit {target}: {of}.")
     parts += [details(row) for row in rows if "kinds" in row]
     return "\n\n".join(parts) + "\n"
 

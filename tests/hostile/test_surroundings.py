@@ -216,8 +216,10 @@ def test_a_stop_while_a_command_starts(after, name, tmp_path):
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode in (130, 0), stderr
-    assert stderr.splitlines()[-1].endswith("the same command goes on from here") and "Traceback" not in stderr, stderr
+    assert "Traceback" not in stderr, stderr
+    if not (tmp_path / "g.png").exists():  # sample may have been quicker
+        assert process.returncode in (130, 0), stderr
+        assert stderr.splitlines()[-1].endswith("the same command goes on from here"), stderr
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def paper() -> ConfigDict:
     teacher.how = config_dict.placeholder(str)  # guided, halved, itself: a network that takes w; pairs: rectified flow
     teacher.run = config_dict.placeholder(str)
     teacher.digest = config_dict.placeholder(str)  # of its parameters or pairs, filled in by what is loaded
-    teacher.w_low, teacher.w_high = 0.0, 4.0  # what the student is asked for
+    teacher.w_low, teacher.w_high = 0.0, 4.0  # the range of w that a student is trained for
     teacher.num_steps = config_dict.placeholder(int)  # of halved
 
     config.data = data = ConfigDict()

@@ -92,8 +92,8 @@ def unmet(row: dict, table: int) -> list[str]:
 def beside(rows: list[dict], table: int, num_steps: int) -> str:
     """Return markdown of a sweep's FID and IS over all seeds, with the paper's in brackets.
 
-    The difference is added where both are comparable. num_steps is the T that stands for the paper's 256 in Table 2,
-    unless rows at it are comparable: then they are beside the paper's at the same T.
+    The difference is added where both are comparable. In Table 2, a T with comparable rows stands for itself. Any other
+    stands for one of the paper's by its place: num_steps for 256.
     """
     paper = published(table)
     key = "p_uncond" if table == 1 else "T"

@@ -216,10 +216,11 @@ def test_a_stop_while_a_command_starts(after, name, tmp_path):
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert "Traceback" not in stderr, stderr
-    if not (tmp_path / "g.png").exists():  # sample may have been quicker
-        assert process.returncode in (130, 0), stderr
+    made = (tmp_path / "g.png").exists()  # sample may be quicker than the stop, which then has no line
+    assert process.returncode in ((130, 0, -signal.SIGINT) if made else (130, 0)), stderr
+    if stderr or not made:
         assert stderr.splitlines()[-1].endswith("the same command goes on from here"), stderr
+    assert "Traceback" not in stderr, stderr
 
 
 @pytest.mark.slow
